@@ -1,0 +1,1 @@
+//! A small remoting client for the command line, benches and tests.

@@ -1,0 +1,1 @@
+//! Pure tables: topic to queue to broker, route data, auto-creation.

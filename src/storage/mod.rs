@@ -1,0 +1,1 @@
+//! The log and state stores. The only room that names RocksDB.

@@ -1,0 +1,1 @@
+//! Stored-message records, properties, batches, ids and tags.

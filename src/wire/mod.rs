@@ -1,0 +1,4 @@
+//! Bytes to frames to commands and back. No tokio, no store.
+
+pub mod message;
+pub mod remoting;
