@@ -1,1 +1,12 @@
 //! Names, ids, positions, policies and errors every other room speaks of. No I/O, no clock.
+
+pub mod command;
+pub mod group;
+pub mod ids;
+pub mod outcome;
+pub mod policy;
+pub mod position;
+pub mod topic;
+
+pub use ids::{GroupId, QueueKey, ShardId, TopicId};
+pub use position::Position;

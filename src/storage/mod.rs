@@ -1,1 +1,5 @@
 //! The log and state stores. The only room that names RocksDB.
+
+pub mod traits;
+
+pub use traits::*;

@@ -1,0 +1,113 @@
+//! Commands of the replicated state machine other than message appends.
+//!
+//! Appends and timers have a hand-checked layout (`crate::raft::entry`), because a pull returns
+//! slices of it; everything here is rare and small and is written with prost.
+
+use super::group::GroupConfig;
+use super::topic::TopicConfig;
+
+/// One metadata command. Applied by every replica in log order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetaCommand {
+    #[prost(oneof = "MetaOp", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub op: Option<MetaOp>,
+}
+
+/// The operation of a [`MetaCommand`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum MetaOp {
+    /// Create the topic or replace its configuration (keeps the id of an existing one).
+    #[prost(message, tag = "1")]
+    PutTopic(TopicConfig),
+    /// Delete the topic, its queues and every group's offsets in it. Absent: no effect.
+    #[prost(string, tag = "2")]
+    DeleteTopic(String),
+    /// Create the group or replace its configuration (keeps the id of an existing one).
+    #[prost(message, tag = "3")]
+    PutGroup(GroupConfig),
+    /// Delete the group; its offsets too when asked.
+    #[prost(message, tag = "4")]
+    DeleteGroup(DeleteGroup),
+    /// Commit consumer offsets of one group.
+    #[prost(message, tag = "5")]
+    CommitOffsets(CommitOffsets),
+    /// Grant, renew or release queue locks of one group.
+    #[prost(message, tag = "6")]
+    Locks(LockChange),
+    /// Drop the log and all index rows up to the end of a closed segment.
+    #[prost(message, tag = "7")]
+    Trim(Trim),
+    /// Create the topic only when it is not there (auto-creation races are harmless).
+    #[prost(message, tag = "8")]
+    EnsureTopic(TopicConfig),
+}
+
+/// See [`MetaOp::DeleteGroup`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeleteGroup {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(bool, tag = "2")]
+    pub clean_offsets: bool,
+}
+
+/// One offset of a [`CommitOffsets`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct QueueOffset {
+    #[prost(uint32, tag = "1")]
+    pub topic: u32,
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+
+/// See [`MetaOp::CommitOffsets`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CommitOffsets {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub offsets: Vec<QueueOffset>,
+    /// An operator's reset: may move offsets back. Otherwise a smaller offset has no effect (I8).
+    #[prost(bool, tag = "3")]
+    pub reset: bool,
+}
+
+/// One queue of a [`LockChange`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LockedQueue {
+    #[prost(uint32, tag = "1")]
+    pub topic: u32,
+    #[prost(uint32, tag = "2")]
+    pub queue: u32,
+    /// Holder; empty releases the lock.
+    #[prost(string, tag = "3")]
+    pub client: String,
+}
+
+/// See [`MetaOp::Locks`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LockChange {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub queues: Vec<LockedQueue>,
+    /// Leader's clock when it decided, ms; a lock lives 60 s from here.
+    #[prost(int64, tag = "3")]
+    pub at_ms: i64,
+}
+
+/// See [`MetaOp::Trim`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Trim {
+    /// Sequence number of the last segment to drop.
+    #[prost(uint64, tag = "1")]
+    pub segment: u64,
+}
+
+impl From<MetaOp> for MetaCommand {
+    fn from(op: MetaOp) -> Self {
+        Self { op: Some(op) }
+    }
+}
