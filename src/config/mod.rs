@@ -1,1 +1,67 @@
 //! Configuration: defaults, file, environment, flags; validation.
+//!
+//! [`Config`] is one flat struct. [`Config::load`] builds it from a file, then the environment
+//! (`TROUPE_` + key in upper case), then flags; each source overrides the ones before it.
+//! RocketMQ's own names are accepted everywhere for the same thing; unknown keys are refused.
+//! `config/reference.toml` lists every key with its default.
+
+mod keys;
+mod load;
+mod reference;
+mod summary;
+mod types;
+mod validate;
+
+pub use keys::{Config, KeyInfo, Kind, KEYS};
+pub use load::{ConfigError, Loaded};
+pub use reference::reference_text;
+pub use types::{BrokerRole, FlushDiskType, LogFormat, Roles};
+
+use std::net::IpAddr;
+
+impl Config {
+    /// True when every listener binds to a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        if self.bind_host.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        self.bind_host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// The VIP port: two below the broker's, if that is on and there is one.
+    pub fn vip_port(&self) -> Option<u16> {
+        if !self.vip_enable {
+            return None;
+        }
+        self.listen_port.checked_sub(2).filter(|p| *p > 0)
+    }
+
+    /// The limit of connections per address that is in force.
+    pub fn connections_per_address(&self) -> u32 {
+        match self.max_connections_per_address {
+            0 if self.is_loopback() => self.max_connections,
+            0 => self.max_connections.min(1_000),
+            n => n,
+        }
+    }
+
+    /// The name servers that were configured, `host:port` each; empty when none was.
+    pub fn namesrv_addrs(&self) -> Vec<String> {
+        split_addrs(&self.namesrv_addr).map(str::to_owned).collect()
+    }
+
+    /// The delay levels in milliseconds; level 1 first. Empty if the text is invalid, which
+    /// [`Config::validate`] refuses.
+    pub fn delay_levels_ms(&self) -> Vec<u64> {
+        validate::parse_delay_levels(&self.message_delay_level).unwrap_or_default()
+    }
+}
+
+/// RocketMQ separates name servers by `;`; a comma or blank is accepted too.
+fn split_addrs(text: &str) -> impl Iterator<Item = &str> {
+    text.split([';', ',', ' '])
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+}

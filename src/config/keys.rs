@@ -1,0 +1,204 @@
+//! The one table of configuration keys: name, RocketMQ's names, kind, default, meaning.
+//!
+//! The struct [`Config`], its defaults, the list [`KEYS`] and `config/reference.toml` all come
+//! from this table, so they cannot drift apart.
+
+use super::types::{BrokerRole, FlushDiskType, LogFormat, Roles};
+use serde::{Deserialize, Serialize};
+
+/// What a value looks like in a file, an environment variable or `--set`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A decimal integer, zero or more.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// Text, including the named values of the enums.
+    Text,
+}
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyInfo {
+    /// Heading in the reference file.
+    pub section: &'static str,
+    /// Canonical name (snake_case); `TROUPE_` + upper case is the environment variable.
+    pub name: &'static str,
+    /// Names that RocketMQ's own configuration uses for the same thing.
+    pub aliases: &'static [&'static str],
+    /// The form of the value.
+    pub kind: Kind,
+    /// Meaning, unit and limits, one line each.
+    pub doc: &'static [&'static str],
+}
+
+macro_rules! config_keys {
+    (
+        $(
+            section $section:literal;
+            $(
+                $(#[doc = $doc:literal])+
+                $name:ident : $ty:ty as $kind:ident = $default:expr, [$($alias:literal),*];
+            )+
+        )+
+    ) => {
+        /// All settings of one node. The defaults are a complete single-node system.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $($(
+                $(#[doc = $doc])+
+                pub $name: $ty,
+            )+)+
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($( $name: $default, )+)+ }
+            }
+        }
+
+        /// Every key, in the order of the reference file.
+        pub const KEYS: &[KeyInfo] = &[
+            $($(
+                KeyInfo {
+                    section: $section,
+                    name: stringify!($name),
+                    aliases: &[$($alias),*],
+                    kind: Kind::$kind,
+                    doc: &[$($doc),+],
+                },
+            )+)+
+        ];
+    };
+}
+
+config_keys! {
+    section "What this node is";
+    /// What this node does: `registry` (name server), `broker`, or both, separated by commas.
+    roles: Roles as Text = Roles::ALL, [];
+    /// Name of the cluster. Letters, digits, `_ - % |`; at most 127 characters.
+    cluster_name: String as Text = "DefaultCluster".into(), ["brokerClusterName"];
+    /// Name of the broker. Letters, digits, `_ - % |`; at most 127 characters.
+    broker_name: String as Text = "broker-a".into(), ["brokerName"];
+    /// The IP address that name servers and clients are told. Empty: to each client the address
+    /// by which that client reached this node.
+    broker_ip: String as Text = String::new(), ["brokerIP1"];
+    /// Name servers to register with, as `host:port;host:port`. Empty: the registry of this node.
+    namesrv_addr: String as Text = String::new(), ["namesrvAddr"];
+    /// Directory of all data. One process at a time may use it.
+    data_dir: String as Text = "./data".into(), ["storePathRootDir"];
+
+    section "Where it listens";
+    /// The address that every listener binds to.
+    bind_host: String as Text = "127.0.0.1".into(), ["bindAddress"];
+    /// Allow a `bind_host` that is not a loopback address. Nothing authenticates clients yet:
+    /// whoever reaches the ports may read, write and administer everything.
+    allow_insecure_non_loopback: bool as Boolean = false, [];
+    /// Port of the broker for RocketMQ clients. 0: any free port.
+    listen_port: u16 as Integer = 10911, ["listenPort"];
+    /// Also listen on `listen_port` - 2, the "VIP channel" of some clients. Not with port 0.
+    vip_enable: bool as Boolean = true, [];
+    /// Port of the name server. 0: any free port.
+    namesrv_listen_port: u16 as Integer = 9876, ["namesrvListenPort"];
+    /// Serve the metrics page (HTTP).
+    http_enable: bool as Boolean = true, [];
+    /// Port of the metrics page. 0: any free port.
+    http_listen_port: u16 as Integer = 8080, [];
+
+    section "Durability";
+    /// When an entry counts as stored: `SYNC_FLUSH` = after it was synced to disk (many messages
+    /// share one sync), `ASYNC_FLUSH` = once the operating system has it.
+    flush_disk_type: FlushDiskType as Text = FlushDiskType::SyncFlush, ["flushDiskType"];
+    /// Whose copies an acknowledgement waits for: `SYNC_MASTER` = a majority of the replicas,
+    /// `ASYNC_MASTER` = this node alone.
+    broker_role: BrokerRole as Text = BrokerRole::SyncMaster, ["brokerRole"];
+    /// With `ASYNC_FLUSH`: the longest time between two syncs. Milliseconds, 10 to 60000.
+    flush_interval_ms: u64 as Integer = 500, ["flushIntervalCommitLog"];
+
+    section "Topics and groups";
+    /// Create a topic when somebody sends to it (from the template topic `TBW102`).
+    auto_create_topic_enable: bool as Boolean = true, ["autoCreateTopicEnable"];
+    /// Create a consumer group when somebody consumes with it.
+    auto_create_subscription_group: bool as Boolean = true, ["autoCreateSubscriptionGroup"];
+    /// Queues of the template topic, the upper bound for created topics. 1 to 1024.
+    default_topic_queue_nums: u32 as Integer = 8, ["defaultTopicQueueNums"];
+    /// What clients may do on this broker: 2 = write, 4 = read, 6 = both.
+    broker_permission: u32 as Integer = 6, ["brokerPermission"];
+    /// Create `RMQ_SYS_TRACE_TOPIC` for the clients' message traces.
+    trace_topic_enable: bool as Boolean = false, ["traceTopicEnable"];
+    /// Let consumers filter by SQL92 expressions over message properties.
+    enable_property_filter: bool as Boolean = false, ["enablePropertyFilter"];
+    /// Delays of the delay levels 1, 2, 3 …: numbers with the unit s, m, h or d. 1 to 64 of them.
+    message_delay_level: String as Text = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), ["messageDelayLevel"];
+    /// Longest message body, and longest batch body. Bytes, 1024 to 8388608.
+    max_message_size: u32 as Integer = 4_194_304, ["maxMessageSize"];
+    /// Most messages in one answer to a pull. 1 to 4096.
+    max_transfer_count: u32 as Integer = 32, ["maxTransferCountOnMessageInMemory"];
+    /// Most bytes in one answer to a pull (the first message always fits). 1024 to 8388608.
+    max_transfer_bytes: u32 as Integer = 262_144, ["maxTransferBytesOnMessageInMemory"];
+
+    section "Retention and disk";
+    /// Messages older than this may be deleted. Hours, 1 to 876000.
+    file_reserved_hours: u32 as Integer = 72, ["fileReservedTime"];
+    /// Messages beyond this total size may be deleted, the oldest first. Bytes; 0: no limit.
+    retention_bytes: u64 as Integer = 0, [];
+    /// Refuse producers when the disk is fuller than this. Percent, 10 to 99.
+    disk_max_used_space_ratio: u32 as Integer = 90, ["diskMaxUsedSpaceRatio"];
+    /// Refuse producers when less than this is free on the disk. Bytes; 0: off.
+    disk_min_free_bytes: u64 as Integer = 1_073_741_824, [];
+    /// Size of one log file, the unit that retention deletes. Bytes, 1048576 to 1073741824.
+    log_segment_bytes: u64 as Integer = 67_108_864, ["mappedFileSizeCommitLog"];
+
+    section "Memory";
+    /// Cache of blocks read from disk. Bytes, 1048576 or more.
+    block_cache_bytes: u64 as Integer = 67_108_864, [];
+    /// Entries not yet written to sorted files, per column family. Bytes, 1048576 or more.
+    memtable_bytes: u64 as Integer = 67_108_864, [];
+    /// Newest entries kept for consumers that are up to date. Bytes, 1048576 or more.
+    tail_cache_bytes: u64 as Integer = 67_108_864, [];
+    /// Messages accepted from clients and not yet answered; beyond it producers get the answer
+    /// "system busy". Bytes, at least twice `max_message_size`.
+    max_inflight_bytes: u64 as Integer = 67_108_864, [];
+
+    section "Connections";
+    /// Longest frame of the remoting protocol, its length field included. Bytes; at least
+    /// `max_message_size` + 65536, at most 16777216 (what Java clients accept).
+    max_frame_bytes: u32 as Integer = 16_777_216, [];
+    /// Most open connections. 1 to 1000000.
+    max_connections: u32 as Integer = 20_000, [];
+    /// Most open connections from one address. 0: as `max_connections` when listening on
+    /// loopback, else 1000.
+    max_connections_per_address: u32 as Integer = 0, [];
+    /// Most unanswered requests of one connection. 1 to 1000000.
+    max_pending_requests: u32 as Integer = 4_096, [];
+    /// Close a connection on which nothing was read or written for so long. Seconds, 1 to 86400.
+    idle_timeout_secs: u64 as Integer = 120, ["serverChannelMaxIdleTimeSeconds"];
+    /// Close a connection whose frame, once begun, is not complete after this time.
+    /// Seconds, 1 to 86400.
+    frame_deadline_secs: u64 as Integer = 30, [];
+    /// Close a connection that does not read its answers, at this many waiting bytes.
+    /// At least 65536.
+    write_buffer_limit_bytes: u64 as Integer = 8_388_608, [];
+    /// Threads that serve connections. 0: chosen from the number of processors; at most 256.
+    gateway_threads: u32 as Integer = 0, [];
+    /// Threads that read old messages from disk. 0: chosen from the number of processors;
+    /// at most 256.
+    read_threads: u32 as Integer = 0, [];
+
+    section "Name service";
+    /// Time between two registrations of the broker with every name server. Seconds, 1 to 60.
+    register_period_secs: u64 as Integer = 30, [];
+    /// The registry forgets a broker that was silent for so long. Seconds, more than
+    /// `register_period_secs`, at most 3600.
+    broker_expiry_secs: u64 as Integer = 120, [];
+
+    section "Logs and metrics";
+    /// Level `error`, `warn`, `info`, `debug` or `trace`, or directives such as
+    /// `info,troupemq::raft=debug`.
+    log_level: String as Text = "info".into(), [];
+    /// `text` or `json`, one line an event on standard error.
+    log_format: LogFormat as Text = LogFormat::Text, [];
+    /// Topics with metrics of their own; all others share the label `_other`. 1 to 100000.
+    metrics_max_topics: u32 as Integer = 1_000, [];
+}
