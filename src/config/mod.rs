@@ -17,6 +17,7 @@ pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;
 pub use types::{BrokerRole, FlushDiskType, LogFormat, Roles};
 
+use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use std::net::IpAddr;
 
 impl Config {
@@ -44,6 +45,20 @@ impl Config {
             0 if self.is_loopback() => self.max_connections,
             0 => self.max_connections.min(1_000),
             n => n,
+        }
+    }
+
+    /// What an acknowledgement waits for, unless a message or topic says otherwise.
+    pub fn ack_policy(&self) -> AckPolicy {
+        AckPolicy {
+            master: match self.broker_role {
+                BrokerRole::SyncMaster => MasterPolicy::Sync,
+                BrokerRole::AsyncMaster => MasterPolicy::Async,
+            },
+            flush: match self.flush_disk_type {
+                FlushDiskType::SyncFlush => FlushPolicy::Sync,
+                FlushDiskType::AsyncFlush => FlushPolicy::Async,
+            },
         }
     }
 

@@ -1,1 +1,18 @@
 //! Logs and metric families.
+//!
+//! Nothing here is process-wide except [`logs::init`], which only the binary calls: a
+//! [`Metrics`] value is created by whoever builds a node and handed down.
+
+pub mod escape;
+pub mod histogram;
+pub mod limit;
+pub mod logs;
+mod metrics;
+
+pub use escape::Escaped;
+pub use histogram::LatencyHistogram;
+pub use limit::RateLimited;
+pub use metrics::{
+    CodeMetrics, Metrics, MetricsOptions, ShardMetrics, StoreMetrics, TopicMetrics, CONTENT_TYPE,
+    OTHER_TOPIC,
+};

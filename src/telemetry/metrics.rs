@@ -1,0 +1,516 @@
+//! The metric families of one node.
+//!
+//! Handles ([`TopicMetrics`], [`CodeMetrics`], [`ShardMetrics`] …) are looked up once and kept;
+//! counting through a handle is an atomic addition. Label values are bounded: topics by
+//! [`MetricsOptions::max_topics`], request codes by the list given at creation, everything else
+//! by names in the program.
+
+use super::histogram::LatencyHistogram;
+use parking_lot::RwLock;
+use prometheus_client::encoding::{text, EncodeLabelSet};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Label of all topics beyond the limit.
+pub const OTHER_TOPIC: &str = "_other";
+
+/// Most distinct response codes with a label of their own.
+const MAX_RESPONSE_CODES: usize = 128;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TopicLabel {
+    topic: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabel {
+    code: String,
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResponseLabel {
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NameLabel {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShardLabel {
+    shard: String,
+}
+
+/// Messages and bytes of one topic.
+#[derive(Clone, Debug, Default)]
+pub struct TopicMetrics {
+    /// Messages stored for producers.
+    pub messages_in: Counter,
+    /// Bytes of their bodies.
+    pub bytes_in: Counter,
+    /// Messages handed to consumers.
+    pub messages_out: Counter,
+    /// Bytes of their records.
+    pub bytes_out: Counter,
+}
+
+/// Requests of one code.
+#[derive(Clone, Debug, Default)]
+pub struct CodeMetrics {
+    /// Requests that arrived.
+    pub requests: Counter,
+    /// Requests answered with a code other than success.
+    pub errors: Counter,
+}
+
+/// The log and state stores of one node.
+#[derive(Clone, Debug, Default)]
+pub struct StoreMetrics {
+    /// Entries written to the log.
+    pub entries_appended: Counter,
+    /// Bytes of those entries.
+    pub bytes_appended: Counter,
+    /// Writes to the store, each of one or more entries.
+    pub writes: Counter,
+    /// Syncs to disk.
+    pub syncs: Counter,
+    /// Time of one sync.
+    pub sync_latency: LatencyHistogram,
+    /// Bytes in the tail cache.
+    pub tail_cache_bytes: Gauge,
+    /// Reads answered from the tail cache.
+    pub tail_cache_hits: Counter,
+    /// Reads that went to the store.
+    pub tail_cache_misses: Counter,
+    /// Bytes of the log on disk.
+    pub log_bytes: Gauge,
+    /// Used part of the disk that holds the data, in percent.
+    pub disk_used_percent: Gauge,
+    /// Log files removed by retention.
+    pub files_deleted: Counter,
+}
+
+/// Raft figures of one shard replica.
+#[derive(Clone, Debug, Default)]
+pub struct ShardMetrics {
+    /// Current term.
+    pub term: Gauge,
+    /// Highest committed index.
+    pub commit: Gauge,
+    /// Highest applied index.
+    pub applied: Gauge,
+    /// 1 on the leader, else 0.
+    pub leader: Gauge,
+    /// Entries this node had acknowledged and then lost to another leader (reliability §1).
+    pub acked_truncated: Counter,
+    /// Starts after which a tail of the log was missing (reliability §1).
+    pub unclean_recoveries: Counter,
+}
+
+/// What [`Metrics::new`] has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricsOptions<'a> {
+    /// Topics with labels of their own.
+    pub max_topics: usize,
+    /// The request codes this node knows, with their names. All others count as `other`.
+    pub request_codes: &'a [(i32, &'static str)],
+}
+
+/// All metric families of one node. Not process-wide: share it in an `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    max_topics: usize,
+    topics: RwLock<FxHashMap<String, Arc<TopicMetrics>>>,
+    other_topic: Arc<TopicMetrics>,
+    topic_families: TopicFamilies,
+    codes: FxHashMap<i32, CodeMetrics>,
+    other_code: CodeMetrics,
+    responses: Family<ResponseLabel, Counter>,
+    response_codes: RwLock<FxHashMap<i32, Counter>>,
+    connections: Family<NameLabel, Gauge>,
+    connections_opened: Family<NameLabel, Counter>,
+    connections_closed: Family<NameLabel, Counter>,
+    queue_lengths: Family<NameLabel, Gauge>,
+    bad_input: Family<NameLabel, Counter>,
+    shards: ShardFamilies,
+    /// Time from reading a send request to writing its answer.
+    pub send_latency: LatencyHistogram,
+    /// Time from reading a pull request to writing its answer, waiting for messages left out.
+    pub pull_latency: LatencyHistogram,
+    /// The stores.
+    pub store: StoreMetrics,
+}
+
+#[derive(Clone, Debug, Default)]
+struct TopicFamilies {
+    messages_in: Family<TopicLabel, Counter>,
+    bytes_in: Family<TopicLabel, Counter>,
+    messages_out: Family<TopicLabel, Counter>,
+    bytes_out: Family<TopicLabel, Counter>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ShardFamilies {
+    term: Family<ShardLabel, Gauge>,
+    commit: Family<ShardLabel, Gauge>,
+    applied: Family<ShardLabel, Gauge>,
+    leader: Family<ShardLabel, Gauge>,
+    acked_truncated: Family<ShardLabel, Counter>,
+    unclean_recoveries: Family<ShardLabel, Counter>,
+}
+
+impl TopicFamilies {
+    fn register(&self, r: &mut Registry) {
+        r.register("messages_in", "Messages stored", self.messages_in.clone());
+        let family = self.bytes_in.clone();
+        r.register_with_unit(
+            "message_in",
+            "Bodies of messages stored",
+            Unit::Bytes,
+            family,
+        );
+        r.register(
+            "messages_out",
+            "Messages handed to consumers",
+            self.messages_out.clone(),
+        );
+        let family = self.bytes_out.clone();
+        r.register_with_unit(
+            "message_out",
+            "Records handed to consumers",
+            Unit::Bytes,
+            family,
+        );
+    }
+
+    fn create(&self, topic: &str) -> TopicMetrics {
+        let label = TopicLabel {
+            topic: label_text(topic),
+        };
+        TopicMetrics {
+            messages_in: self.messages_in.get_or_create_owned(&label),
+            bytes_in: self.bytes_in.get_or_create_owned(&label),
+            messages_out: self.messages_out.get_or_create_owned(&label),
+            bytes_out: self.bytes_out.get_or_create_owned(&label),
+        }
+    }
+
+    fn remove(&self, topic: &str) {
+        let label = TopicLabel {
+            topic: label_text(topic),
+        };
+        self.messages_in.remove(&label);
+        self.bytes_in.remove(&label);
+        self.messages_out.remove(&label);
+        self.bytes_out.remove(&label);
+    }
+}
+
+impl ShardFamilies {
+    fn register(&self, r: &mut Registry) {
+        r.register("raft_term", "Current Raft term", self.term.clone());
+        r.register(
+            "raft_commit_index",
+            "Highest committed index",
+            self.commit.clone(),
+        );
+        r.register(
+            "raft_applied_index",
+            "Highest applied index",
+            self.applied.clone(),
+        );
+        r.register(
+            "raft_leader",
+            "1 on the leader of the shard",
+            self.leader.clone(),
+        );
+        r.register(
+            "acked_truncated",
+            "Acknowledged entries lost to another leader",
+            self.acked_truncated.clone(),
+        );
+        r.register(
+            "unclean_recovery",
+            "Starts after which a tail of the log was missing",
+            self.unclean_recoveries.clone(),
+        );
+    }
+
+    fn create(&self, shard: &str) -> ShardMetrics {
+        let label = ShardLabel {
+            shard: label_text(shard),
+        };
+        ShardMetrics {
+            term: self.term.get_or_create_owned(&label),
+            commit: self.commit.get_or_create_owned(&label),
+            applied: self.applied.get_or_create_owned(&label),
+            leader: self.leader.get_or_create_owned(&label),
+            acked_truncated: self.acked_truncated.get_or_create_owned(&label),
+            unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
+        }
+    }
+}
+
+impl StoreMetrics {
+    fn register(&self, r: &mut Registry) {
+        r.register(
+            "entries_appended",
+            "Entries written to the log",
+            self.entries_appended.clone(),
+        );
+        let metric = self.bytes_appended.clone();
+        r.register_with_unit(
+            "appended",
+            "Entries written to the log",
+            Unit::Bytes,
+            metric,
+        );
+        r.register(
+            "writes",
+            "Writes of one or more entries",
+            self.writes.clone(),
+        );
+        r.register("syncs", "Syncs to disk", self.syncs.clone());
+        let metric = self.sync_latency.clone();
+        r.register_with_unit(
+            "sync_latency",
+            "Time of one sync to disk",
+            Unit::Seconds,
+            metric,
+        );
+        let metric = self.tail_cache_bytes.clone();
+        r.register_with_unit("tail_cache", "Size of the tail cache", Unit::Bytes, metric);
+        r.register(
+            "tail_cache_hits",
+            "Reads from the tail cache",
+            self.tail_cache_hits.clone(),
+        );
+        r.register(
+            "tail_cache_misses",
+            "Reads from the store",
+            self.tail_cache_misses.clone(),
+        );
+        r.register_with_unit(
+            "log",
+            "Size of the log on disk",
+            Unit::Bytes,
+            self.log_bytes.clone(),
+        );
+        r.register(
+            "disk_used_percent",
+            "Used part of the disk",
+            self.disk_used_percent.clone(),
+        );
+        r.register(
+            "files_deleted",
+            "Log files removed by retention",
+            self.files_deleted.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// Families for one node, all at zero.
+    pub fn new(options: MetricsOptions<'_>) -> Self {
+        let mut registry = Registry::with_prefix("troupe");
+        let r = &mut registry;
+
+        let topic_families = TopicFamilies::default();
+        topic_families.register(r);
+        let send_latency = LatencyHistogram::default();
+        let help = "Time from a send request to its answer";
+        r.register_with_unit("send_latency", help, Unit::Seconds, send_latency.clone());
+        let pull_latency = LatencyHistogram::default();
+        let help = "Time from a pull request to its answer, waiting for messages left out";
+        r.register_with_unit("pull_latency", help, Unit::Seconds, pull_latency.clone());
+
+        let requests = Family::<CodeLabel, Counter>::default();
+        let errors = Family::<CodeLabel, Counter>::default();
+        r.register("requests", "Requests by request code", requests.clone());
+        let help = "Requests answered with an error, by request code";
+        r.register("request_errors", help, errors.clone());
+        let code_metrics = |code: String, name| {
+            let label = CodeLabel { code, name };
+            CodeMetrics {
+                requests: requests.get_or_create_owned(&label),
+                errors: errors.get_or_create_owned(&label),
+            }
+        };
+        let codes = options
+            .request_codes
+            .iter()
+            .map(|(code, name)| (*code, code_metrics(code.to_string(), name)))
+            .collect();
+        let other_code = code_metrics("other".to_owned(), "OTHER");
+
+        let responses = Family::default();
+        r.register(
+            "error_responses",
+            "Answers by code, success left out",
+            responses.clone(),
+        );
+        let connections = Family::default();
+        r.register(
+            "connections",
+            "Open connections by listener",
+            connections.clone(),
+        );
+        let connections_opened = Family::default();
+        let help = "Connections accepted by listener";
+        r.register("connections_opened", help, connections_opened.clone());
+        let connections_closed = Family::default();
+        let help = "Connections closed by this node, by reason";
+        r.register("connections_closed", help, connections_closed.clone());
+        let queue_lengths = Family::default();
+        r.register(
+            "queue_length",
+            "Waiting items of internal queues",
+            queue_lengths.clone(),
+        );
+        let bad_input = Family::default();
+        r.register("bad_input", "Refused input by kind", bad_input.clone());
+        let store = StoreMetrics::default();
+        store.register(r.sub_registry_with_prefix("store"));
+        let shards = ShardFamilies::default();
+        shards.register(r);
+
+        Self {
+            max_topics: options.max_topics,
+            topics: RwLock::default(),
+            other_topic: Arc::new(topic_families.create(OTHER_TOPIC)),
+            topic_families,
+            codes,
+            other_code,
+            responses,
+            response_codes: RwLock::default(),
+            connections,
+            connections_opened,
+            connections_closed,
+            queue_lengths,
+            bad_input,
+            shards,
+            send_latency,
+            pull_latency,
+            store,
+            registry,
+        }
+    }
+
+    /// The counters of a topic; the shared ones of [`OTHER_TOPIC`] beyond the limit. Keep the
+    /// handle as long as the topic is in use.
+    pub fn topic(&self, topic: &str) -> Arc<TopicMetrics> {
+        if let Some(found) = self.topics.read().get(topic) {
+            return found.clone();
+        }
+        let mut topics = self.topics.write();
+        if let Some(found) = topics.get(topic) {
+            return found.clone();
+        }
+        if topics.len() >= self.max_topics {
+            return self.other_topic.clone();
+        }
+        let created = Arc::new(self.topic_families.create(topic));
+        topics.insert(topic.to_owned(), created.clone());
+        created
+    }
+
+    /// Forgets a deleted topic, so that its label is free for another one.
+    pub fn forget_topic(&self, topic: &str) {
+        let mut topics = self.topics.write();
+        if topics.remove(topic).is_some() {
+            self.topic_families.remove(topic);
+        }
+    }
+
+    /// The counters of a request code.
+    pub fn request(&self, code: i32) -> &CodeMetrics {
+        self.codes.get(&code).unwrap_or(&self.other_code)
+    }
+
+    /// Counts an answer with a code other than success.
+    pub fn error_response(&self, code: i32) {
+        if let Some(counter) = self.response_codes.read().get(&code) {
+            counter.inc();
+            return;
+        }
+        let mut codes = self.response_codes.write();
+        let label = if codes.len() < MAX_RESPONSE_CODES {
+            code.to_string()
+        } else {
+            "other".to_owned()
+        };
+        let counter = self
+            .responses
+            .get_or_create_owned(&ResponseLabel { code: label });
+        counter.inc();
+        if codes.len() < MAX_RESPONSE_CODES {
+            codes.insert(code, counter);
+        }
+    }
+
+    /// Open connections of a listener (`broker`, `registry` …). Keep the handle.
+    pub fn connections(&self, listener: &'static str) -> Gauge {
+        self.connections
+            .get_or_create_owned(&NameLabel { name: listener })
+    }
+
+    /// Connections accepted by a listener so far. Keep the handle.
+    pub fn connections_opened(&self, listener: &'static str) -> Counter {
+        self.connections_opened
+            .get_or_create_owned(&NameLabel { name: listener })
+    }
+
+    /// Connections closed by this node for a reason (`idle`, `frame_deadline` …).
+    pub fn connections_closed(&self, reason: &'static str) -> Counter {
+        self.connections_closed
+            .get_or_create_owned(&NameLabel { name: reason })
+    }
+
+    /// Length of an internal queue (`inflight_bytes`, `parked_pulls` …). Keep the handle.
+    pub fn queue_length(&self, queue: &'static str) -> Gauge {
+        self.queue_lengths
+            .get_or_create_owned(&NameLabel { name: queue })
+    }
+
+    /// Refused input of a kind (`frame_length`, `header_json` …; reliability §8).
+    pub fn bad_input(&self, kind: &'static str) -> Counter {
+        self.bad_input
+            .get_or_create_owned(&NameLabel { name: kind })
+    }
+
+    /// Raft figures of a shard replica. Keep the handle.
+    pub fn shard(&self, shard: &str) -> ShardMetrics {
+        self.shards.create(shard)
+    }
+
+    /// The page, in the OpenMetrics text format ([`CONTENT_TYPE`]).
+    pub fn encode(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut page, &self.registry);
+        page
+    }
+}
+
+/// A label value that cannot leave its quotes.
+fn label_text(text: &str) -> String {
+    let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+    text.chars()
+        .take(255)
+        .map(|c| if legal(c) { c } else { '_' })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
