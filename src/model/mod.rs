@@ -1,5 +1,6 @@
 //! Names, ids, positions, policies and errors every other room speaks of. No I/O, no clock.
 
+pub mod append;
 pub mod command;
 pub mod group;
 pub mod ids;

@@ -1,0 +1,20 @@
+//! How actors reach connected clients without knowing the protocol.
+
+/// One client connection of this node; never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// Something a group tells its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Members or subscriptions changed: clients should rebalance now.
+    MembersChanged { group: String },
+    /// An operator reset offsets of a topic: (queue, offset) pairs.
+    OffsetsReset { group: String, topic: String, offsets: Vec<(u32, u64)>, at_ms: i64 },
+}
+
+/// Sends notices to clients. Implemented by the gateway; must not block.
+pub trait ClientLink: Send + Sync {
+    /// Best effort: a closed connection is not an error.
+    fn notify(&self, conn: ConnId, notice: &Notice);
+}
