@@ -1,0 +1,191 @@
+//! Message properties: `name` 0x01 `value` 0x02, repeated; the last 0x02 may be missing.
+//!
+//! Reading follows Java exactly: an item shorter than three characters, or with an empty name or
+//! value, is skipped; the first 0x01 of an item splits it; of a repeated name the last one wins.
+
+/// Between a name and its value.
+pub const NAME_VALUE_SEPARATOR: u8 = 1;
+/// After each property.
+pub const PROPERTY_SEPARATOR: u8 = 2;
+
+/// Names of properties the broker itself reads or writes.
+pub mod names {
+    /// Index keys, separated by spaces.
+    pub const KEYS: &str = "KEYS";
+    /// The message's tag.
+    pub const TAGS: &str = "TAGS";
+    /// `false`: the caller does not wait for flush or replication.
+    pub const WAIT: &str = "WAIT";
+    /// Delay level 1..18.
+    pub const DELAY: &str = "DELAY";
+    /// Timer request: seconds from now.
+    pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
+    /// Timer request: milliseconds from now.
+    pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
+    /// Timer request: absolute time, ms.
+    pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    /// Timer internals: when it is due, ms.
+    pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
+    /// The client's message id.
+    pub const UNIQ_KEY: &str = "UNIQ_KEY";
+    /// Original topic of a retried message.
+    pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
+    /// Offset message id of the first delivery.
+    pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+    /// Retry counter when the client re-sends by itself.
+    pub const RECONSUME_TIME: &str = "RECONSUME_TIME";
+    /// Retry limit when the client re-sends by itself.
+    pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
+    /// Destination topic of a parked message.
+    pub const REAL_TOPIC: &str = "REAL_TOPIC";
+    /// Destination queue of a parked message.
+    pub const REAL_QID: &str = "REAL_QID";
+    /// `true`: half message.
+    pub const TRAN_MSG: &str = "TRAN_MSG";
+    /// Producer group of a transactional message.
+    pub const PGROUP: &str = "PGROUP";
+    /// UNIQ_KEY of the half message.
+    pub const TRANSACTION_ID: &str = "__transactionId__";
+    /// Region, added by the broker.
+    pub const MSG_REGION: &str = "MSG_REGION";
+    /// Whether to trace, added by the broker.
+    pub const TRACE_ON: &str = "TRACE_ON";
+    /// Cluster name, added by the broker; request-reply needs it.
+    pub const CLUSTER: &str = "CLUSTER";
+    /// Pop receipt; removed on send.
+    pub const POP_CK: &str = "POP_CK";
+    /// Topic a dead letter came from.
+    pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
+    /// Message id a dead letter came from.
+    pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+    /// FIFO key.
+    pub const SHARDING_KEY: &str = "__SHARDINGKEY";
+    /// Request-reply: correlation id.
+    pub const CORRELATION_ID: &str = "CORRELATION_ID";
+    /// Request-reply: client id of the requester.
+    pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+    /// Request-reply: time the reply was pushed, ms.
+    pub const PUSH_REPLY_TIME: &str = "PUSH_REPLY_TIME";
+}
+
+/// Walks the valid items, repeated names included. Items that are not UTF-8 are skipped.
+pub fn iter(properties: &[u8]) -> impl Iterator<Item = (&str, &str)> + '_ {
+    properties
+        .split(|b| *b == PROPERTY_SEPARATOR)
+        .filter_map(split_item)
+        .filter_map(|(name, value)| {
+            Some((
+                std::str::from_utf8(name).ok()?,
+                std::str::from_utf8(value).ok()?,
+            ))
+        })
+}
+
+/// Name and value of one item, by Java's rules.
+fn split_item(item: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(NAME_VALUE_SEPARATOR, item)?;
+    let (name, value) = (&item[..at], &item[at + 1..]);
+    (!name.is_empty() && !value.is_empty()).then_some((name, value))
+}
+
+/// The value of `name`: the last valid item of that name.
+pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
+    // Items are few and short: comparing the head of each is quicker than a search.
+    let mut found = None;
+    for item in properties.split(|b| *b == PROPERTY_SEPARATOR) {
+        let Some(rest) = item.strip_prefix(name.as_bytes()) else {
+            continue;
+        };
+        if let [NAME_VALUE_SEPARATOR, value @ ..] = rest {
+            if !value.is_empty() && !name.is_empty() {
+                found = Some(value);
+            }
+        }
+    }
+    std::str::from_utf8(found?).ok()
+}
+
+/// Appends one property. Names and values must have passed [`check`] or be our own: a separator
+/// inside would forge another property, so such a property is dropped here (in a debug build it
+/// is a bug).
+pub fn push(out: &mut Vec<u8>, name: &str, value: &str) {
+    let clean = is_clean(name) && is_clean(value);
+    debug_assert!(clean, "separator in property {name:?}");
+    if !clean || name.is_empty() || value.is_empty() {
+        return;
+    }
+    if !out.is_empty() && out.last() != Some(&PROPERTY_SEPARATOR) {
+        out.push(PROPERTY_SEPARATOR);
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.push(NAME_VALUE_SEPARATOR);
+    out.extend_from_slice(value.as_bytes());
+    out.push(PROPERTY_SEPARATOR);
+}
+
+/// Encodes properties in the order given.
+pub fn encode<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in properties {
+        push(&mut out, name, value);
+    }
+    out
+}
+
+/// Copies `properties` to `out`, leaving out the items named in `remove` (all of a repeated
+/// name) and then adding `add`. Other items, also odd ones, are kept as they are.
+pub fn rewrite(properties: &[u8], remove: &[&str], add: &[(&str, &str)], out: &mut Vec<u8>) {
+    for item in properties.split(|b| *b == PROPERTY_SEPARATOR) {
+        if item.is_empty() {
+            continue;
+        }
+        let name = item.split(|b| *b == NAME_VALUE_SEPARATOR).next();
+        let dropped = remove.iter().map(|r| r.as_bytes());
+        if dropped.into_iter().any(|r| Some(r) == name) {
+            continue;
+        }
+        out.extend_from_slice(item);
+        out.push(PROPERTY_SEPARATOR);
+    }
+    for (name, value) in add {
+        push(out, name, value);
+    }
+}
+
+/// Whether `text` has no separator, so that it can be a name or a value.
+pub fn is_clean(text: &str) -> bool {
+    !text
+        .bytes()
+        .any(|b| b == NAME_VALUE_SEPARATOR || b == PROPERTY_SEPARATOR)
+}
+
+/// A properties block that must not be stored (response code 13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadProperties {
+    /// Longer than a record can hold.
+    #[error("properties of {0} bytes exceed 32767")]
+    TooLong(usize),
+    /// A value with a name separator in it: clients read it differently (Java keeps it, Go drops
+    /// the item), so that one of them sees forged or missing properties.
+    #[error("a property value holds a separator byte")]
+    Separator,
+    /// Not UTF-8, or a NUL byte.
+    #[error("properties are not plain UTF-8 text")]
+    NotText,
+}
+
+/// Checks a producer's properties before they are stored.
+pub fn check(properties: &[u8]) -> Result<(), BadProperties> {
+    if properties.len() > super::record::MAX_PROPERTIES {
+        return Err(BadProperties::TooLong(properties.len()));
+    }
+    if memchr::memchr(0, properties).is_some() || std::str::from_utf8(properties).is_err() {
+        return Err(BadProperties::NotText);
+    }
+    for item in properties.split(|b| *b == PROPERTY_SEPARATOR) {
+        if memchr::memchr_iter(NAME_VALUE_SEPARATOR, item).count() > 1 {
+            return Err(BadProperties::Separator);
+        }
+    }
+    Ok(())
+}
