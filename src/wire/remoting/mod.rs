@@ -6,6 +6,7 @@ pub mod encode;
 pub mod frame;
 pub mod header;
 pub mod json_header;
+pub mod requests;
 
 pub use encode::{
     encode_pull_head, encode_pull_response, encode_request, encode_request_head, encode_response,
