@@ -1,6 +1,5 @@
 //! Headers of administration requests to a broker.
 
-
 request! {
     /// UPDATE_AND_CREATE_TOPIC 17.
     CreateTopic {

@@ -1,6 +1,5 @@
 //! Headers of consumers' requests: pull, offsets, retry, message lookup.
 
-
 /// Bits of a pull's `sysFlag`.
 pub mod pull_flag {
     /// Apply `commitOffset`.

@@ -1,6 +1,5 @@
 //! Headers of requests to the name server.
 
-
 request! {
     /// REGISTER_BROKER 103.
     RegisterBroker {
