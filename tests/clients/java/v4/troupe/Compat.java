@@ -1,0 +1,24 @@
+package troupe;
+
+import org.apache.rocketmq.client.ClientConfig;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.protocol.heartbeat.MessageModel;
+
+/** What differs between the client versions; this half is for 4.9.8. */
+final class Compat {
+    private Compat() {}
+
+    static void broadcasting(DefaultMQPushConsumer c) {
+        c.setMessageModel(MessageModel.BROADCASTING);
+    }
+
+    static void createTopic(DefaultMQProducer p, String topic, int queues) throws Exception {
+        p.createTopic("TBW102", topic, queues);
+    }
+
+    /** False: this client has no second form of the heartbeat. */
+    static boolean heartbeatV2(ClientConfig c) {
+        return false;
+    }
+}
