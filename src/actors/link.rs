@@ -10,7 +10,12 @@ pub enum Notice {
     /// Members or subscriptions changed: clients should rebalance now.
     MembersChanged { group: String },
     /// An operator reset offsets of a topic: (queue, offset) pairs.
-    OffsetsReset { group: String, topic: String, offsets: Vec<(u32, u64)>, at_ms: i64 },
+    OffsetsReset {
+        group: String,
+        topic: String,
+        offsets: Vec<(u32, u64)>,
+        at_ms: i64,
+    },
 }
 
 /// Sends notices to clients. Implemented by the gateway; must not block.

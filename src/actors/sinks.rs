@@ -47,7 +47,11 @@ impl Outbox {
             return;
         }
         let completion = Completion { token, outcome };
-        match self.batches.iter_mut().find(|(sink, _)| *sink == token.sink) {
+        match self
+            .batches
+            .iter_mut()
+            .find(|(sink, _)| *sink == token.sink)
+        {
             Some((_, batch)) => batch.push(completion),
             None => self.batches.push((token.sink, vec![completion])),
         }

@@ -12,7 +12,10 @@ pub struct Token {
 
 impl Token {
     /// Nobody waits for the answer (one-way requests, internal work).
-    pub const NONE: Token = Token { sink: u32::MAX, slot: 0 };
+    pub const NONE: Token = Token {
+        sink: u32::MAX,
+        slot: 0,
+    };
     /// Somebody waits.
     pub fn is_some(self) -> bool {
         self.sink != u32::MAX
@@ -47,7 +50,11 @@ pub enum Refusal {
 pub enum Outcome {
     /// Messages were stored (in the durability class asked for): first queue offset and first
     /// position; further messages of the request follow consecutively.
-    Appended { queue: u32, base_offset: u64, position: Position },
+    Appended {
+        queue: u32,
+        base_offset: u64,
+        position: Position,
+    },
     /// A delayed message was stored; it has no queue offset before it is due.
     Scheduled { position: Position },
     /// A metadata command was applied at this log index.

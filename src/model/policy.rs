@@ -27,7 +27,13 @@ pub struct AckPolicy {
 
 impl AckPolicy {
     /// The default of a new cluster.
-    pub const STRICTEST: Self = Self { master: MasterPolicy::Sync, flush: FlushPolicy::Sync };
+    pub const STRICTEST: Self = Self {
+        master: MasterPolicy::Sync,
+        flush: FlushPolicy::Sync,
+    };
     /// What a message that does not wait (`WAIT=false`) gets.
-    pub const LEADER_APPENDED: Self = Self { master: MasterPolicy::Async, flush: FlushPolicy::Async };
+    pub const LEADER_APPENDED: Self = Self {
+        master: MasterPolicy::Async,
+        flush: FlushPolicy::Async,
+    };
 }

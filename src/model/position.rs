@@ -21,7 +21,10 @@ impl Position {
     /// Resolves a physical offset that a client sent back; `None` for negative ones.
     pub fn from_physical(offset: i64) -> Option<Self> {
         let raw = u64::try_from(offset).ok()?;
-        Some(Self { index: raw >> ORDINAL_BITS, ordinal: (raw & u64::from(MAX_ORDINALS - 1)) as u32 })
+        Some(Self {
+            index: raw >> ORDINAL_BITS,
+            ordinal: (raw & u64::from(MAX_ORDINALS - 1)) as u32,
+        })
     }
 }
 
@@ -31,7 +34,10 @@ mod tests {
 
     #[test]
     fn physical_offset_resolves_back() {
-        let p = Position { index: 77, ordinal: MAX_ORDINALS - 1 };
+        let p = Position {
+            index: 77,
+            ordinal: MAX_ORDINALS - 1,
+        };
         assert_eq!(Position::from_physical(p.to_physical()), Some(p));
         assert_eq!(Position::from_physical(-1), None);
     }

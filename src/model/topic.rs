@@ -41,7 +41,13 @@ pub struct TopicConfig {
 impl TopicConfig {
     /// A topic with `queues` read and write queues.
     pub fn new(name: impl Into<String>, queues: u32, perm: u32) -> Self {
-        Self { name: name.into(), read_queues: queues, write_queues: queues, perm, ..Default::default() }
+        Self {
+            name: name.into(),
+            read_queues: queues,
+            write_queues: queues,
+            perm,
+            ..Default::default()
+        }
     }
     /// Queues a client may address: the larger of both counts.
     pub fn queues(&self) -> u32 {

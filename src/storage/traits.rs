@@ -50,10 +50,18 @@ pub struct LogBounds {
 /// A key range or row of the state store. Keys start with the shard number (see `storage::keys`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateOp {
-    Put { key: Vec<u8>, value: Vec<u8> },
-    Delete { key: Vec<u8> },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        key: Vec<u8>,
+    },
     /// Deletes `from <= key < to`.
-    DeleteRange { from: Vec<u8>, to: Vec<u8> },
+    DeleteRange {
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
 }
 
 /// Rows that change together with the applied index: all of them or none survive a crash.
@@ -92,7 +100,13 @@ pub trait LogStore {
     fn sync(&mut self) -> Result<(), StoreError>;
     /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes`.
     /// Verifies checksums; a gap or a mismatch is [`StoreError::Corrupt`].
-    fn read(&self, shard: ShardId, from: u64, to: u64, max_bytes: u64) -> Result<Vec<LogEntry>, StoreError>;
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StoreError>;
     /// Forgets entries below `first`, whose predecessor had `term`, deleting whole files. Returns
     /// once the new bound is durable.
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError>;
@@ -108,7 +122,12 @@ pub trait StateStore {
     fn flush(&mut self) -> Result<(), StoreError>;
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Up to `limit` rows with `from <= key < to`, ascending.
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
     /// The last row with `from <= key < to`.
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError>;
 }

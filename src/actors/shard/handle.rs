@@ -114,7 +114,12 @@ impl ShardHandle {
     }
 
     /// Reads committed records from storage. Blocks: read pool only.
-    pub fn read_stored(&self, _key: QueueKey, _offset: u64, _spec: &ReadSpec) -> Result<ReadBatch, StoreError> {
+    pub fn read_stored(
+        &self,
+        _key: QueueKey,
+        _offset: u64,
+        _spec: &ReadSpec,
+    ) -> Result<ReadBatch, StoreError> {
         todo!()
     }
 
@@ -125,7 +130,12 @@ impl ShardHandle {
 
     /// Offset of the first (last) message stored at or after (before) `ts_ms`; before all: min,
     /// after all: max. Blocks.
-    pub fn offset_by_time(&self, _key: QueueKey, _ts_ms: i64, _boundary: Boundary) -> Result<u64, StoreError> {
+    pub fn offset_by_time(
+        &self,
+        _key: QueueKey,
+        _ts_ms: i64,
+        _boundary: Boundary,
+    ) -> Result<u64, StoreError> {
         todo!()
     }
 

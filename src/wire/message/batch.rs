@@ -178,7 +178,13 @@ mod tests {
             max_body: 100,
             max_messages: 2,
         };
-        let three = body(&[BatchEntry { body: b"", properties: b"", flag: 0 }; 3]);
+        let three = body(
+            &[BatchEntry {
+                body: b"",
+                properties: b"",
+                flag: 0,
+            }; 3],
+        );
         assert_eq!(parse(&three, &limits), Err(BatchError::TooMany(2)));
         assert_eq!(parse(&[0; 101], &limits), Err(BatchError::TooLarge(101)));
         let forged = body(&[ONE]);

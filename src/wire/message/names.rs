@@ -75,7 +75,11 @@ fn check(kind: &'static str, name: &str, max: usize) -> Result<(), NameError> {
 /// Checks a topic name: characters, and 127 bytes (255 for retry and dead-letter topics).
 pub fn check_topic(topic: &str) -> Result<(), NameError> {
     let derived = topic.starts_with(RETRY_PREFIX) || topic.starts_with(DLQ_PREFIX);
-    let max = if derived { MAX_DERIVED_TOPIC } else { MAX_TOPIC };
+    let max = if derived {
+        MAX_DERIVED_TOPIC
+    } else {
+        MAX_TOPIC
+    };
     check("topic", topic, max)
 }
 
@@ -136,8 +140,16 @@ mod tests {
             "../x", "a/b", "a\\b", ".", "a.b", "a b", "a\0", "a\u{1}b", "a\u{2}b", "тема", "a\n",
             "Ａ", "a:b", "a\u{7f}",
         ] {
-            assert_eq!(check_topic(name), Err(NameError::Characters("topic")), "{name:?}");
-            assert_eq!(check_group(name), Err(NameError::Characters("group")), "{name:?}");
+            assert_eq!(
+                check_topic(name),
+                Err(NameError::Characters("topic")),
+                "{name:?}"
+            );
+            assert_eq!(
+                check_group(name),
+                Err(NameError::Characters("group")),
+                "{name:?}"
+            );
         }
     }
 

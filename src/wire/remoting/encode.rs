@@ -142,7 +142,11 @@ impl<'a> ExtWriter<'a> {
     }
 
     fn key(&mut self, key: &str) {
-        let lead: &[u8] = if self.open { b",\"" } else { b",\"extFields\":{\"" };
+        let lead: &[u8] = if self.open {
+            b",\""
+        } else {
+            b",\"extFields\":{\""
+        };
         self.open = true;
         self.out.extend_from_slice(lead);
         put_escaped(self.out, key);
@@ -216,7 +220,13 @@ pub fn encode_response(out: &mut BytesMut, header: &ResponseHeader<'_>, body: &[
 /// that are written to the socket without a copy).
 pub fn encode_response_head(out: &mut BytesMut, header: &ResponseHeader<'_>, body_len: usize) {
     let start = FrameStart::new(out, HeaderFormat::Json);
-    put_json_start(out, header.code, header.opaque, FLAG_RESPONSE, header.remark);
+    put_json_start(
+        out,
+        header.code,
+        header.opaque,
+        FLAG_RESPONSE,
+        header.remark,
+    );
     let mut ext = ExtWriter::new(out);
     for (key, value) in header.ext {
         ext.val(key, value);

@@ -169,7 +169,10 @@ mod tests {
                 }
             }
             assert_eq!(got.len(), 2);
-            assert_eq!((&got[0].header[..], &got[0].body[..]), (&b"{}"[..], &b"body"[..]));
+            assert_eq!(
+                (&got[0].header[..], &got[0].body[..]),
+                (&b"{}"[..], &b"body"[..])
+            );
             assert_eq!(got[1].serialize, HeaderFormat::Binary);
             assert!(got[1].body.is_empty() && buf.is_empty());
         }
@@ -180,7 +183,10 @@ mod tests {
         let limits = FrameLimits::default();
         for len in [0i32, -1, i32::MIN, 4] {
             let mut buf = BytesMut::from(&len.to_be_bytes()[..]);
-            assert_eq!(split_frame(&mut buf, &limits).unwrap_err(), FrameError::TooSmall(len));
+            assert_eq!(
+                split_frame(&mut buf, &limits).unwrap_err(),
+                FrameError::TooSmall(len)
+            );
         }
         for len in [i32::MAX, 16 * 1024 * 1024 - 3] {
             let mut buf = BytesMut::from(&len.to_be_bytes()[..]);
@@ -191,7 +197,10 @@ mod tests {
         }
         let mut buf = BytesMut::from(&(16 * 1024 * 1024 - 4i32).to_be_bytes()[..]);
         assert!(split_frame(&mut buf, &limits).unwrap().is_none());
-        assert!(buf.capacity() < 1024, "nothing is reserved for a claimed length");
+        assert!(
+            buf.capacity() < 1024,
+            "nothing is reserved for a claimed length"
+        );
     }
 
     #[test]

@@ -116,8 +116,16 @@ impl ExtFields {
     /// Like [`ExtFields::get`], as an owned string that shares the header's memory. It keeps the
     /// read buffer alive, so use it for the life of a request, not to store names.
     pub fn get_shared(&self, key: &str) -> Option<ByteString> {
-        let entry = self.entries.iter().rev().find(|e| self.text(e.key) == key)?;
-        let source = if entry.value.side { &self.side } else { &self.header };
+        let entry = self
+            .entries
+            .iter()
+            .rev()
+            .find(|e| self.text(e.key) == key)?;
+        let source = if entry.value.side {
+            &self.side
+        } else {
+            &self.header
+        };
         Some(source.slice_ref(self.text(entry.value)))
     }
 
@@ -201,7 +209,11 @@ impl ExtBuilder {
 
     pub(super) fn resolve<'a>(&'a self, header: &'a str, span: Span) -> &'a str {
         let start = span.start as usize;
-        let source = if span.side { self.side.as_str() } else { header };
+        let source = if span.side {
+            self.side.as_str()
+        } else {
+            header
+        };
         source.get(start..start + span.len as usize).unwrap_or("")
     }
 
