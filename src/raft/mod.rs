@@ -1,1 +1,11 @@
 //! tikv raft as a core, the ack table and the log window. The only room that names raft.
+//!
+//! Raft's own types stay inside this room; the shard core sees [`RaftCore`] and plain values.
+
+pub mod ack;
+pub mod core;
+pub mod entry;
+mod log_window;
+mod slog_bridge;
+
+pub use self::core::{RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
