@@ -33,8 +33,8 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Variables that container platforms set for a service named "troupe"; not ours.
-const PLATFORM_VARIABLES: &[&str] = &["service_host", "service_port", "port"];
+/// Variables that container platforms set for a service named "troupe", and those of the tests.
+const FOREIGN_VARIABLES: &[&str] = &["service_host", "service_port", "port", "clients", "test"];
 
 impl Config {
     /// Builds and validates a configuration from a file (TOML, or RocketMQ's `key=value` lines
@@ -251,14 +251,14 @@ fn read_environment(
         .map_err(|e| ConfigError(one_line(&e.to_string())))?;
     let mut entries: Vec<_> = map
         .into_iter()
-        .filter(|(k, _)| find(k).is_some() || !is_platform_variable(k))
+        .filter(|(k, _)| find(k).is_some() || !is_foreign_variable(k))
         .collect();
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(entries)
 }
 
-fn is_platform_variable(key: &str) -> bool {
-    PLATFORM_VARIABLES.iter().any(|p| {
+fn is_foreign_variable(key: &str) -> bool {
+    FOREIGN_VARIABLES.iter().any(|p| {
         key.strip_prefix(p)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     })

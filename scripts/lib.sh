@@ -1,0 +1,96 @@
+# Shared by ./run, ./test and scripts/*: sourced by bash, with the working directory at the root.
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+target_dir() { printf '%s' "${CARGO_TARGET_DIR:-target}"; }
+
+# need_packages WHY PACKAGE…: installs Debian packages, or says what is missing.
+need_packages() {
+    local why=$1 sudo=
+    shift
+    command -v apt-get >/dev/null ||
+        die "$why is missing. This is no Debian or Ubuntu: install what these packages hold: $*"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "$why is missing. As root, run: apt-get install $*"
+        sudo=sudo
+    fi
+    say "installing $* ($why)"
+    if [ -z "${APT_UPDATED:-}" ]; then
+        $sudo apt-get update -qq || die "apt-get update failed; needed for $why: $*"
+        APT_UPDATED=1
+    fi
+    $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+        die "installing failed. Needed for $why: $*"
+}
+
+have_libclang() {
+    local found
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    found=$(find /usr/lib /usr/lib64 /usr/local/lib -name 'libclang*.so*' -print -quit 2>/dev/null)
+    [ -n "$found" ] || return 1
+    # bindgen also needs clang's own headers.
+    found=$(find -L /usr/lib/llvm* /usr/lib/clang /usr/lib64/clang -path '*include/stdbool.h' \
+        -print -quit 2>/dev/null)
+    [ -n "$found" ]
+}
+
+# What building RocksDB needs, and cargo itself.
+need_build_tools() {
+    local missing=()
+    [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null ||
+        die "cargo is missing: install Rust 1.85 or newer (https://rustup.rs), then run this again"
+    command -v g++ >/dev/null || missing+=(g++)
+    command -v make >/dev/null || missing+=(make)
+    command -v pkg-config >/dev/null || missing+=(pkg-config)
+    have_libclang || missing+=(libclang-dev)
+    if [ ${#missing[@]} -gt 0 ]; then
+        need_packages "what building RocksDB needs" "${missing[@]}"
+    fi
+    use_ccache
+}
+
+# A compiler cache makes every build of RocksDB after the first one short.
+use_ccache() {
+    command -v ccache >/dev/null || return 0
+    export CC=${CC:-ccache gcc} CXX=${CXX:-ccache g++}
+}
+
+# need_tool NAME: a cargo tool, from PATH or as a ready wheel in a virtual environment.
+need_tool() {
+    local tool=$1 venv
+    command -v "$tool" >/dev/null && return 0
+    venv=$(target_dir)/tools
+    if [ ! -x "$venv/bin/$tool" ]; then
+        python3 -c 'import ensurepip' 2>/dev/null || need_packages "$tool" python3 python3-venv
+        say "installing $tool"
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q "astral-dev-toolchain-$tool" ||
+            die "$tool could not be installed; try: cargo install --locked $tool"
+    fi
+    PATH=$PATH:$(cd "$venv/bin" && pwd)
+}
+
+need_component() {
+    cargo "$1" --version >/dev/null 2>&1 && return 0
+    command -v rustup >/dev/null && rustup component add "$2" && return 0
+    die "cargo $1 is missing: rustup component add $2"
+}
+
+# JDK, Maven, Go and Python for the programs in tests/clients.
+need_client_tools() {
+    local missing=() jdk
+    [ -x /usr/local/go/bin/go ] && PATH=$PATH:/usr/local/go/bin
+    command -v python3 >/dev/null || missing+=(python3)
+    if ! command -v javac >/dev/null; then
+        jdk=openjdk-17-jdk-headless
+        apt-cache show "$jdk" >/dev/null 2>&1 || jdk=default-jdk-headless
+        missing+=("$jdk")
+    fi
+    command -v mvn >/dev/null || missing+=(maven)
+    command -v go >/dev/null || missing+=(golang-go)
+    if [ ${#missing[@]} -gt 0 ]; then
+        need_packages "what the client programs need" "${missing[@]}"
+    fi
+}
