@@ -206,8 +206,8 @@ mod tests {
                 .iter()
                 .map(|(flag, body)| BatchEntry { flag: *flag, body, properties: b"a\x01b\x02" })
                 .collect();
-            let body = body(&entries);
-            prop_assert_eq!(parse(&body, &BatchLimits::default()).unwrap(), entries);
+            let encoded = body(&entries);
+            prop_assert_eq!(parse(&encoded, &BatchLimits::default()).unwrap(), entries);
         }
     }
 }

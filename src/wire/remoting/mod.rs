@@ -1,6 +1,7 @@
 //! The RocketMQ remoting protocol: frames, headers, codes, bodies.
 
 pub mod binary_header;
+pub mod body;
 pub mod code;
 pub mod encode;
 pub mod frame;
