@@ -1,5 +1,18 @@
 //! The log and state stores. The only room that names RocksDB.
+//!
+//! holds both to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
+//! read, [`keys`] the rows of the state store.
 
+pub mod entry;
+pub mod keys;
+pub mod read_pool;
+pub mod rocks;
+pub mod stats;
 pub mod traits;
+pub mod writer;
 
+pub use read_pool::{ReadPool, ReadPoolFull};
+pub use rocks::{Reader, RocksStore, StoreOptions};
+pub use stats::StoreStats;
 pub use traits::*;
+pub use writer::{Done, Job, OnDone, Writer, WriterHandle, WriterOptions};

@@ -82,7 +82,7 @@ pub enum StoreError {
     /// The disk is full (or the reserve is reached).
     #[error("no space left")]
     NoSpace,
-    /// The asked entries were trimmed.
+    /// The asked entries were trimmed: this is the last index that is gone.
     #[error("trimmed up to {0}")]
     Trimmed(u64),
     /// Another process holds the directory, or the directory is of another version.
@@ -94,11 +94,17 @@ pub enum StoreError {
 pub trait LogStore {
     /// Where the shard's log begins and ends, and its hard state.
     fn bounds(&self, shard: ShardId) -> Result<LogBounds, StoreError>;
-    /// Writes all appends at once, then syncs when any of them wants it. An error is final.
+    /// Writes all appends at once, then syncs when any of them wants it. An error is final, but
+    /// for appends that cannot follow what is there (a gap, or entries already trimmed): these
+    /// are refused with [`StoreError::Io`] before anything is written.
+    ///
+    /// After a crash a prefix of the appends of all shards survives, at least up to the last
+    /// sync, each append wholly or not at all.
     fn append(&mut self, appends: &[LogAppend]) -> Result<(), StoreError>;
     /// Syncs everything appended so far.
     fn sync(&mut self) -> Result<(), StoreError>;
-    /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes`.
+    /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes` of data.
+    /// What lies beyond the last entry is left out.
     /// Verifies checksums; a gap or a mismatch is [`StoreError::Corrupt`].
     fn read(
         &self,
@@ -108,8 +114,46 @@ pub trait LogStore {
         max_bytes: u64,
     ) -> Result<Vec<LogEntry>, StoreError>;
     /// Forgets entries below `first`, whose predecessor had `term`, deleting whole files. Returns
-    /// once the new bound is durable.
+    /// once the new bound is durable; nothing happens when `first` is not above the present one.
+    /// State rows are made durable before, so that no entry is forgotten that a replay after a
+    /// crash would need. With `first` behind the end the log is empty afterwards and goes on there.
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError>;
+    /// Fails when the store is known to take no more writes.
+    fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Whether the appends can follow what the logs hold: entries of an append without a gap, not
+/// below the first index kept and not behind the next one. `bounds` is asked for each shard once.
+pub fn check_appends(
+    appends: &[LogAppend],
+    bounds: impl Fn(ShardId) -> Result<LogBounds, StoreError>,
+) -> Result<(), StoreError> {
+    let mut ends: Vec<(ShardId, u64, u64)> = Vec::with_capacity(appends.len().min(64));
+    for append in appends {
+        let at = match ends.iter().position(|(shard, _, _)| *shard == append.shard) {
+            Some(at) => at,
+            None => {
+                let found = bounds(append.shard)?;
+                ends.push((append.shard, found.first, found.last));
+                ends.len() - 1
+            }
+        };
+        let (shard, first, last) = &mut ends[at];
+        let Some(start) = append.entries.first().map(|e| e.index) else { continue };
+        if start < *first || start > *last + 1 {
+            return Err(StoreError::Io(format!(
+                "append of shard {} at {start} does not follow the log {first}..={last}",
+                shard.0
+            )));
+        }
+        if append.entries.iter().zip(start..).any(|(entry, index)| entry.index != index) {
+            return Err(StoreError::Io(format!("append of shard {} at {start} has a gap", shard.0)));
+        }
+        *last = start + append.entries.len() as u64 - 1;
+    }
+    Ok(())
 }
 
 /// The state rows of all shards of a node: an ordered map from key to value.
@@ -117,9 +161,21 @@ pub trait StateStore {
     /// Writes the batch atomically. Not durable before the next [`StateStore::flush`]; after a
     /// crash the store holds a prefix of the batches written, at least up to the last flush.
     fn write(&mut self, batch: &StateBatch) -> Result<(), StoreError>;
+    /// Writes all batches, atomically together or one after the other.
+    fn write_all(&mut self, batches: &[StateBatch]) -> Result<(), StoreError> {
+        batches.iter().try_for_each(|batch| self.write(batch))
+    }
     /// Makes every batch written so far durable (and the log with it, so that state never runs
     /// ahead of the log).
     fn flush(&mut self) -> Result<(), StoreError>;
+    /// Starts what [`StateStore::flush`] does and need not wait for its end.
+    fn flush_begin(&mut self) -> Result<(), StoreError> {
+        self.flush()
+    }
+    /// Makes everything durable and refuses writes from then on.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.flush()
+    }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Up to `limit` rows with `from <= key < to`, ascending.
     fn scan(

@@ -1,0 +1,58 @@
+//! Summaries of stretches of the log, by which retention decides what to drop.
+
+use super::parts::{put_int, put_uint, KeyBuf, Parts, ValueReader};
+use super::Kind;
+use crate::model::ShardId;
+use crate::storage::StoreError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSegment {
+    /// First and last log index, both included.
+    pub first_index: u64,
+    pub last_index: u64,
+    /// Sum of the entries' data in bytes.
+    pub bytes: u64,
+    /// Smallest and largest store time of its messages, milliseconds.
+    pub min_ts: i64,
+    pub max_ts: i64,
+    /// Raft term of the last entry: needed to trim the log behind it.
+    pub last_term: u64,
+}
+
+impl LogSegment {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(48);
+        put_uint(&mut out, self.first_index);
+        put_uint(&mut out, self.last_index);
+        put_uint(&mut out, self.bytes);
+        put_int(&mut out, self.min_ts);
+        put_int(&mut out, self.max_ts);
+        put_uint(&mut out, self.last_term);
+        out
+    }
+
+    pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
+        let mut r = ValueReader::new(value, "log segment");
+        let segment = Self {
+            first_index: r.uint()?,
+            last_index: r.uint()?,
+            bytes: r.uint()?,
+            min_ts: r.int()?,
+            max_ts: r.int()?,
+            last_term: r.uint()?,
+        };
+        r.end()?;
+        Ok(segment)
+    }
+}
+
+pub fn key(shard: ShardId, seq: u64) -> Vec<u8> {
+    KeyBuf::new(shard, Kind::LogSegment as u8, 8).u64(seq).done()
+}
+
+pub fn parse(key: &[u8]) -> Option<(ShardId, u64)> {
+    let (shard, mut parts) = Parts::open(key, Kind::LogSegment as u8)?;
+    let seq = parts.u64()?;
+    parts.end()?;
+    Some((shard, seq))
+}

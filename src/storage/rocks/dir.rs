@@ -1,0 +1,104 @@
+//! The data directory: one process at a time, one format version.
+//!
+//! ```text
+//! node.lock       held as long as the store is open; names the holder's process id
+//! FORMAT          format version
+//! synced.marks    see `marks`
+//! db/             RocksDB
+//! ```
+
+use crate::storage::StoreError;
+use fs4::fs_std::FileExt;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of everything under the data directory.
+pub const FORMAT_VERSION: u32 = 1;
+
+const FORMAT_NAME: &str = "troupemq-store";
+
+/// A directory that this process holds.
+pub(super) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory if need be, takes its lock and checks its version.
+    pub fn hold(path: &Path) -> Result<Self, StoreError> {
+        let fail = |e: std::io::Error| StoreError::Open(format!("data directory {}: {e}", path.display()));
+        std::fs::create_dir_all(path).map_err(fail)?;
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join("node.lock"))
+            .map_err(fail)?;
+        if !lock.try_lock_exclusive().map_err(fail)? {
+            let mut pid = String::new();
+            let _ = (&lock).take(32).read_to_string(&mut pid);
+            let pid = pid.trim();
+            let who = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+            return Err(StoreError::Open(format!(
+                "another process{who} uses this data directory: {}",
+                path.display()
+            )));
+        }
+        lock.set_len(0).map_err(fail)?;
+        lock.rewind().map_err(fail)?;
+        writeln!(lock, "{}", std::process::id()).map_err(fail)?;
+        let dir = Self { path: path.to_owned(), _lock: lock };
+        dir.check_format()?;
+        Ok(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn db(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    pub fn marks(&self) -> PathBuf {
+        self.path.join("synced.marks")
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let path = self.path.join("FORMAT");
+        let fail = |e: std::io::Error| StoreError::Open(format!("{}: {e}", path.display()));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let version = text.trim().strip_prefix(FORMAT_NAME).map(str::trim);
+                match version.and_then(|v| v.parse::<u32>().ok()) {
+                    Some(FORMAT_VERSION) => Ok(()),
+                    Some(v) => Err(StoreError::Open(format!(
+                        "{} has format version {v}; this program knows version {FORMAT_VERSION}",
+                        self.path.display()
+                    ))),
+                    None => Err(StoreError::Open(format!("{} is not a format file of TroupeMQ", path.display()))),
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                if self.db().exists() {
+                    return Err(StoreError::Open(format!("{} is missing but there is a database", path.display())));
+                }
+                let new = self.path.join("FORMAT.new");
+                let mut file = File::create(&new).map_err(fail)?;
+                writeln!(file, "{FORMAT_NAME} {FORMAT_VERSION}").map_err(fail)?;
+                file.sync_all().map_err(fail)?;
+                std::fs::rename(&new, &path).map_err(fail)?;
+                File::open(&self.path).and_then(|d| d.sync_all()).map_err(fail)
+            }
+            Err(e) => Err(fail(e)),
+        }
+    }
+}
+
+/// Total and available bytes of the file system that holds `path`.
+pub fn disk_space(path: &Path) -> std::io::Result<(u64, u64)> {
+    let stats = fs4::statvfs(path)?;
+    Ok((stats.total_space(), stats.available_space()))
+}

@@ -1,0 +1,72 @@
+//! Rows of the column family `meta`, written with WAL: per shard the bounds of its log, its hard
+//! state and its mark. Key: `shard u32 | kind u8`, big-endian.
+
+use super::marks::Mark;
+use crate::model::ShardId;
+use crate::storage::{HardState, StoreError};
+
+/// Present after a clean close, removed at open.
+pub(super) const CLEAN: &[u8] = b"clean-close";
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum MetaKind {
+    /// First index kept and term before it.
+    Bounds = 1,
+    HardState = 2,
+    Mark = 3,
+}
+
+pub(super) fn key(shard: ShardId, kind: MetaKind) -> [u8; 5] {
+    let [a, b, c, d] = shard.0.to_be_bytes();
+    [a, b, c, d, kind as u8]
+}
+
+fn numbers<const N: usize>(value: &[u8], what: &str) -> Result<[u64; N], StoreError> {
+    if value.len() != N * 8 {
+        return Err(StoreError::Corrupt(format!("{what} row has {} bytes", value.len())));
+    }
+    let mut out = [0u64; N];
+    for (to, from) in out.iter_mut().zip(value.chunks_exact(8)) {
+        *to = from.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    }
+    Ok(out)
+}
+
+pub(super) fn bounds(first: u64, trimmed_term: u64) -> [u8; 16] {
+    pair(first, trimmed_term)
+}
+
+pub(super) fn parse_bounds(value: &[u8]) -> Result<(u64, u64), StoreError> {
+    let [first, term] = numbers(value, "log bounds")?;
+    Ok((first, term))
+}
+
+pub(super) fn hard_state(h: &HardState) -> [u8; 24] {
+    let mut out = [0; 24];
+    out[..8].copy_from_slice(&h.term.to_be_bytes());
+    out[8..16].copy_from_slice(&h.vote.to_be_bytes());
+    out[16..].copy_from_slice(&h.commit.to_be_bytes());
+    out
+}
+
+pub(super) fn parse_hard_state(value: &[u8]) -> Result<HardState, StoreError> {
+    let [term, vote, commit] = numbers(value, "hard state")?;
+    Ok(HardState { term, vote, commit })
+}
+
+pub(super) fn mark(m: Mark) -> [u8; 16] {
+    pair(m.epoch, m.index)
+}
+
+pub(super) fn parse_mark(value: &[u8]) -> Result<Mark, StoreError> {
+    let [epoch, index] = numbers(value, "synced mark")?;
+    Ok(Mark { epoch, index })
+}
+
+fn pair(a: u64, b: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&a.to_be_bytes());
+    out[8..].copy_from_slice(&b.to_be_bytes());
+    out
+}

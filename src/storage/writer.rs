@@ -1,0 +1,323 @@
+//! The one thread that writes: all shards' log appends and state batches go through it, so that
+//! appends which arrive together share one write and one sync.
+//!
+//! Each round takes everything queued and does, in this order: all appends as one log write (one
+//! sync if any of them wants it), their reports in the order of the jobs; all state batches as one
+//! write, and reports; trims; a flush when one was asked for or is due. A state batch never
+//! needs an append queued behind it, so putting it after all appends of the round keeps the state
+//! behind the log.
+//!
+//! The first failed write, sync or flush is final: [`Done::Failed`] is reported once, nothing is
+//! written any more and later jobs are refused. A sync is never retried: what the kernel dropped
+//! it would then report as written.
+
+use super::{keys, LogAppend, LogStore, StateBatch, StateOp, StateStore, StoreError, StoreStats};
+use crate::model::ShardId;
+use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError, Sender};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Work for the writer. Tickets are the sender's own numbers and come back in [`Done`].
+#[derive(Debug)]
+pub enum Job {
+    Append { shard: ShardId, ticket: u64, append: LogAppend },
+    /// Rows changed by applying the log up to `applied`. The writer adds the applied row.
+    State { shard: ShardId, ticket: u64, batch: StateBatch, applied: u64 },
+    /// See [`LogStore::trim`].
+    Trim { shard: ShardId, ticket: u64, first: u64, term: u64 },
+    /// Make the state rows durable now.
+    Flush,
+    /// Do what is queued before this, close the store and end.
+    Stop,
+}
+
+/// What the writer has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Written, and synced if the append asked for it.
+    Appended { shard: ShardId, ticket: u64 },
+    /// Written, that is visible to readers; durable only with a later flush.
+    StateWritten { shard: ShardId, ticket: u64 },
+    /// The new first index is durable.
+    Trimmed { shard: ShardId, ticket: u64 },
+    /// The store takes no more writes. Reported once; jobs not yet reported will never be.
+    Failed { error: StoreError },
+}
+
+/// Limits of the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// Log bytes after which state rows are flushed: they bound the replay after a crash.
+    pub flush_after_bytes: u64,
+    /// Time after which changed state rows are flushed.
+    pub flush_after: Duration,
+    /// Bytes of entries merged into one write.
+    pub max_write_bytes: usize,
+    /// Where to look for free space; not looked at when `None`.
+    pub disk_path: Option<PathBuf>,
+    /// How often to look for free space and for background errors.
+    pub check_every: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            flush_after_bytes: 256 << 20,
+            flush_after: Duration::from_secs(30),
+            max_write_bytes: 16 << 20,
+            disk_path: None,
+            check_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Called by the writer thread for every [`Done`], in order. Must not block.
+pub type OnDone = Box<dyn Fn(Done) + Send>;
+
+/// The running writer thread. Dropping it stops the thread as [`Writer::stop`] does.
+pub struct Writer {
+    jobs: Sender<Job>,
+    stats: Arc<StoreStats>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A cloneable handle to hand jobs to the writer.
+#[derive(Clone)]
+pub struct WriterHandle {
+    jobs: Sender<Job>,
+    stats: Arc<StoreStats>,
+}
+
+impl WriterHandle {
+    /// Queues a job. Fails once the store has failed or the writer was stopped.
+    pub fn submit(&self, job: Job) -> Result<(), StoreError> {
+        if self.stats.has_failed() {
+            return Err(StoreError::Io("the store has failed".into()));
+        }
+        self.jobs.send(job).map_err(|_| StoreError::Io("the writer has stopped".into()))
+    }
+
+    /// Jobs waiting.
+    pub fn waiting(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn stats(&self) -> &Arc<StoreStats> {
+        &self.stats
+    }
+}
+
+impl Writer {
+    /// Starts the thread, which owns `store` from now on.
+    pub fn spawn<S>(store: S, options: WriterOptions, on_done: OnDone) -> std::io::Result<Self>
+    where
+        S: LogStore + StateStore + Send + 'static,
+    {
+        let (jobs, queue) = unbounded();
+        let stats = Arc::new(StoreStats::default());
+        let mut round = Rounds::new(store, options, on_done, stats.clone());
+        let thread =
+            std::thread::Builder::new().name("log-writer".into()).spawn(move || round.run(&queue))?;
+        Ok(Self { jobs, stats, thread: Some(thread) })
+    }
+
+    /// A handle for senders.
+    pub fn handle(&self) -> WriterHandle {
+        WriterHandle { jobs: self.jobs.clone(), stats: self.stats.clone() }
+    }
+
+    pub fn submit(&self, job: Job) -> Result<(), StoreError> {
+        self.handle().submit(job)
+    }
+
+    pub fn stats(&self) -> &Arc<StoreStats> {
+        &self.stats
+    }
+
+    /// Does what is queued, closes the store cleanly and waits for the thread.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.jobs.send(Job::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What one round has gathered.
+#[derive(Default)]
+struct Gathered {
+    appends: Vec<LogAppend>,
+    append_tickets: Vec<(ShardId, u64)>,
+    append_bytes: usize,
+    states: Vec<StateBatch>,
+    state_tickets: Vec<(ShardId, u64)>,
+    trims: Vec<(ShardId, u64, u64, u64)>,
+    flush: bool,
+    stop: bool,
+}
+
+struct Rounds<S> {
+    store: S,
+    options: WriterOptions,
+    on_done: OnDone,
+    stats: Arc<StoreStats>,
+    failed: bool,
+    /// Log bytes since the last flush, and when the first state row since then was written.
+    unflushed_bytes: u64,
+    unflushed_since: Option<Instant>,
+    next_check: Instant,
+}
+
+impl<S: LogStore + StateStore> Rounds<S> {
+    fn new(store: S, options: WriterOptions, on_done: OnDone, stats: Arc<StoreStats>) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            options,
+            on_done,
+            stats,
+            failed: false,
+            unflushed_bytes: 0,
+            unflushed_since: None,
+            next_check: now,
+        }
+    }
+
+    fn run(&mut self, queue: &Receiver<Job>) {
+        loop {
+            let mut round = Gathered::default();
+            match queue.recv_timeout(self.options.check_every) {
+                Ok(job) => gather(&mut round, job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => round.stop = true,
+            }
+            while !round.stop && round.append_bytes < self.options.max_write_bytes {
+                let Ok(job) = queue.try_recv() else { break };
+                gather(&mut round, job);
+            }
+            let stop = round.stop;
+            if !self.failed {
+                if let Err(error) = self.round(round) {
+                    self.failed = true;
+                    self.stats.failed.store(true, Ordering::Release);
+                    (self.on_done)(Done::Failed { error });
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn round(&mut self, round: Gathered) -> Result<(), StoreError> {
+        self.append(&round)?;
+        if !round.states.is_empty() {
+            self.store.write_all(&round.states)?;
+            StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
+            self.unflushed_since.get_or_insert_with(Instant::now);
+            for (shard, ticket) in round.state_tickets {
+                (self.on_done)(Done::StateWritten { shard, ticket });
+            }
+        }
+        for (shard, ticket, first, term) in round.trims {
+            self.store.trim(shard, first, term)?;
+            self.flushed();
+            StoreStats::add(&self.stats.trims, 1);
+            (self.on_done)(Done::Trimmed { shard, ticket });
+        }
+        if round.flush {
+            self.store.flush()?;
+            self.flushed();
+        } else if self.flush_due() {
+            self.store.flush_begin()?;
+            self.flushed();
+        }
+        self.check()?;
+        if round.stop {
+            self.store.close()?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, round: &Gathered) -> Result<(), StoreError> {
+        if round.appends.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.store.append(&round.appends)?;
+        let stats = &self.stats;
+        StoreStats::add(&stats.writes, 1);
+        if round.appends.iter().any(|a| a.sync) {
+            StoreStats::add(&stats.syncs, 1);
+            StoreStats::add(&stats.sync_micros_total, begun.elapsed().as_micros() as u64);
+        }
+        StoreStats::add(&stats.entries, round.appends.iter().map(|a| a.entries.len() as u64).sum());
+        StoreStats::add(&stats.bytes, round.append_bytes as u64);
+        self.unflushed_bytes += round.append_bytes as u64;
+        for (shard, ticket) in &round.append_tickets {
+            (self.on_done)(Done::Appended { shard: *shard, ticket: *ticket });
+        }
+        Ok(())
+    }
+
+    fn flush_due(&self) -> bool {
+        self.unflushed_since.is_some_and(|since| {
+            self.unflushed_bytes >= self.options.flush_after_bytes || since.elapsed() >= self.options.flush_after
+        })
+    }
+
+    fn flushed(&mut self) {
+        StoreStats::add(&self.stats.flushes, 1);
+        self.unflushed_bytes = 0;
+        self.unflushed_since = None;
+    }
+
+    /// Free space and background errors, now and then.
+    fn check(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if now < self.next_check {
+            return Ok(());
+        }
+        self.next_check = now + self.options.check_every;
+        if let Some(path) = &self.options.disk_path {
+            // A failed look leaves the last figures: writing will tell soon enough.
+            if let Ok((total, free)) = super::rocks::disk_space(path) {
+                self.stats.disk_total.store(total, Ordering::Relaxed);
+                self.stats.disk_free.store(free, Ordering::Relaxed);
+            }
+        }
+        self.store.health()
+    }
+}
+
+fn gather(round: &mut Gathered, job: Job) {
+    match job {
+        Job::Append { shard, ticket, append } => {
+            round.append_bytes += append.entries.iter().map(|e| e.data.len()).sum::<usize>();
+            round.appends.push(append);
+            round.append_tickets.push((shard, ticket));
+        }
+        Job::State { shard, ticket, mut batch, applied } => {
+            let (key, value) = (keys::applied::key(shard), keys::applied::encode(applied));
+            batch.ops.push(StateOp::Put { key, value });
+            round.states.push(batch);
+            round.state_tickets.push((shard, ticket));
+        }
+        Job::Trim { shard, ticket, first, term } => round.trims.push((shard, ticket, first, term)),
+        Job::Flush => round.flush = true,
+        Job::Stop => round.stop = true,
+    }
+}
