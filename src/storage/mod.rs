@@ -1,6 +1,7 @@
 //! The log and state stores. The only room that names RocksDB.
 //!
-//! holds both to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
+//! [`traits`] is the contract, [`rocks`] implements it, `tests/store_conformance.rs`
+//! holds implementations to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
 //! read, [`keys`] the rows of the state store.
 
 pub mod entry;

@@ -36,7 +36,7 @@ pub use dir::{disk_space, FORMAT_VERSION};
 pub use options::StoreOptions;
 pub use reader::Reader;
 
-use super::{entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, StateStore, StoreError};
+use super::{entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, StoreError};
 use crate::model::ShardId;
 use marks::{Mark, Marks};
 use meta::MetaKind;
