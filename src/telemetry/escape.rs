@@ -35,6 +35,19 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
+/// The whole text, escaped as [`Escaped`] does; for output that people asked for.
+pub fn escape_all(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_harmful(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\\' | '\u{2028}' | '\u{2029}' | '\u{feff}')
@@ -63,5 +76,7 @@ mod tests {
         let text = "ä".repeat(1_000);
         let shown = Escaped(&text).to_string();
         assert_eq!(shown, format!("{}… (800 more)", "ä".repeat(200)));
+        assert_eq!(escape_all(&text), text);
+        assert_eq!(escape_all("a\n\u{1b}"), "a\\n\\u{1b}");
     }
 }

@@ -9,7 +9,7 @@ pub mod limit;
 pub mod logs;
 mod metrics;
 
-pub use escape::Escaped;
+pub use escape::{escape_all, Escaped};
 pub use histogram::LatencyHistogram;
 pub use limit::RateLimited;
 pub use metrics::{

@@ -1,0 +1,76 @@
+//! `troupe server`.
+
+use super::Failure;
+use crate::config::{Config, Loaded, LogFormat};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Configuration file (TOML, or RocketMQ's own format when named *.conf or *.properties)
+    #[arg(long, short = 'c', value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of all data [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// What this node does: registry, broker, or both [default: registry,broker]
+    #[arg(long, value_name = "ROLES")]
+    roles: Option<String>,
+    /// Set any key of config/reference.toml; RocketMQ's names work too. May be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::text::pair)]
+    set: Vec<(String, String)>,
+}
+
+impl ServerArgs {
+    /// Flags as keys, the general ones first.
+    fn flags(self) -> (Option<PathBuf>, Vec<(String, String)>) {
+        let mut flags = self.set;
+        flags.extend(self.data_dir.map(|dir| ("data_dir".to_owned(), dir)));
+        flags.extend(self.roles.map(|roles| ("roles".to_owned(), roles)));
+        (self.config, flags)
+    }
+}
+
+pub(super) fn run(args: ServerArgs) -> Result<(), Failure> {
+    let (file, flags) = args.flags();
+    // Variables that are not UTF-8 cannot be ours.
+    let env = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let Loaded { config, notes } =
+        Config::load(file.as_deref(), env, &flags).map_err(|e| e.to_string())?;
+    crate::telemetry::logs::init(&config.log_level, config.log_format == LogFormat::Json)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    start(config)
+}
+
+fn start(config: Config) -> Result<(), Failure> {
+    for line in config.summary_lines() {
+        super::print_line(&line)?;
+    }
+    // crate::node::run_server(config).map_err(|e| e.to_string())
+    Err("this build has no server yet".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_keys() {
+        let args = ServerArgs {
+            config: None,
+            data_dir: Some("d".into()),
+            roles: Some("broker".into()),
+            set: vec![("namesrvAddr".into(), "h:1".into())],
+        };
+        let (_, flags) = args.flags();
+        let config = Config::load(None, [], &flags).unwrap().config;
+        assert_eq!(
+            (config.data_dir.as_str(), config.roles.as_str()),
+            ("d", "broker")
+        );
+        assert_eq!(config.namesrv_addrs(), ["h:1"]);
+    }
+}
