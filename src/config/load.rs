@@ -33,8 +33,8 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Variables that container platforms set for a service named "troupe", and those of the tests.
-const FOREIGN_VARIABLES: &[&str] = &["service_host", "service_port", "port", "clients", "test"];
+/// Variables that container platforms set for a service named "troupe"; not ours.
+const FOREIGN_VARIABLES: &[&str] = &["service_host", "service_port", "port"];
 
 impl Config {
     /// Builds and validates a configuration from a file (TOML, or RocketMQ's `key=value` lines

@@ -35,11 +35,12 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// The whole text, escaped as [`Escaped`] does; for output that people asked for.
+/// The whole text, harmless to a terminal but with its backslashes as they are; for output that
+/// people asked for.
 pub fn escape_all(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_harmful(c) {
+        if is_harmful(c) && c != '\\' {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -77,6 +78,6 @@ mod tests {
         let shown = Escaped(&text).to_string();
         assert_eq!(shown, format!("{}… (800 more)", "ä".repeat(200)));
         assert_eq!(escape_all(&text), text);
-        assert_eq!(escape_all("a\n\u{1b}"), "a\\n\\u{1b}");
+        assert_eq!(escape_all("\\a\n\u{1b}"), "\\a\\n\\u{1b}");
     }
 }
