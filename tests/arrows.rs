@@ -272,6 +272,11 @@ fn forbidden_crates_are_found() {
     )
     .is_empty());
     assert!(refused("src/actors/x.rs", "use crate::raft::entry;").is_empty());
+    assert!(refused("src/wire/x.rs", "mod config; pub use config::Topic;").is_empty());
+    assert_eq!(
+        refused("src/wire/x.rs", "mod config; use ::config::Config;").len(),
+        1
+    );
 }
 
 #[test]

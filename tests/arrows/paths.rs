@@ -30,10 +30,11 @@ pub fn paths_of(text: &str, module: &[String]) -> Vec<Path> {
         open: Vec::new(),
         depth: 0,
         raw: Vec::new(),
+        submodules: Vec::new(),
     };
     scan.run();
     let mut found = Vec::new();
-    let imported: Vec<String> = scan
+    let mut local: Vec<String> = scan
         .raw
         .iter()
         .filter(|r| r.from_use)
@@ -41,11 +42,12 @@ pub fn paths_of(text: &str, module: &[String]) -> Vec<Path> {
         .filter(|(p, _)| p.in_crate)
         .filter_map(|(p, r)| r.alias.clone().or_else(|| p.segments.last().cloned()))
         .collect();
+    local.append(&mut scan.submodules);
     for raw in &scan.raw {
         let Some(path) = resolve(raw) else { continue };
-        // A name that a `use crate::…` brought in is no crate.
-        let local = !path.in_crate && !raw.global && imported.contains(&path.segments[0]);
-        if !local {
+        // A module here, or a name that a `use crate::…` brought in, is no crate.
+        let known = !path.in_crate && !raw.global && local.contains(&path.segments[0]);
+        if !known {
             found.push(path);
         }
     }
@@ -108,6 +110,8 @@ struct Scan {
     open: Vec<(usize, bool)>,
     depth: usize,
     raw: Vec<Raw>,
+    /// Modules declared in this file.
+    submodules: Vec<String>,
 }
 
 impl Scan {
@@ -137,8 +141,12 @@ impl Scan {
                     }
                     self.at += 2;
                 }
+                Token::Ident(word) if word == "mod" && self.is_punct(2, ';') => {
+                    self.submodules.extend(self.word(1).map(str::to_owned));
+                }
                 Token::Ident(word) if word == "mod" && self.is_punct(2, '{') => {
                     let name = self.word(1).unwrap_or_default().to_owned();
+                    self.submodules.push(name.clone());
                     self.module.push(name);
                     self.open.push((self.depth, test_attribute));
                     test_attribute = false;
