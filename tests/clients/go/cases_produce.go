@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/apache/rocketmq-client-go/v2/admin"
+	"github.com/apache/rocketmq-client-go/v2/consumer"
 	"github.com/apache/rocketmq-client-go/v2/primitive"
 )
 
@@ -214,6 +215,10 @@ func adminTopic(e *env) {
 	e.read(topic, 6)
 	ok(e.admin().DeleteTopic(context.Background(), admin.WithTopicDelete(topic), admin.WithBrokerAddrDelete(brokerAddr)), "delete topic")
 	e.await("topic gone from the list", 10*time.Second, func() bool { return !listed() })
-	_, err := e.admin().FetchPublishMessageQueues(context.Background(), topic)
-	check(err != nil, "a deleted topic still has queues")
+	// The admin keeps routes; a client that has not seen the topic must not find it.
+	c, err := consumer.NewPushConsumer(consumer.WithNsResolver(e.resolver()), consumer.WithInstance(e.instance()),
+		consumer.WithGroupName(e.fresh("CG")))
+	ok(err, "new push consumer")
+	ok(c.Subscribe(topic, everything, (&sink{}).listen), "subscribe")
+	check(c.Start() != nil, "a deleted topic still has a route")
 }

@@ -17,6 +17,7 @@ import org.apache.rocketmq.common.UtilAll;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
 
 /** One push consumer: delivery, filters, starting points, stored offsets. */
 final class Consume {
@@ -172,9 +173,23 @@ final class Consume {
         String topic = c.topic(4);
         String group = c.name("CG");
         Ctx.Sink first = new Ctx.Sink();
-        DefaultMQPushConsumer a = c.consume(group, topic, "*", first);
+        DefaultMQPushConsumer a = c.push(group);
+        a.subscribe(topic, "*");
+        a.registerMessageListener(first.listener());
+        c.start(a);
         List<String> one = c.sendMany(topic, "one", 60);
         first.exactly(one, 20_000, 300);
+        if (c.stock) {
+            // Stock may lose the offsets that a consumer sends last before it closes its connection.
+            a.getDefaultMQPushConsumerImpl().persistConsumerOffset();
+            Ctx.await("committed offsets", 20_000, () -> {
+                long sum = 0;
+                for (MessageQueue q : c.queues(topic)) {
+                    sum += ConsumePull.committed(c, group, q);
+                }
+                return sum == 60;
+            });
+        }
         a.shutdown();
         List<String> two = c.sendMany(topic, "two", 40);
         Ctx.Sink second = new Ctx.Sink();
