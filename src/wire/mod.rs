@@ -1,4 +1,5 @@
 //! Bytes to frames to commands and back. No tokio, no store.
 
+pub mod fuzzing;
 pub mod message;
 pub mod remoting;

@@ -88,7 +88,7 @@ fn split_item(item: &[u8]) -> Option<(&[u8], &[u8])> {
     (!name.is_empty() && !value.is_empty()).then_some((name, value))
 }
 
-/// The value of `name`: the last valid item of that name.
+/// The value of `name`: the last valid item of that name, as [`iter`] would give it.
 pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
     // Items are few and short: comparing the head of each is quicker than a search.
     let mut found = None;
@@ -98,11 +98,11 @@ pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
         };
         if let [NAME_VALUE_SEPARATOR, value @ ..] = rest {
             if !value.is_empty() && !name.is_empty() {
-                found = Some(value);
+                found = std::str::from_utf8(value).ok().or(found);
             }
         }
     }
-    std::str::from_utf8(found?).ok()
+    found
 }
 
 /// Appends one property. Names and values must have passed [`check`] or be our own: a separator
@@ -188,4 +188,67 @@ pub fn check(properties: &[u8]) -> Result<(), BadProperties> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn forged_and_oversized_properties_are_refused() {
+        assert_eq!(check(b"a\x01b\x02c\x01d"), Ok(()));
+        assert_eq!(check(b""), Ok(()));
+        // A value with 0x01 in it reads differently in Java and Go.
+        assert_eq!(check(b"a\x01b\x01c\x02"), Err(BadProperties::Separator));
+        assert_eq!(check(b"a\x01b\0\x02"), Err(BadProperties::NotText));
+        assert_eq!(check(b"a\x01\xff\x02"), Err(BadProperties::NotText));
+        assert_eq!(check(&vec![b'a'; 32767]), Ok(()));
+        assert_eq!(
+            check(&vec![b'a'; 32768]),
+            Err(BadProperties::TooLong(32768))
+        );
+        assert!(!is_clean("a\u{1}") && !is_clean("\u{2}") && is_clean("a b"));
+    }
+
+    #[test]
+    fn rewriting_removes_every_item_of_a_name_and_closes_the_last() {
+        let mut out = Vec::new();
+        // 4.9.8's batches have no separator at the end.
+        rewrite(
+            b"POP_CK\x01x\x02A\x01b\x02POP_CK\x01y\x02WAIT\x01true",
+            &["POP_CK", "CLUSTER"],
+            &[("CLUSTER", "c"), ("EMPTY", "")],
+            &mut out,
+        );
+        assert_eq!(out, b"A\x01b\x02WAIT\x01true\x02CLUSTER\x01c\x02");
+        // A prefix of a name is another name.
+        assert_eq!(get(&out, "WAI"), None);
+        assert_eq!(get(&out, "CLUSTER"), Some("c"));
+        assert_eq!(get(&out, ""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn encode_then_decode_is_the_same(
+            pairs in prop::collection::btree_map("[a-zA-Z_]{1,8}", "[^\u{1}\u{2}]{1,8}", 0..8)
+        ) {
+            let text = encode(pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+            let back: std::collections::BTreeMap<_, _> = iter(&text)
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect();
+            prop_assert_eq!(&back, &pairs);
+            for (k, v) in &pairs {
+                prop_assert_eq!(get(&text, k), Some(v.as_str()));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_alike_by_get_and_iter(bytes in prop::collection::vec(0u8..4, 0..40)) {
+            let last: std::collections::BTreeMap<_, _> = iter(&bytes).collect();
+            for (name, value) in last {
+                prop_assert_eq!(get(&bytes, name), Some(value));
+            }
+        }
+    }
 }

@@ -428,3 +428,94 @@ pub fn split_records(mut bytes: Bytes) -> Result<Vec<Bytes>, BadRecord> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn input<'a>(topic: &'a str, properties: &'a [u8]) -> RecordInput<'a> {
+        RecordInput {
+            topic,
+            body: b"body",
+            queue_id: 1,
+            flag: 2,
+            queue_offset: 3,
+            phys_offset: 4,
+            sys_flag: SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6,
+            born_ts: 5,
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_ts: 6,
+            store_host: "127.0.0.1:2".parse().unwrap(),
+            reconsume_times: 7,
+            prepared_txn_offset: 8,
+            properties,
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_nothing_is_written() {
+        let mut out = BytesMut::new();
+        let long = "t".repeat(32768);
+        let props = vec![b'p'; 32768];
+        assert_eq!(input("", b"").encode(&mut out), Err(RecordError::Topic(0)));
+        let topic = input(&long, b"").encode(&mut out);
+        assert_eq!(topic, Err(RecordError::Topic(32768)));
+        let properties = input("t", &props).encode(&mut out);
+        assert_eq!(properties, Err(RecordError::Properties(32768)));
+        assert!(out.is_empty());
+        assert!(input("t", &props[1..]).encode(&mut out).is_ok());
+    }
+
+    #[test]
+    fn host_bits_come_from_the_addresses() {
+        let mut out = BytesMut::new();
+        let mapped = RecordInput {
+            born_host: "[::ffff:10.0.0.1]:9".parse().unwrap(),
+            ..input("t", b"")
+        };
+        mapped.encode(&mut out).unwrap();
+        let view = RecordView::parse(&out).unwrap();
+        assert_eq!(view.sys_flag(), 0);
+        assert_eq!(view.born_host(), "10.0.0.1:9".parse().unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn encode_then_parse_is_the_same(
+            topic in "[a-zA-Z%_-]{1,300}",
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            numbers in any::<(i32, i32, i64, i64, i64, i64, i32, i64)>(),
+            v6 in any::<(bool, bool)>(),
+        ) {
+            let host = |v6| if v6 { "[2001:db8::1]:65535" } else { "10.1.2.3:0" };
+            let given = RecordInput {
+                body: &body,
+                queue_id: numbers.0,
+                flag: numbers.1,
+                queue_offset: numbers.2,
+                phys_offset: numbers.3,
+                born_ts: numbers.4,
+                store_ts: numbers.5,
+                reconsume_times: numbers.6,
+                prepared_txn_offset: numbers.7,
+                born_host: host(v6.0).parse().unwrap(),
+                store_host: host(v6.1).parse().unwrap(),
+                ..input(&topic, b"a\x01b\x02")
+            };
+            let mut out = BytesMut::new();
+            prop_assert_eq!(given.encode(&mut out), Ok(given.encoded_len()));
+            let back = RecordView::parse(&out).unwrap().to_input();
+            prop_assert_eq!(back.sys_flag & SYS_BORN_HOST_V6 != 0, v6.0);
+            prop_assert_eq!(back.sys_flag & SYS_STORE_HOST_V6 != 0, v6.1);
+            let expected = RecordInput { sys_flag: back.sys_flag, ..given };
+            prop_assert_eq!(format!("{back:?}"), format!("{expected:?}"));
+        }
+
+        #[test]
+        fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = RecordView::parse_unverified(&bytes);
+            let _ = split_records(bytes.into());
+        }
+    }
+}

@@ -381,3 +381,146 @@ impl SkipLevels {
         (self.depth > 0).then_some(self.objects & 1 == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Command, DecodeError> {
+        decode(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn loose_input_of_real_clients_is_read() {
+        let cmd = read(
+            "{ \"unknown\":[1,{\"a\":[]},\"x\",null], \"language\":1, \"code\":\"310\",\n\
+             \"opaque\":-5,\"remark\":null,\"extFields\":{\"d\":4,\"f\":-1.5e3,\"m\":true,\
+             \"z\":null,\"i\":\"a\\u0001\\ud83d\\ude00\\/\\n\",\"d\":\"5\"},\"flag\":2}\n",
+        )
+        .unwrap();
+        assert_eq!((cmd.code, cmd.opaque, cmd.flag), (310, -5, 2));
+        assert_eq!((cmd.language, cmd.remark.as_deref()), (Language::CPP, None));
+        assert_eq!(cmd.ext("d"), Some("5"), "the last of a repeated key");
+        assert_eq!(cmd.ext("m"), Some("true"));
+        assert_eq!(cmd.ext("f"), Some("-1.5e3"));
+        assert_eq!(cmd.ext("z"), None);
+        assert_eq!(cmd.ext("i"), Some("a\u{1}\u{1F600}/\n"));
+        assert_eq!(cmd.ext.get_shared("i").as_deref(), cmd.ext("i"));
+        assert!(cmd.req_i64("m").is_err() && cmd.req_str("none").is_err());
+        assert_eq!(cmd.opt_bool("m"), Some(true));
+        assert_eq!(cmd.opt_bool("d"), Some(false));
+        assert_eq!(cmd.opt_i32("none"), Ok(None));
+        for header in [
+            r#"{"code":1,"extFields":null}"#,
+            r#"{"code":1,"extFields":{}}"#,
+            r#"{"code":1,"language":"KLINGON"}"#,
+        ] {
+            assert!(read(header).unwrap().ext.is_empty());
+        }
+    }
+
+    #[test]
+    fn broken_json_is_refused() {
+        for bad in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[]",
+            "null",
+            "{}",
+            "{\"code\":1",
+            "{\"code\":1}x",
+            "{\"code\":1,}",
+            "{\"code\" 1}",
+            "{code:1}",
+            "{\"code\":NaN}",
+            "{\"code\":1.5}",
+            "{\"code\":1e3}",
+            "{\"code\":01}",
+            "{\"code\":-}",
+            "{\"code\":2147483648}",
+            "{\"code\":99999999999999999999999999}",
+            "{\"code\":\"x\"}",
+            "{\"code\":{}}",
+            "{\"code\":[1]}",
+            "{\"code\":true}",
+            "{\"code\":1,\"opaque\":Infinity}",
+            "{\"code\":1,\"remark\":{}}",
+            "{\"code\":1,\"extFields\":[]}",
+            "{\"code\":1,\"extFields\":\"x\"}",
+            "{\"code\":1,\"extFields\":{\"a\":{}}}",
+            "{\"code\":1,\"extFields\":{\"a\":[1]}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\ud800\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\ud800\\u0041\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\udc00\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\u12\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"\\x\"}}",
+            "{\"code\":1,\"extFields\":{\"a\":\"",
+            "{\"code\":1,\"x\":[1,]}",
+            "{\"code\":1,\"x\":{\"a\"}}",
+            "{\"code\":1,\"x\":[}",
+            "\u{feff}{\"code\":1}",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        let bytes = Bytes::from_static(b"{\"code\":1,\"remark\":\"\xff\"}");
+        assert_eq!(decode(bytes).unwrap_err(), DecodeError::NotUtf8);
+    }
+
+    #[test]
+    fn depth_and_keys_are_limited() {
+        let nested = |n: usize| format!("{{\"code\":1,\"x\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(read(&nested(31)).is_ok());
+        assert_eq!(
+            read(&nested(32)).unwrap_err(),
+            DecodeError::Limit("32 levels")
+        );
+        assert!(read(&nested(100_000)).is_err());
+        let keys = |n: usize| {
+            let keys: Vec<String> = (0..n).map(|i| format!("\"k{i}\":\"\"")).collect();
+            format!("{{\"code\":1,\"extFields\":{{{}}}}}", keys.join(","))
+        };
+        assert_eq!(read(&keys(254)).unwrap().ext.len(), 254);
+        assert_eq!(
+            read(&keys(255)).unwrap_err(),
+            DecodeError::Limit("256 keys")
+        );
+        let same = format!("{{\"code\":1{}}}", ",\"a\":1".repeat(1_000));
+        assert_eq!(read(&same).unwrap_err(), DecodeError::Limit("256 keys"));
+    }
+
+    proptest! {
+        #[test]
+        fn encoded_headers_read_back(
+            fields in prop::collection::vec((".{0,12}", ".{0,40}"), 0..20),
+            remark in proptest::option::of(".{1,30}"),
+            code in any::<i32>(),
+            opaque in any::<i32>(),
+        ) {
+            use crate::wire::remoting::{encode_response, split_frame, ResponseHeader, Val};
+            let ext: Vec<_> = fields.iter().map(|(k, v)| (k.as_str(), Val::Str(v))).collect();
+            let header = ResponseHeader { code, opaque, remark: remark.as_deref(), ext: &ext };
+            let mut out = bytes::BytesMut::new();
+            encode_response(&mut out, &header, &[b"bo", b"dy"]);
+            let frame = split_frame(&mut out, &Default::default()).unwrap().unwrap();
+            // What we write is what any JSON parser reads.
+            let standard: serde_json::Value = serde_json::from_slice(&frame.header).unwrap();
+            let cmd = Command::decode(frame).unwrap();
+            prop_assert_eq!(standard["opaque"].as_i64(), Some(i64::from(opaque)));
+            prop_assert_eq!((cmd.code, cmd.opaque, cmd.is_response()), (code, opaque, true));
+            prop_assert_eq!(cmd.remark.as_deref(), remark.as_deref());
+            prop_assert!(cmd.ext.iter().eq(fields.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+            for (key, value) in cmd.ext.iter() {
+                prop_assert!(standard["extFields"][key].is_string(), "{key} {value}");
+            }
+            prop_assert_eq!(&cmd.body[..], b"body");
+        }
+
+        #[test]
+        fn any_text_never_panics(text in "[{}\\[\\]\",:0-9a\\\\u ]{0,60}") {
+            let _ = read(&text);
+        }
+    }
+}
