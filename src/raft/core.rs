@@ -138,6 +138,11 @@ impl RaftCore {
         self.node.raft.raft_log.committed
     }
 
+    /// Last index whose write was reported done.
+    pub fn persisted_index(&self) -> u64 {
+        self.node.raft.raft_log.persisted
+    }
+
     /// Log writes handed out and not answered yet.
     pub fn open_writes(&self) -> usize {
         self.open_writes

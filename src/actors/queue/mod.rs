@@ -1,1 +1,3 @@
-//! The queue actor.
+//! A topic queue: offsets, pending replies, held pulls.
+
+pub mod core;

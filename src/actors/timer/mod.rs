@@ -1,1 +1,3 @@
-//! The timer actor.
+//! Delayed messages.
+
+pub mod core;

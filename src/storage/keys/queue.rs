@@ -10,6 +10,8 @@ use crate::storage::StoreError;
 pub struct QueueMeta {
     pub next: u64,
     pub min: u64,
+    /// Log segment the last append fell into.
+    pub segment: u64,
 }
 
 impl QueueMeta {
@@ -17,12 +19,13 @@ impl QueueMeta {
         let mut out = Vec::with_capacity(20);
         put_uint(&mut out, self.next);
         put_uint(&mut out, self.min);
+        put_uint(&mut out, self.segment);
         out
     }
 
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "queue");
-        let meta = Self { next: r.uint()?, min: r.uint()? };
+        let meta = Self { next: r.uint()?, min: r.uint()?, segment: r.uint()? };
         r.end()?;
         if meta.min > meta.next {
             return Err(r.bad("minimum above next offset"));

@@ -135,7 +135,7 @@ proptest! {
         items in prop::collection::vec((num32(), any::<i32>()), 1..40), client in ".{0,20}", q in queue()) {
         let row = index::IndexRow { log_index: n.0, records_at: m.0, first_ordinal: m.1, store_ts: t.0, items };
         prop_assert_eq!(index::IndexRow::decode(&row.encode()), Ok(row.clone()));
-        let meta = QueueMeta { next: n.0.max(n.1), min: n.0.min(n.1) };
+        let meta = QueueMeta { next: n.0.max(n.1), min: n.0.min(n.1), segment: n.0 };
         prop_assert_eq!(QueueMeta::decode(&meta.encode()), Ok(meta));
         let lock = LockRow { client, at_ms: t.0 };
         prop_assert_eq!(LockRow::decode(&lock.encode()), Ok(lock.clone()));
@@ -180,7 +180,7 @@ fn broken_values_are_corrupt() {
     }
     let empty = index::IndexRow::default().encode();
     assert!(matches!(index::IndexRow::decode(&empty), Err(StoreError::Corrupt(_))));
-    let bounds = QueueMeta { next: 1, min: 2 }.encode();
+    let bounds = QueueMeta { next: 1, min: 2, segment: 0 }.encode();
     assert!(matches!(QueueMeta::decode(&bounds), Err(StoreError::Corrupt(_))));
     assert!(matches!(applied::decode(&[0; 7]), Err(StoreError::Corrupt(_))));
 }

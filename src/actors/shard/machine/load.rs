@@ -1,0 +1,110 @@
+//! Restores the machine from the rows of the state store.
+
+use super::{Machine, MachineOptions};
+use crate::model::group::GroupConfig;
+use crate::model::topic::TopicConfig;
+use crate::model::ShardId;
+use crate::raft::entry::TimerKey;
+use crate::storage::keys::{self, Kind};
+use crate::storage::{StateStore, StoreError};
+use prost::Message;
+
+const PAGE: usize = 4096;
+
+/// The state store cannot be read, or holds what no version wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("state row of kind {0:?} does not decode")]
+    Row(Kind),
+}
+
+fn each(
+    store: &dyn StateStore,
+    shard: ShardId,
+    kind: Kind,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    let (mut from, to) = keys::all_of_kind(shard, kind);
+    loop {
+        let page = store.scan(&from, &to, PAGE)?;
+        for (key, value) in &page {
+            row(key, value)?;
+        }
+        match page.last() {
+            Some((key, _)) if page.len() == PAGE => {
+                from.clone_from(key);
+                from.push(0);
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The machine as of the applied index the store holds; an empty one for an empty store. The term
+/// of the applied entry is not stored here: the caller reads it from the log.
+pub fn load(store: &dyn StateStore, shard: ShardId, options: MachineOptions) -> Result<Machine, LoadError> {
+    let mut m = Machine::new(shard, options);
+    if let Some(value) = store.get(&keys::applied::key(shard))? {
+        m.applied.0 = keys::applied::decode(&value)?;
+    }
+    if let Some(value) = store.get(&keys::counters::key(shard))? {
+        m.counters = keys::counters::Counters::decode(&value)?;
+    }
+    each(store, shard, Kind::Topic, |_, value| {
+        let topic = TopicConfig::decode(value).map_err(|_| LoadError::Row(Kind::Topic))?;
+        m.topic_names.insert(topic.id, topic.name.clone());
+        m.topics.insert(topic.name.clone(), topic);
+        Ok(())
+    })?;
+    each(store, shard, Kind::Group, |_, value| {
+        let group = GroupConfig::decode(value).map_err(|_| LoadError::Row(Kind::Group))?;
+        m.group_names.insert(group.id, group.name.clone());
+        m.groups.insert(group.name.clone(), group);
+        Ok(())
+    })?;
+    each(store, shard, Kind::Queue, |key, value| {
+        let (_, queue) = keys::queue::parse(key).ok_or(LoadError::Row(Kind::Queue))?;
+        m.queues.insert(queue, keys::queue::QueueMeta::decode(value)?);
+        Ok(())
+    })?;
+    each(store, shard, Kind::Offset, |key, value| {
+        let (_, g, q) = keys::offset::parse(key).ok_or(LoadError::Row(Kind::Offset))?;
+        m.offsets.insert((g.0, q.topic.0, q.queue), keys::offset::decode(value)?);
+        Ok(())
+    })?;
+    each(store, shard, Kind::Lock, |key, value| {
+        let (_, g, q) = keys::lock::parse(key).ok_or(LoadError::Row(Kind::Lock))?;
+        m.locks.insert((g.0, q.topic.0, q.queue), keys::lock::LockRow::decode(value)?);
+        Ok(())
+    })?;
+    each(store, shard, Kind::Timer, |key, value| {
+        let (_, due_ms, position) = keys::timer::parse(key).ok_or(LoadError::Row(Kind::Timer))?;
+        let row = keys::timer::TimerRow::decode(value)?;
+        m.timers.insert(TimerKey { due_ms, position }, row.queue);
+        m.timer_indices.insert((position.index, position.ordinal));
+        Ok(())
+    })?;
+    each(store, shard, Kind::SegmentQueue, |key, value| {
+        let (_, seq, queue) =
+            keys::segment_queue::parse(key).ok_or(LoadError::Row(Kind::SegmentQueue))?;
+        let end = keys::segment_queue::decode(value)?;
+        m.segments.ends.entry(seq).or_default().insert(queue, end);
+        Ok(())
+    })?;
+    each(store, shard, Kind::LogSegment, |key, value| {
+        let (_, seq) = keys::log_segment::parse(key).ok_or(LoadError::Row(Kind::LogSegment))?;
+        let segment = keys::log_segment::LogSegment::decode(value)?;
+        m.last_at_ms = m.last_at_ms.max(segment.max_ts);
+        if segment.bytes >= options.segment_bytes || m.segments.ends.contains_key(&seq) {
+            m.segments.closed.insert(seq, segment);
+            m.segments.open_seq = m.segments.open_seq.max(seq + 1);
+        } else {
+            m.segments.open_seq = seq;
+            m.segments.open = Some(segment);
+        }
+        Ok(())
+    })?;
+    Ok(m)
+}

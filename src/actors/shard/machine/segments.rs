@@ -1,0 +1,91 @@
+//! Log segments: stretches of the log that retention drops as a whole. A segment ends with the
+//! entry that fills it, so that every replica cuts at the same index.
+
+use crate::storage::keys::log_segment::LogSegment;
+use crate::model::QueueKey;
+use std::collections::BTreeMap;
+
+/// Closed segments and the open one.
+#[derive(Debug, Default)]
+pub struct Segments {
+    pub closed: BTreeMap<u64, LogSegment>,
+    /// For each closed segment, where the queues it touched stood at its end.
+    pub ends: BTreeMap<u64, BTreeMap<QueueKey, u64>>,
+    pub open_seq: u64,
+    pub open: Option<LogSegment>,
+}
+
+impl Segments {
+    /// Counts an entry into the open segment; returns true when that filled it.
+    pub fn add(&mut self, index: u64, term: u64, bytes: u64, at_ms: i64, limit: u64) -> bool {
+        let open = self.open.get_or_insert(LogSegment {
+            first_index: index,
+            last_index: index,
+            bytes: 0,
+            min_ts: at_ms,
+            max_ts: at_ms,
+            last_term: term,
+        });
+        open.last_index = index;
+        open.last_term = term;
+        open.bytes += bytes;
+        if at_ms > 0 {
+            open.max_ts = open.max_ts.max(at_ms);
+            if open.min_ts == 0 {
+                open.min_ts = at_ms;
+            }
+        }
+        open.bytes >= limit
+    }
+
+    /// Closes the open segment and begins the next.
+    pub fn roll(&mut self) -> Option<(u64, LogSegment)> {
+        let closed = self.open.take()?;
+        let seq = self.open_seq;
+        self.closed.insert(seq, closed);
+        self.open_seq += 1;
+        Some((seq, closed))
+    }
+
+    pub fn all(&self) -> Vec<(u64, LogSegment)> {
+        let mut all: Vec<_> = self.closed.iter().map(|(s, l)| (*s, *l)).collect();
+        all.extend(self.open.map(|open| (self.open_seq, open)));
+        all
+    }
+
+    /// See [`super::Machine::droppable`].
+    pub fn droppable(&self, before_ms: i64, max_bytes: u64, floor: u64) -> Option<u64> {
+        let mut bytes: u64 = self.all().iter().map(|(_, s)| s.bytes).sum();
+        let mut last = None;
+        for (seq, segment) in &self.closed {
+            let expired = segment.max_ts < before_ms;
+            let too_much = max_bytes > 0 && bytes > max_bytes;
+            if !(expired || too_much) || segment.last_index >= floor {
+                break;
+            }
+            bytes -= segment.bytes;
+            last = Some(*seq);
+        }
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_or_surplus_segments_below_the_timers_go() {
+        let mut s = Segments::default();
+        for i in 1..=3u64 {
+            assert!(s.add(i, 1, 100, i as i64 * 10, 100));
+            s.roll();
+        }
+        s.add(4, 1, 50, 40, 100);
+        assert_eq!(s.droppable(0, 0, u64::MAX), None);
+        assert_eq!(s.droppable(15, 0, u64::MAX), Some(0));
+        assert_eq!(s.droppable(1000, 0, u64::MAX), Some(2), "the open one stays");
+        assert_eq!(s.droppable(0, 260, u64::MAX), Some(0));
+        assert_eq!(s.droppable(1000, 0, 2), Some(0), "a waiting timer at index 2 holds its segment");
+    }
+}

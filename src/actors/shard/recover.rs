@@ -1,0 +1,113 @@
+//! Brings a shard back from its stores: the state rows as of the last flush, then the log from
+//! there on. Used by the product and by the simulator.
+
+use super::core::{ShardCore, ShardOptions};
+use super::machine::{self, ApplyError, LoadError, Machine, MachineOptions};
+use crate::raft::{RaftCore, RaftOptions, RaftStart};
+use crate::model::ShardId;
+use crate::storage::{LogEntry, LogStore, StateBatch, StateStore, StoreError};
+
+/// Bytes of log read at a time while replaying.
+const REPLAY_CHUNK: u64 = 16 << 20;
+
+/// A shard that cannot come back from what its stores hold.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("state is applied up to {applied}, the log ends at {last}: the log lost entries")]
+    LogBehindState { applied: u64, last: u64 },
+    #[error("raft does not start: {0}")]
+    Raft(String),
+}
+
+/// What recovery found, for the log line at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    pub first: u64,
+    pub last: u64,
+    /// Entries applied again because their rows had not been flushed.
+    pub replayed: u64,
+}
+
+/// Restores machine and raft. Entries known to be committed are applied here; the rest goes to
+/// raft, which decides.
+pub fn recover<S: LogStore + StateStore>(
+    store: &mut S,
+    options: ShardOptions,
+    machine_options: MachineOptions,
+    raft_options: RaftOptions,
+) -> Result<(ShardCore, Recovery), RecoverError> {
+    let shard = options.shard;
+    let mut machine = machine::load(store, shard, machine_options)?;
+    let mut bounds = store.bounds(shard)?;
+    if machine.applied.0 > bounds.last {
+        return Err(RecoverError::LogBehindState { applied: machine.applied.0, last: bounds.last });
+    }
+    machine.applied.1 = term_of(store, shard, machine.applied.0, &bounds)?;
+    // A trim that was applied but not carried out before the crash is carried out now.
+    if let Some((_, oldest)) = machine.segments().first() {
+        if oldest.first_index > bounds.first && oldest.first_index <= machine.applied.0 + 1 {
+            let term = term_of(store, shard, oldest.first_index - 1, &bounds)?;
+            StateStore::flush(store)?;
+            store.trim(shard, oldest.first_index, term)?;
+            bounds = store.bounds(shard)?;
+        }
+    }
+    let committed = bounds.hard_state.commit.min(bounds.last);
+    let replayed = replay(store, shard, &mut machine, committed)?;
+    let entries = tail(store, shard, machine.applied.0, bounds.last)?;
+    let mut hard_state = bounds.hard_state;
+    hard_state.commit = hard_state.commit.max(machine.applied.0);
+    let start = RaftStart { hard_state, applied: machine.applied, entries };
+    let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;
+    let recovery = Recovery { first: bounds.first, last: bounds.last, replayed };
+    Ok((ShardCore::new(options, raft, machine), recovery))
+}
+
+fn term_of<S: LogStore>(
+    store: &S,
+    shard: ShardId,
+    index: u64,
+    bounds: &crate::storage::LogBounds,
+) -> Result<u64, StoreError> {
+    if index < bounds.first {
+        return Ok(bounds.trimmed_term);
+    }
+    let found = store.read(shard, index, index + 1, 1)?;
+    found.first().map(|e| e.term).ok_or_else(|| StoreError::Corrupt(format!("log entry {index} is missing")))
+}
+
+fn replay<S: LogStore + StateStore>(
+    store: &mut S,
+    shard: ShardId,
+    machine: &mut Machine,
+    committed: u64,
+) -> Result<u64, RecoverError> {
+    let mut count = 0;
+    while machine.applied.0 < committed {
+        let chunk = store.read(shard, machine.applied.0 + 1, committed + 1, REPLAY_CHUNK)?;
+        let mut batch = StateBatch::default();
+        for entry in &chunk {
+            batch.ops.extend(machine.apply(entry)?.rows);
+            count += 1;
+        }
+        store.write(&batch)?;
+    }
+    Ok(count)
+}
+
+fn tail<S: LogStore>(store: &S, shard: ShardId, applied: u64, last: u64) -> Result<Vec<LogEntry>, StoreError> {
+    let mut entries: Vec<LogEntry> = Vec::new();
+    let mut next = applied + 1;
+    while next <= last {
+        let chunk = store.read(shard, next, last + 1, REPLAY_CHUNK)?;
+        next += chunk.len() as u64;
+        entries.extend(chunk);
+    }
+    Ok(entries)
+}
