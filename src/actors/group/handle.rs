@@ -8,152 +8,359 @@
 //! Offsets and locks need the group to exist in the shard's group table: the gateway creates it
 //! first (`MetaOp::PutGroup`); else `NotFound("group")`.
 
+use super::actor::{Mail, Reply, SCAN_EVERY};
+use super::core::{Answer, Request};
+use super::directory::{Clock, GroupStore, Shared};
 use super::types::*;
-use crate::actors::link::ConnId;
+use crate::actors::link::{ClientLink, ConnId};
 use crate::actors::shard::handle::QueueBounds;
+use crate::actors::shard::ShardHandle;
 use crate::model::outcome::Refusal;
 use crate::model::QueueKey;
+use actix_rt::ArbiterHandle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+const GONE: Refusal = Refusal::Unavailable("the group's actor stopped");
 
 /// See the module text.
 #[derive(Clone)]
-pub struct Groups {}
+pub struct Groups {
+    shared: Arc<Shared>,
+}
 
 impl Groups {
+    /// The groups of one shard; their actors run on `arbiter` (the shard's).
+    pub fn new(
+        shard: ShardHandle,
+        arbiter: ArbiterHandle,
+        link: Arc<dyn ClientLink>,
+        limits: GroupLimits,
+    ) -> Self {
+        Self::with_store(
+            Arc::new(shard),
+            arbiter,
+            link,
+            limits,
+            Arc::new(wall_ms),
+            SCAN_EVERY,
+        )
+    }
+
+    /// The same over any store and clock; `scan_every` is the time between two looks for silent
+    /// members.
+    pub fn with_store(
+        store: Arc<dyn GroupStore>,
+        arbiter: ArbiterHandle,
+        link: Arc<dyn ClientLink>,
+        limits: GroupLimits,
+        clock: Clock,
+        scan_every: Duration,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(store, link, arbiter, limits, clock, scan_every)),
+        }
+    }
+
+    /// Group actors that are awake.
+    pub fn awake(&self) -> usize {
+        self.shared.awake()
+    }
+
     /// HEART_BEAT of one consumer group. `Invalid` when it breaks a limit.
     pub async fn heartbeat(
         &self,
-        _group: &str,
-        _beat: MemberHeartbeat,
+        group: &str,
+        beat: MemberHeartbeat,
     ) -> Result<HeartbeatReply, Refusal> {
-        todo!()
+        self.shared.remember_conn(group, beat.conn)?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(group, Mail::Heartbeat { beat, reply })?;
+        answer.await.unwrap_or(Err(GONE))
     }
+
     /// UNREGISTER_CLIENT, consumer side.
     pub async fn unregister(
         &self,
-        _group: &str,
-        _conn: ConnId,
-        _client_id: &str,
+        group: &str,
+        conn: ConnId,
+        client_id: &str,
     ) -> Result<(), Refusal> {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        let mail = Mail::Unregister {
+            conn,
+            client_id: client_id.to_owned(),
+            reply,
+        };
+        match self.shared.send_awake(group, mail) {
+            Ok(()) => answer.await.map_err(|_| GONE),
+            // Asleep: it has no members.
+            Err((_, None)) => Ok(()),
+            Err((_, Some(refusal))) => Err(refusal),
+        }
     }
-    /// A connection closed: its consumers and producers leave at once. Never blocks.
-    pub fn conn_closed(&self, _conn: ConnId) {
-        todo!()
+
+    /// A connection closed: its consumers and producers leave at once. Call
+    /// it after the connection's last request was handed over. Never blocks.
+    pub fn conn_closed(&self, conn: ConnId) {
+        self.shared.producers.lock().conn_closed(conn);
+        for group in self.shared.take_conn(conn) {
+            // Asleep: it has no members.
+            let _ = self.shared.send_awake(&group, Mail::ConnClosed { conn });
+        }
     }
+
     /// The group was deleted (after `MetaOp::DeleteGroup` was applied): offsets, locks, resets and
     /// members are forgotten. Never blocks.
-    pub fn group_deleted(&self, _group: &str) {
-        todo!()
+    pub fn group_deleted(&self, group: &str) {
+        let _ = self.shared.send_awake(group, Mail::Deleted);
     }
 
     /// Members and subscriptions as of now; `None` when nobody is online.
-    pub fn members(&self, _group: &str) -> Option<Arc<GroupMembers>> {
-        todo!()
+    pub fn members(&self, group: &str) -> Option<Arc<GroupMembers>> {
+        self.shared
+            .cell(group)
+            .map(|c| c.members())
+            .filter(|m| !m.connections.is_empty())
     }
+
     /// GET_CONSUMER_LIST_BY_GROUP 38: every client id once, sorted; empty when nobody is online.
-    pub fn consumer_ids(&self, _group: &str) -> Vec<String> {
-        todo!()
+    pub fn consumer_ids(&self, group: &str) -> Vec<String> {
+        self.shared
+            .cell(group)
+            .map(|c| c.members().client_ids.clone())
+            .unwrap_or_default()
     }
+
     /// What the group subscribes to on this topic; `None` is code 24. Hot path.
-    pub fn subscription(&self, _group: &str, _topic: &str) -> Option<Arc<Subscription>> {
-        todo!()
+    pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
+        self.shared.cell(group)?.subscription(topic)
     }
+
     /// Groups that are online and subscribe to the topic, sorted.
-    pub fn groups_of_topic(&self, _topic: &str) -> Vec<String> {
-        todo!()
+    pub fn groups_of_topic(&self, topic: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        self.shared.for_each(|name, cell| {
+            if cell.subscription(topic).is_some() {
+                found.push(name.to_owned());
+            }
+        });
+        found.sort_unstable();
+        found
     }
+
     /// Groups with members online, sorted.
     pub fn online(&self) -> Vec<String> {
-        todo!()
+        let mut found = Vec::new();
+        self.shared.for_each(|name, cell| {
+            if !cell.members().connections.is_empty() {
+                found.push(name.to_owned());
+            }
+        });
+        found.sort_unstable();
+        found
     }
 
     /// Where a pull at `offset` has to go instead because an operator reset the queue (code 21
     /// with this offset); `None`: go on. A pull at the new position ends the reset. Hot path.
-    pub fn reset_position(&self, _group: &str, _queue: QueueKey, _offset: i64) -> Option<u64> {
-        todo!()
+    pub fn reset_position(&self, group: &str, queue: QueueKey, offset: i64) -> Option<u64> {
+        let key = (queue.topic.0, queue.queue);
+        let cell = self.shared.cell(group)?;
+        let to = cell.reset_of(key)?;
+        if u64::try_from(offset) != Ok(to) {
+            return Some(to);
+        }
+        cell.end_reset(key);
+        let _ = self
+            .shared
+            .send_awake(group, Mail::ResetDone { key, offset: to });
+        None
     }
 
     /// One-way commit (one-way 15, or the commit bit of a pull); coalesced, proposed within about
     /// 200 ms. Negative offsets and those beyond `bounds.max` are dropped. Never blocks.
-    pub fn commit_offset(
-        &self,
-        _group: &str,
-        _queue: QueueKey,
-        _offset: i64,
-        _bounds: QueueBounds,
-    ) {
-        todo!()
+    pub fn commit_offset(&self, group: &str, queue: QueueKey, offset: i64, bounds: QueueBounds) {
+        if offset < 0 || self.shared.store.group_id(group).is_none() {
+            return;
+        }
+        let key = (queue.topic.0, queue.queue);
+        // Best effort like the request itself: the client commits again.
+        let _ = self.shared.send(
+            group,
+            Mail::Commit {
+                key,
+                offset,
+                bounds,
+                reply: None,
+            },
+        );
     }
+
     /// Two-way commit: answered when applied. `Invalid` for offsets out of bounds.
     pub async fn commit_offset_wait(
         &self,
-        _group: &str,
-        _queue: QueueKey,
-        _offset: i64,
-        _bounds: QueueBounds,
+        group: &str,
+        queue: QueueKey,
+        offset: i64,
+        bounds: QueueBounds,
     ) -> Result<Committed, Refusal> {
-        todo!()
+        let key = (queue.topic.0, queue.queue);
+        match self
+            .ask(group, |reply| Mail::Commit {
+                key,
+                offset,
+                bounds,
+                reply: Some(reply),
+            })
+            .await?
+        {
+            Answer::Committed(committed) => Ok(committed),
+            _ => Err(GONE),
+        }
     }
+
     /// QUERY_CONSUMER_OFFSET 14: never older than what was committed through this node before.
-    pub async fn query_offset(
-        &self,
-        _group: &str,
-        _queue: QueueKey,
-    ) -> Result<Option<u64>, Refusal> {
-        todo!()
+    pub async fn query_offset(&self, group: &str, queue: QueueKey) -> Result<Option<u64>, Refusal> {
+        match self
+            .request(
+                group,
+                Request::Query {
+                    key: (queue.topic.0, queue.queue),
+                },
+            )
+            .await?
+        {
+            Answer::Offset(offset) => Ok(offset),
+            _ => Err(GONE),
+        }
     }
+
     /// All offsets of the group, (topic id, queue) → offset, waiting commits included.
-    pub async fn offsets_of(&self, _group: &str) -> Result<BTreeMap<(u32, u32), u64>, Refusal> {
-        todo!()
+    pub async fn offsets_of(&self, group: &str) -> Result<BTreeMap<(u32, u32), u64>, Refusal> {
+        match self.request(group, Request::All).await? {
+            Answer::Offsets(offsets) => Ok(offsets),
+            _ => Err(GONE),
+        }
     }
+
     /// Sets offsets (operator; may go back): `queues` are (queue, new offset) of one topic, already
     /// within bounds. Until a client pulls from the new position its commits are ignored and its
     /// pulls are redirected ([`Groups::reset_position`]). Members get `Notice::OffsetsReset`.
     pub async fn reset_offsets(
         &self,
-        _group: &str,
-        _topic: &str,
-        _topic_id: u32,
-        _queues: Vec<(u32, u64)>,
+        group: &str,
+        topic: &str,
+        topic_id: u32,
+        queues: Vec<(u32, u64)>,
     ) -> Result<(), Refusal> {
-        todo!()
+        let offsets = queues
+            .into_iter()
+            .map(|(queue, offset)| ((topic_id, queue), offset))
+            .collect();
+        self.request(
+            group,
+            Request::Reset {
+                topic: topic.to_owned(),
+                offsets,
+            },
+        )
+        .await
+        .map(|_| ())
     }
 
     /// LOCK_BATCH_MQ 41: the asked queues that `client_id` now holds, in the order asked.
     pub async fn lock(
         &self,
-        _group: &str,
-        _client_id: &str,
-        _queues: Vec<QueueKey>,
+        group: &str,
+        client_id: &str,
+        queues: Vec<QueueKey>,
     ) -> Result<Vec<QueueKey>, Refusal> {
-        todo!()
+        let keys = queues.iter().map(|q| (q.topic.0, q.queue)).collect();
+        match self
+            .request(
+                group,
+                Request::Lock {
+                    client: client_id.to_owned(),
+                    keys,
+                },
+            )
+            .await?
+        {
+            Answer::Locked(held) => Ok(held
+                .into_iter()
+                .map(|(topic, queue)| QueueKey::new(crate::model::TopicId(topic), queue))
+                .collect()),
+            _ => Err(GONE),
+        }
     }
+
     /// UNLOCK_BATCH_MQ 42: releases those that `client_id` holds.
     pub async fn unlock(
         &self,
-        _group: &str,
-        _client_id: &str,
-        _queues: Vec<QueueKey>,
+        group: &str,
+        client_id: &str,
+        queues: Vec<QueueKey>,
     ) -> Result<(), Refusal> {
-        todo!()
+        let keys = queues.iter().map(|q| (q.topic.0, q.queue)).collect();
+        self.request(
+            group,
+            Request::Unlock {
+                client: client_id.to_owned(),
+                keys,
+            },
+        )
+        .await
+        .map(|_| ())
+    }
+
+    async fn request(&self, group: &str, what: Request) -> Result<Answer, Refusal> {
+        self.ask(group, |reply| Mail::Request { what, reply }).await
+    }
+
+    async fn ask(&self, group: &str, mail: impl FnOnce(Reply) -> Mail) -> Result<Answer, Refusal> {
+        // Do not wake an actor for a group that is not there.
+        if self.shared.store.group_id(group).is_none() {
+            return Err(Refusal::NotFound("group"));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(group, mail(reply))?;
+        answer.await.unwrap_or(Err(GONE))
     }
 
     /// HEART_BEAT of one producer group (`last_update_ms` is set here).
-    pub fn producer_heartbeat(&self, _group: &str, _connection: Connection) -> Result<(), Refusal> {
-        todo!()
+    pub fn producer_heartbeat(&self, group: &str, connection: Connection) -> Result<(), Refusal> {
+        let now_ms = self.shared.now_ms();
+        self.shared
+            .producers
+            .lock()
+            .heartbeat(group, connection, &self.shared.limits, now_ms)
     }
+
     /// UNREGISTER_CLIENT, producer side.
-    pub fn producer_unregister(&self, _group: &str, _conn: ConnId) {
-        todo!()
+    pub fn producer_unregister(&self, group: &str, conn: ConnId) {
+        self.shared.producers.lock().unregister(group, conn);
     }
+
     /// GET_PRODUCER_CONNECTION_LIST 204; empty is code 1.
-    pub fn producer_connections(&self, _group: &str) -> Vec<Connection> {
-        todo!()
+    pub fn producer_connections(&self, group: &str) -> Vec<Connection> {
+        let mut producers = self.shared.producers.lock();
+        producers.expire(self.shared.now_ms());
+        producers.connections(group)
     }
+
     /// GET_ALL_PRODUCER_INFO 328, sorted by group.
     pub fn producers(&self) -> BTreeMap<String, Vec<Connection>> {
-        todo!()
+        let mut producers = self.shared.producers.lock();
+        producers.expire(self.shared.now_ms());
+        producers.all()
     }
+}
+
+fn wall_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

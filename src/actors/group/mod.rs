@@ -1,6 +1,13 @@
 //! Consumer groups: members, subscriptions, offsets and locks; and the producers' table.
 
+mod actor;
+pub mod core;
+pub mod directory;
 pub mod handle;
+pub mod locks;
+pub mod members;
+pub mod offsets;
+pub mod producers;
 pub mod types;
 
 pub use handle::Groups;

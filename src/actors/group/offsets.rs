@@ -1,0 +1,363 @@
+//! Consumer offsets of one group: what is applied, what is on its way, what waits. Pure.
+//!
+//! At most one offset command is in flight, so the order of commands is the order of decisions.
+//! An operator's reset goes before waiting commits.
+
+use crate::model::command::QueueOffset;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// (topic id, queue).
+pub type Key = (u32, u32);
+
+/// One-way commits wait at most about this long, ms.
+pub const COALESCE_MS: i64 = 200;
+/// After a refusal, commits are offered again no sooner than this, ms.
+pub const RETRY_MS: i64 = 1_000;
+/// One-way commits are given up when they were refused for this long, ms.
+pub const GIVE_UP_MS: i64 = 60_000;
+/// Most offsets in one command.
+pub const MAX_BATCH: usize = 4_096;
+
+/// Who waits for an offset command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiter {
+    /// A two-way commit.
+    Commit { request: u64 },
+    /// A query that must see the commit before it.
+    Query { request: u64, key: Key },
+    /// A reset.
+    Reset { request: u64 },
+}
+
+/// An offset command to propose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub offsets: Vec<QueueOffset>,
+    pub reset: bool,
+    /// For a reset: the topic's name.
+    pub topic: Option<String>,
+    pub waiters: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct PendingReset {
+    request: u64,
+    topic: String,
+    offsets: Vec<(Key, u64)>,
+}
+
+/// See the module text.
+#[derive(Debug, Default)]
+pub struct Offsets {
+    applied: BTreeMap<Key, u64>,
+    waiting: BTreeMap<Key, u64>,
+    /// Time of the oldest waiting one-way commit.
+    waiting_since_ms: Option<i64>,
+    waiters: Vec<(Key, Waiter)>,
+    resets: Vec<PendingReset>,
+    in_flight: Option<Batch>,
+    /// Queues an operator reset, until a client pulls from the new position.
+    moved: BTreeMap<Key, u64>,
+    not_before_ms: i64,
+    failing_since_ms: Option<i64>,
+}
+
+impl Offsets {
+    /// Replaces the applied offsets by what the shard has.
+    pub fn restore(&mut self, applied: impl IntoIterator<Item = (Key, u64)>) {
+        self.applied = applied.into_iter().collect();
+        let applied = &self.applied;
+        let owed: BTreeSet<Key> = self.waiters.iter().map(|(key, _)| *key).collect();
+        self.waiting.retain(|key, offset| {
+            owed.contains(key) || applied.get(key).is_none_or(|a| a < offset)
+        });
+    }
+
+    /// Nothing waits or is in flight. Pending resets do not count: with no member online nobody
+    /// commits old offsets, and whoever joins starts at the new one.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.resets.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Something waits to be proposed.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.resets.is_empty()
+    }
+
+    /// Takes a commit; `false`: a reset of this queue is pending, the commit is ignored.
+    pub fn commit(&mut self, key: Key, offset: u64, request: Option<u64>, now_ms: i64) -> bool {
+        if self.moved.contains_key(&key) {
+            return false;
+        }
+        let newest = self
+            .waiting
+            .get(&key)
+            .max(self.in_flight_offset(key).as_ref())
+            .copied();
+        let stale = newest.is_some_and(|n| n >= offset)
+            || self.applied.get(&key).is_some_and(|a| *a >= offset);
+        if let Some(request) = request {
+            // Goes into the log even when it changes nothing: its answer then proves leadership.
+            let slot = self.waiting.entry(key).or_insert(offset);
+            *slot = offset.max(*slot);
+            self.waiters.push((key, Waiter::Commit { request }));
+        } else if !stale {
+            self.waiting.insert(key, offset);
+            self.waiting_since_ms.get_or_insert(now_ms);
+        }
+        true
+    }
+
+    /// Answers a query at once (`Some`), or keeps it until the newer commit before it is applied.
+    pub fn query(&mut self, key: Key, request: u64) -> Option<Option<u64>> {
+        let waiter = Waiter::Query { request, key };
+        let resetting = self
+            .resets
+            .iter()
+            .any(|r| r.offsets.iter().any(|(k, _)| *k == key));
+        if resetting || self.waiting.contains_key(&key) {
+            self.waiters.push((key, waiter));
+            return None;
+        }
+        if let Some(batch) = &mut self.in_flight {
+            if batch.offsets.iter().any(|o| (o.topic, o.queue) == key) {
+                batch.waiters.push(waiter);
+                return None;
+            }
+        }
+        Some(self.applied.get(&key).copied())
+    }
+
+    /// Takes an operator's reset: from now on commits of these queues are ignored.
+    pub fn reset(&mut self, topic: String, offsets: Vec<(Key, u64)>, request: u64) -> Vec<Waiter> {
+        let mut overtaken = Vec::new();
+        for (key, offset) in &offsets {
+            self.waiting.remove(key);
+            self.moved.insert(*key, *offset);
+        }
+        // Two-way commits overtaken by the reset are ignored like later ones; queries wait for it.
+        let keys: BTreeSet<Key> = offsets.iter().map(|(k, _)| *k).collect();
+        self.waiters.retain(|(key, waiter)| {
+            let drop = keys.contains(key) && matches!(waiter, Waiter::Commit { .. });
+            if drop {
+                overtaken.push(*waiter);
+            }
+            !drop
+        });
+        self.resets.push(PendingReset {
+            request,
+            topic,
+            offsets,
+        });
+        overtaken
+    }
+
+    /// A client pulled from the new position: the reset is over.
+    pub fn reset_done(&mut self, key: Key, offset: u64) {
+        if self.moved.get(&key) == Some(&offset) {
+            self.moved.remove(&key);
+        }
+    }
+
+    /// Queues with a pending reset.
+    pub fn moved(&self) -> &BTreeMap<Key, u64> {
+        &self.moved
+    }
+
+    /// The command to propose now, if any; call [`Offsets::done`] with its outcome.
+    pub fn next_batch(&mut self, now_ms: i64) -> Option<Batch> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let batch = if !self.resets.is_empty() {
+            let reset = self.resets.remove(0);
+            let keys: BTreeSet<Key> = reset.offsets.iter().map(|(k, _)| *k).collect();
+            let later: Vec<&PendingReset> = self.resets.iter().collect();
+            let mut waiters = vec![Waiter::Reset {
+                request: reset.request,
+            }];
+            // A query waits for the last reset of its queue.
+            self.waiters.retain(|(key, waiter)| {
+                let take = keys.contains(key)
+                    && matches!(waiter, Waiter::Query { .. })
+                    && !later
+                        .iter()
+                        .any(|r| r.offsets.iter().any(|(k, _)| k == key));
+                if take {
+                    waiters.push(*waiter);
+                }
+                !take
+            });
+            let offsets = reset
+                .offsets
+                .iter()
+                .map(|(k, offset)| item(*k, *offset))
+                .collect();
+            Batch {
+                offsets,
+                reset: true,
+                topic: Some(reset.topic),
+                waiters,
+            }
+        } else {
+            if self.waiting.is_empty() {
+                return None;
+            }
+            let asked = !self.waiters.is_empty();
+            let due = self
+                .waiting_since_ms
+                .is_some_and(|since| now_ms >= since.saturating_add(COALESCE_MS));
+            let held_back = now_ms < self.not_before_ms;
+            if !asked && (!due || held_back) {
+                return None;
+            }
+            self.take_waiting(now_ms)
+        };
+        self.in_flight = Some(batch.clone());
+        Some(batch)
+    }
+
+    fn take_waiting(&mut self, now_ms: i64) -> Batch {
+        let mut offsets = Vec::with_capacity(self.waiting.len().min(MAX_BATCH));
+        // Queues somebody waits for go first, so that a full batch does not hold them up.
+        let mut taken = BTreeSet::new();
+        let mut waiters = Vec::new();
+        let mut kept = Vec::new();
+        for (key, waiter) in std::mem::take(&mut self.waiters) {
+            if let Some(offset) = self
+                .waiting
+                .get(&key)
+                .copied()
+                .filter(|_| offsets.len() < MAX_BATCH)
+            {
+                self.waiting.remove(&key);
+                offsets.push(item(key, offset));
+                taken.insert(key);
+                waiters.push(waiter);
+            } else if taken.contains(&key) {
+                waiters.push(waiter);
+            } else {
+                kept.push((key, waiter));
+            }
+        }
+        self.waiters = kept;
+        while offsets.len() < MAX_BATCH {
+            let Some((key, offset)) = self.waiting.pop_first() else {
+                break;
+            };
+            offsets.push(item(key, offset));
+        }
+        self.waiting_since_ms = (!self.waiting.is_empty()).then_some(now_ms);
+        Batch {
+            offsets,
+            reset: false,
+            topic: None,
+            waiters,
+        }
+    }
+
+    /// The command in flight was applied: its batch.
+    pub fn applied(&mut self) -> Option<Batch> {
+        let batch = self.in_flight.take()?;
+        for o in &batch.offsets {
+            let slot = self.applied.entry((o.topic, o.queue)).or_insert(o.offset);
+            *slot = if batch.reset {
+                o.offset
+            } else {
+                o.offset.max(*slot)
+            };
+        }
+        self.failing_since_ms = None;
+        self.not_before_ms = 0;
+        Some(batch)
+    }
+
+    /// The command in flight was refused: its batch. Commits wait again and are offered later;
+    /// a reset is not repeated (the operator is told).
+    pub fn refused(&mut self, now_ms: i64) -> Option<Batch> {
+        let batch = self.in_flight.take()?;
+        let since = *self.failing_since_ms.get_or_insert(now_ms);
+        self.not_before_ms = now_ms.saturating_add(RETRY_MS);
+        if batch.reset {
+            for o in &batch.offsets {
+                self.reset_done((o.topic, o.queue), o.offset);
+            }
+        } else if now_ms.saturating_sub(since) < GIVE_UP_MS {
+            for o in &batch.offsets {
+                let key = (o.topic, o.queue);
+                if !self.moved.contains_key(&key) {
+                    let slot = self.waiting.entry(key).or_insert(o.offset);
+                    *slot = o.offset.max(*slot);
+                }
+            }
+            if !self.waiting.is_empty() {
+                self.waiting_since_ms.get_or_insert(now_ms);
+            }
+        }
+        Some(batch)
+    }
+
+    /// Everything that waits fails (the group is gone).
+    pub fn clear(&mut self) -> Vec<Waiter> {
+        let old = std::mem::take(self);
+        let mut waiters: Vec<Waiter> = old.waiters.into_iter().map(|(_, w)| w).collect();
+        waiters.extend(
+            old.resets
+                .iter()
+                .map(|r| Waiter::Reset { request: r.request }),
+        );
+        waiters.extend(old.in_flight.into_iter().flat_map(|b| b.waiters));
+        waiters
+    }
+
+    /// What is applied is no longer known (leadership may be elsewhere): pending resets end, and
+    /// everybody who waits for a command not proposed yet is handed out; one-way commits stay.
+    pub fn forget_applied(&mut self) -> Vec<Waiter> {
+        let mut waiters: Vec<Waiter> = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .map(|(_, w)| w)
+            .collect();
+        let resets = std::mem::take(&mut self.resets);
+        waiters.extend(resets.iter().map(|r| Waiter::Reset { request: r.request }));
+        self.moved.clear();
+        self.applied.clear();
+        waiters
+    }
+
+    /// The applied offset.
+    pub fn get(&self, key: Key) -> Option<u64> {
+        self.applied.get(&key).copied()
+    }
+
+    /// Applied offsets with waiting commits on top.
+    pub fn all(&self) -> BTreeMap<Key, u64> {
+        let mut all = self.applied.clone();
+        let flying = self
+            .in_flight
+            .iter()
+            .flat_map(|b| b.offsets.iter().map(|o| ((o.topic, o.queue), o.offset)));
+        for (key, offset) in flying.chain(self.waiting.iter().map(|(k, o)| (*k, *o))) {
+            let slot = all.entry(key).or_insert(offset);
+            *slot = offset.max(*slot);
+        }
+        all.extend(self.moved.iter().map(|(k, o)| (*k, *o)));
+        all
+    }
+
+    fn in_flight_offset(&self, key: Key) -> Option<u64> {
+        let batch = self.in_flight.as_ref()?;
+        batch
+            .offsets
+            .iter()
+            .find(|o| (o.topic, o.queue) == key)
+            .map(|o| o.offset)
+    }
+}
+
+fn item(key: Key, offset: u64) -> QueueOffset {
+    QueueOffset {
+        topic: key.0,
+        queue: key.1,
+        offset,
+    }
+}
