@@ -86,14 +86,14 @@ final class Load {
                                 p.send(m, q, new SendCallback() {
                                     @Override
                                     public void onSuccess(SendResult r) {
-                                        room.release();
                                         ack(out, acked, failed, topic, key, r);
+                                        room.release();
                                     }
 
                                     @Override
                                     public void onException(Throwable e) {
-                                        room.release();
                                         failed.incrementAndGet();
+                                        room.release();
                                     }
                                 });
                             }
