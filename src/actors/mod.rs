@@ -3,6 +3,7 @@
 //! Every actor is a pure core (`core.rs`: events and time in, effects out), a thin actix shell
 //! (`actor.rs`) and a handle (`handle.rs`). Actors know nothing of RocketMQ's protocol.
 
+pub mod abort;
 pub mod effect;
 pub mod group;
 pub mod link;

@@ -334,6 +334,19 @@ pub fn find_record(index: u64, data: &Bytes, ordinal: u32) -> Result<Option<Byte
     Ok(None)
 }
 
+/// Tag and bytes of the scheduled record with `ordinal`.
+pub fn find_scheduled(index: u64, data: &Bytes, ordinal: u32) -> Result<Option<(i32, Bytes)>, EntryError> {
+    for command in decode(index, data)?.commands {
+        if let Command::Schedule { timer, tag, record_at, size, .. } = command {
+            if timer.position.ordinal == ordinal {
+                let at = record_at as usize;
+                return Ok(Some((tag, data.slice(at..at + size as usize))));
+            }
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

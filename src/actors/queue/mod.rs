@@ -1,3 +1,4 @@
 //! A topic queue: offsets, pending replies, held pulls.
 
+pub mod actor;
 pub mod core;

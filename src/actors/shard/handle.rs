@@ -1,12 +1,22 @@
 //! What callers hold of a shard. Cheap to clone, usable from any thread.
 
+use super::actor::{GroupStateMail, ProposeMail, ShardActor, ShardDeps, ShardMail, ToQueue};
+use super::core::ShardInput;
 use super::meta::MetaTable;
+use super::status::ShardStatus;
+use crate::actors::queue::actor::{QueueActor, QueueMail};
+use crate::actors::queue::core::QueueInput;
 use crate::model::append::{AppendBatch, ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
-use crate::model::outcome::{Refusal, Token};
+use crate::model::outcome::{Completion, Outcome, Refusal, Token};
 use crate::model::{GroupId, Position, QueueKey};
 use crate::storage::StoreError;
+use actix::Addr;
 use bytes::Bytes;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Offsets of a queue that consumers may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,18 +27,9 @@ pub struct QueueBounds {
     pub max: u64,
 }
 
-/// A delayed message: stored now in final form, appended to its queue when due.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScheduleRequest {
-    pub token: Token,
-    pub policy: crate::model::policy::AckPolicy,
-    /// Wall-clock ms; never appended earlier.
-    pub due_ms: i64,
-    pub target: QueueKey,
-    pub tag: i32,
-    /// The record as it will be stored in the target queue, offsets and store time blank.
-    pub record: Vec<u8>,
-}
+/// A delayed message: stored now in final form (offsets and store time blank), appended to its
+/// queue when due, never earlier.
+pub type ScheduleRequest = super::core::Schedule;
 
 /// Which message an offset search by time returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,96 +52,176 @@ pub struct GroupState {
 /// Answer of a proposal: the log index at which the command was applied.
 pub type ProposalResult = Result<u64, Refusal>;
 
+/// Which queue actor is awake.
+#[derive(Clone, Default)]
+pub struct QueueDirectory {
+    awake: Arc<RwLock<FxHashMap<QueueKey, Addr<QueueActor>>>>,
+}
+
+impl QueueDirectory {
+    pub(super) fn insert(&self, key: QueueKey, addr: Addr<QueueActor>) {
+        self.awake.write().insert(key, addr);
+    }
+    pub(super) fn remove(&self, key: QueueKey) {
+        self.awake.write().remove(&key);
+    }
+    fn get(&self, key: QueueKey) -> Option<Addr<QueueActor>> {
+        self.awake.read().get(&key).filter(|addr| addr.connected()).cloned()
+    }
+    /// Queues awake now.
+    pub fn len(&self) -> usize {
+        self.awake.read().len()
+    }
+    /// No queue is awake.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// See the module text.
 #[derive(Clone)]
 pub struct ShardHandle {
-    meta: MetaTable,
+    addr: Addr<ShardActor>,
+    deps: ShardDeps,
 }
 
+const STOPPED: Refusal = Refusal::Unavailable("the shard's actor stopped");
+
 impl ShardHandle {
+    pub(crate) fn new(addr: Addr<ShardActor>, deps: ShardDeps) -> Self {
+        Self { addr, deps }
+    }
+
     /// Topics and groups as applied so far.
     pub fn meta(&self) -> &MetaTable {
-        &self.meta
+        &self.deps.meta
+    }
+
+    /// Terms, indices, health.
+    pub fn status(&self) -> &ShardStatus {
+        &self.deps.status
+    }
+
+    /// Queue actors awake now.
+    pub fn active_queues(&self) -> usize {
+        self.deps.directory.len()
+    }
+
+    /// Bytes of records in the tail cache.
+    pub fn tail_bytes(&self) -> usize {
+        self.deps.views.cached_bytes()
+    }
+
+    fn to_queue(&self, key: QueueKey, input: QueueInput) {
+        match self.deps.directory.get(key) {
+            Some(queue) => queue.do_send(QueueMail(input)),
+            None => self.addr.do_send(ToQueue { key, input }),
+        }
     }
 
     /// Hands a burst of records to the queue's actor, activating it when asleep. Every request's
     /// token gets [`crate::model::outcome::Outcome::Appended`] or a refusal. Order of calls from
     /// one thread for one queue is the order in the queue.
-    pub fn append(&self, _key: QueueKey, _batch: AppendBatch) {
-        todo!()
+    pub fn append(&self, key: QueueKey, batch: AppendBatch) {
+        if !self.addr.connected() {
+            for request in batch.requests.iter().filter(|r| r.token.is_some()) {
+                self.refuse(request.token);
+            }
+            return;
+        }
+        self.to_queue(key, QueueInput::Append { batch, fired: Vec::new() });
+    }
+
+    fn refuse(&self, token: Token) {
+        let completion = Completion { token, outcome: Outcome::Refused(STOPPED) };
+        self.deps.sinks.deliver(token.sink, vec![completion]);
     }
 
     /// Stores a delayed message; the token gets `Scheduled` or a refusal.
-    pub fn schedule(&self, _request: ScheduleRequest) {
-        todo!()
+    pub fn schedule(&self, request: ScheduleRequest) {
+        if !self.addr.connected() {
+            if request.token.is_some() {
+                self.refuse(request.token);
+            }
+            return;
+        }
+        self.addr.do_send(ShardMail(ShardInput::Schedule(request)));
     }
 
     /// Proposes a metadata command; `done` runs on the shard's thread once it is applied (or
     /// refused) and must not block. Always synced, whatever the flush mode.
-    pub fn propose(&self, _op: MetaOp, _done: Box<dyn FnOnce(ProposalResult) + Send>) {
-        todo!()
+    pub fn propose(&self, op: MetaOp, done: Box<dyn FnOnce(ProposalResult) + Send>) {
+        if !self.addr.connected() {
+            return done(Err(STOPPED));
+        }
+        self.addr.do_send(ProposeMail { op, done });
     }
 
     /// The same as a future, for any runtime.
-    pub async fn command(&self, _op: MetaOp) -> ProposalResult {
-        todo!()
+    pub async fn command(&self, op: MetaOp) -> ProposalResult {
+        let (tell, told) = oneshot::channel();
+        self.propose(
+            op,
+            Box::new(move |result| {
+                let _ = tell.send(result);
+            }),
+        );
+        told.await.unwrap_or(Err(Refusal::Indeterminate))
     }
 
     /// Offsets and locks of a group as applied so far.
-    pub async fn group_state(&self, _group: GroupId) -> Result<GroupState, Refusal> {
-        todo!()
+    pub async fn group_state(&self, group: GroupId) -> Result<GroupState, Refusal> {
+        let (done, told) = oneshot::channel();
+        self.addr.do_send(GroupStateMail { group, done });
+        told.await.unwrap_or(Err(STOPPED))
     }
 
     /// Waits in the queue's core until data beyond `offset` is committed or the deadline passes;
     /// the token gets `Wake`.
-    pub fn park(&self, _key: QueueKey, _request: ParkRequest) {
-        todo!()
+    pub fn park(&self, key: QueueKey, request: ParkRequest) {
+        self.to_queue(key, QueueInput::Park(request));
     }
 
     /// Forgets parked pulls of a closed connection.
-    pub fn unpark(&self, _key: QueueKey, _tokens: Vec<Token>) {
-        todo!()
+    pub fn unpark(&self, key: QueueKey, tokens: Vec<Token>) {
+        if let Some(queue) = self.deps.directory.get(key) {
+            queue.do_send(QueueMail(QueueInput::Unpark(tokens)));
+        }
     }
 
     /// Visible bounds of a queue; zeros for one that never had a message. No message is sent.
-    pub fn bounds(&self, _key: QueueKey) -> QueueBounds {
-        todo!()
+    pub fn bounds(&self, key: QueueKey) -> QueueBounds {
+        self.deps.views.get(key).map_or_else(QueueBounds::default, |view| view.bounds())
     }
 
     /// Reads committed records at `offset` from the tail cache; `None` when they are not there
     /// (then use [`ShardHandle::read_stored`] on the read pool). The caller has checked bounds.
-    pub fn read_tail(&self, _key: QueueKey, _offset: u64, _spec: &ReadSpec) -> Option<ReadBatch> {
-        todo!()
+    pub fn read_tail(&self, key: QueueKey, offset: u64, spec: &ReadSpec) -> Option<ReadBatch> {
+        self.deps.views.get(key)?.read(offset, spec)
     }
 
     /// Reads committed records from storage. Blocks: read pool only.
-    pub fn read_stored(
-        &self,
-        _key: QueueKey,
-        _offset: u64,
-        _spec: &ReadSpec,
-    ) -> Result<ReadBatch, StoreError> {
-        todo!()
+    pub fn read_stored(&self, key: QueueKey, offset: u64, spec: &ReadSpec) -> Result<ReadBatch, StoreError> {
+        let max = self.bounds(key).max;
+        self.deps.reads.read(key, offset, max, spec)
     }
 
     /// The committed record at a position, `None` when there is none (any more). Blocks.
-    pub fn read_record(&self, _position: Position) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+    pub fn read_record(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
+        if position.index == 0 || position.index > self.deps.views.applied() {
+            return Ok(None);
+        }
+        self.deps.reads.record(position)
     }
 
     /// Offset of the first (last) message stored at or after (before) `ts_ms`; before all: min,
     /// after all: max. Blocks.
-    pub fn offset_by_time(
-        &self,
-        _key: QueueKey,
-        _ts_ms: i64,
-        _boundary: Boundary,
-    ) -> Result<u64, StoreError> {
-        todo!()
+    pub fn offset_by_time(&self, key: QueueKey, ts_ms: i64, boundary: Boundary) -> Result<u64, StoreError> {
+        self.deps.reads.offset_by_time(&self.deps.views, key, ts_ms, boundary)
     }
 
     /// Store time of the message at `offset`, `None` when it is not there. Blocks.
-    pub fn store_time(&self, _key: QueueKey, _offset: u64) -> Result<Option<i64>, StoreError> {
-        todo!()
+    pub fn store_time(&self, key: QueueKey, offset: u64) -> Result<Option<i64>, StoreError> {
+        self.deps.reads.store_time(&self.deps.views, key, offset)
     }
 }

@@ -1,9 +1,13 @@
 //! The shard actor: raft, the replicated state machine, and the path of every write.
 
+pub mod actor;
 pub mod core;
 pub mod handle;
 pub mod machine;
 pub mod meta;
+pub mod reads;
 pub mod recover;
+pub mod status;
+pub mod views;
 
 pub use handle::ShardHandle;

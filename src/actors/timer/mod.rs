@@ -1,3 +1,4 @@
 //! Delayed messages.
 
+pub mod actor;
 pub mod core;

@@ -1,0 +1,442 @@
+//! The actix shell of a shard: hands events to the core and carries its effects out.
+
+use super::core::{ShardCore, ShardInput, INTERNAL};
+use super::handle::{GroupState, ProposalResult, QueueBounds, QueueDirectory};
+use super::meta::MetaTable;
+use super::reads::Reads;
+use super::status::ShardStatus;
+use super::views::{Segment, Views};
+use crate::actors::abort::AbortOnPanic;
+use crate::actors::effect::{DiskWork, Effect, Publish};
+use crate::actors::queue::actor::{QueueActor, QueueMail};
+use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
+use crate::actors::sinks::{Outbox, Sinks};
+use crate::actors::timer::actor::{TimerActor, TimerMail};
+use crate::actors::timer::core::{orphans, TimerCore, TimerInput};
+use crate::model::command::MetaOp;
+use crate::model::outcome::{Outcome, Refusal};
+use crate::model::policy::AckPolicy;
+use crate::model::{GroupId, QueueKey, ShardId, TopicId};
+use crate::raft::entry::TimerKey;
+use crate::storage::writer::{Job, WriterHandle};
+use crate::storage::{Done, ReadPool};
+use actix::prelude::*;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+const TICK: Duration = Duration::from_millis(100);
+/// Queues look at their deadlines every so many ticks.
+const QUEUE_TICKS: u64 = 5;
+
+/// An event for the shard's core.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ShardMail(pub ShardInput);
+
+/// An event for a queue that may be asleep.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ToQueue {
+    pub key: QueueKey,
+    pub input: QueueInput,
+}
+
+/// A queue goes to sleep.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Retire {
+    pub key: QueueKey,
+}
+
+/// What the timer core asks for.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FromTimer(pub Vec<Effect>);
+
+/// The writer finished something.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DiskDone(pub Done);
+
+/// A metadata command and who waits for it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ProposeMail {
+    pub op: MetaOp,
+    pub done: Box<dyn FnOnce(ProposalResult) + Send>,
+}
+
+/// Asks for a group's offsets and locks.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GroupStateMail {
+    pub group: GroupId,
+    pub done: oneshot::Sender<Result<GroupState, Refusal>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct FlushMail;
+
+/// What a shard's shell is given.
+#[derive(Clone)]
+pub struct ShardDeps {
+    pub shard: ShardId,
+    pub views: Arc<Views>,
+    pub meta: MetaTable,
+    pub reads: Arc<Reads>,
+    pub sinks: Sinks,
+    pub writer: WriterHandle,
+    pub pool: Arc<ReadPool>,
+    pub directory: QueueDirectory,
+    pub status: Arc<ShardStatus>,
+    /// Class in which fired timers are written.
+    pub policy: AckPolicy,
+}
+
+/// See the module text.
+pub struct ShardActor {
+    core: ShardCore,
+    deps: ShardDeps,
+    timer: Option<Addr<TimerActor>>,
+    queues: FxHashMap<QueueKey, Addr<QueueActor>>,
+    waiting: FxHashMap<u64, Box<dyn FnOnce(ProposalResult) + Send>>,
+    next_proposal: u64,
+    flush_due: bool,
+    ticks: u64,
+    outbox: Outbox,
+}
+
+/// Wall clock, ms since 1970.
+pub fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+impl ShardActor {
+    /// A shard restored by `recover`; publishes what the machine holds before it starts.
+    pub fn new(core: ShardCore, deps: ShardDeps) -> Self {
+        let machine = core.machine();
+        for topic in machine.topics() {
+            deps.meta.put_topic(topic.clone());
+        }
+        for group in machine.groups() {
+            deps.meta.put_group(group.clone());
+        }
+        for (key, meta) in machine.queues() {
+            deps.views.restore(key, QueueBounds { min: meta.min, max: meta.next });
+        }
+        deps.views.set_applied(machine.applied.0);
+        deps.views.stored(machine.applied.0);
+        Self {
+            core,
+            deps,
+            timer: None,
+            queues: FxHashMap::default(),
+            waiting: FxHashMap::default(),
+            next_proposal: INTERNAL + 1,
+            flush_due: false,
+            ticks: 0,
+            outbox: Outbox::default(),
+        }
+    }
+
+    fn input(&mut self, input: ShardInput, ctx: &mut Context<Self>) {
+        let mut effects = Vec::new();
+        self.core.step(input, &mut effects);
+        self.carry_out(effects, ctx);
+    }
+
+    /// Carries effects out in the order given, and asks for a flush when something waits for one.
+    fn carry_out(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::ToShard(input) => {
+                    let mut more = Vec::new();
+                    self.core.step(input, &mut more);
+                    queue.extend(more);
+                }
+                Effect::ToQueue(key, input) => self.to_queue(key, input, &mut queue, ctx),
+                Effect::ToTimer(input) => self.to_timer(input),
+                Effect::LoadScheduled(timers) => self.load_scheduled(timers),
+                Effect::Disk(work) => self.disk(work, &mut queue),
+                Effect::Answer(token, outcome) => self.outbox.push(token, outcome),
+                Effect::Proposal { id, result } => {
+                    if let Some(done) = self.waiting.remove(&id) {
+                        done(result);
+                    }
+                }
+                Effect::Publish(publish) => self.publish(publish),
+            }
+        }
+        self.outbox.flush(&self.deps.sinks);
+        if !self.flush_due && self.core.wants_flush() {
+            self.flush_due = true;
+            ctx.notify(FlushMail);
+        }
+        let raft = self.core.raft();
+        let applied = self.core.machine().applied.0;
+        self.deps.views.set_applied(applied);
+        self.deps.status.set(raft.term(), raft.committed(), applied);
+    }
+
+    fn to_timer(&self, input: TimerInput) {
+        if let Some(timer) = &self.timer {
+            timer.do_send(TimerMail(input));
+        }
+    }
+
+    fn to_queue(
+        &mut self,
+        key: QueueKey,
+        input: QueueInput,
+        effects: &mut VecDeque<Effect>,
+        ctx: &mut Context<Self>,
+    ) {
+        if let Some(addr) = self.queues.get(&key) {
+            return addr.do_send(QueueMail(input));
+        }
+        match input {
+            QueueInput::Append { .. } | QueueInput::Park(_) => {}
+            // Nobody waits in a queue that sleeps.
+            _ => return,
+        }
+        let term = match self.core.serving() {
+            Some(term) if self.core.machine().has_topic(key.topic.0) => term,
+            serving => {
+                let why = match serving {
+                    Some(_) => Refusal::NotFound("topic"),
+                    None if self.core.failed().is_some() => Refusal::Unavailable("storage failed"),
+                    None => Refusal::NotLeader,
+                };
+                return self.refuse(input, why, effects);
+            }
+        };
+        let core = QueueCore::new(key, term, self.core.machine().queue(key).next);
+        let addr = QueueActor::new(key, core, ctx.address(), self.deps.sinks.clone()).start();
+        addr.do_send(QueueMail(input));
+        self.queues.insert(key, addr.clone());
+        // Listed only after the first event is in its mailbox, so that nothing overtakes it.
+        self.deps.directory.insert(key, addr);
+    }
+
+    fn refuse(&mut self, input: QueueInput, why: Refusal, effects: &mut VecDeque<Effect>) {
+        let mut out = Vec::new();
+        match input {
+            QueueInput::Append { batch, fired } => {
+                refuse_batch(&batch, &why, &mut out);
+                // Without its topic a delayed message has nowhere to go; otherwise it fires later.
+                if why == Refusal::NotFound("topic") {
+                    out.extend(orphans(fired));
+                }
+            }
+            QueueInput::Park(request) => {
+                out.push(Effect::Answer(request.token, Outcome::Wake { data: false }));
+            }
+            _ => {}
+        }
+        effects.extend(out);
+    }
+
+    fn disk(&mut self, work: DiskWork, effects: &mut VecDeque<Effect>) {
+        let shard = self.deps.shard;
+        let job = match work {
+            DiskWork::Append { ticket, append } => Job::Append { shard, ticket, append },
+            // The ticket that comes back says up to where rows can be read.
+            DiskWork::State { batch, applied, .. } => Job::State { shard, ticket: applied, batch, applied },
+            DiskWork::Trim { first, term } => Job::Trim { shard, ticket: 0, first, term },
+        };
+        if let Err(error) = self.deps.writer.submit(job) {
+            effects.push_back(Effect::ToShard(ShardInput::DiskFailed(error.to_string())));
+        }
+    }
+
+    fn load_scheduled(&self, timers: Vec<(TimerKey, QueueKey)>) {
+        let (Some(timer), reads) = (self.timer.clone(), self.deps.reads.clone()) else { return };
+        let failed = timers.clone();
+        let back = timer.clone();
+        let work = Box::new(move |_: &crate::storage::Reader| {
+            for (key, target) in timers {
+                let found = reads.scheduled(key.position).unwrap_or_else(|error| {
+                    tracing::error!(%error, "a delayed message cannot be read");
+                    None
+                });
+                let (tag, record) = found.map_or((0, None), |(tag, record)| (tag, Some(record)));
+                timer.do_send(TimerMail(TimerInput::Loaded { timer: key, target, tag, record }));
+            }
+        });
+        if self.deps.pool.submit(work).is_err() {
+            // Asked again at the next tick.
+            for (key, target) in failed {
+                back.do_send(TimerMail(TimerInput::Loaded { timer: key, target, tag: 0, record: None }));
+            }
+        }
+    }
+
+    fn publish(&mut self, publish: Publish) {
+        match publish {
+            Publish::Role(role) => {
+                tracing::info!(shard = self.deps.shard.0, ?role, "raft role");
+            }
+            Publish::Serving(term) => {
+                self.deps.status.set_serving(term.is_some());
+                if term.is_none() {
+                    for (key, addr) in self.queues.drain() {
+                        self.deps.directory.remove(key);
+                        addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotLeader)));
+                    }
+                }
+            }
+            Publish::Topic(topic) => self.deps.meta.put_topic(topic),
+            Publish::TopicDeleted { name, id } => {
+                self.deps.meta.delete_topic(&name);
+                self.deps.views.remove_topic(TopicId(id));
+                let gone: Vec<_> = self.queues.keys().filter(|k| k.topic.0 == id).copied().collect();
+                for key in gone {
+                    self.deps.directory.remove(key);
+                    if let Some(addr) = self.queues.remove(&key) {
+                        addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotFound("topic"))));
+                    }
+                }
+            }
+            Publish::Group(group) => self.deps.meta.put_group(group),
+            Publish::GroupDeleted { name, .. } => self.deps.meta.delete_group(&name),
+            Publish::Appended { index, at_ms, block, data } => {
+                let from = block.records_at as usize;
+                let records = data.slice(from..from + block.records_len as usize);
+                let segment = Segment {
+                    base: block.base,
+                    index,
+                    store_ts: at_ms,
+                    metas: block.metas.into(),
+                    records,
+                };
+                self.deps.views.append(block.key, segment);
+            }
+            Publish::Stored { index } => self.deps.views.stored(index),
+            // Group actors learn of their own proposals by their answers.
+            Publish::Offsets { .. } | Publish::Locks { .. } => {}
+            Publish::Trimmed { key, min } => self.deps.views.trimmed(key, min),
+            Publish::Fatal(why) => {
+                tracing::error!(shard = self.deps.shard.0, %why, "the shard stopped");
+                self.deps.status.set_failed(why);
+            }
+        }
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let timers: Vec<_> = self.core.machine().timers().collect();
+        let core = TimerCore::new(timers, self.deps.policy);
+        self.timer = Some(TimerActor::new(core, ctx.address()).start());
+        let mut effects = Vec::new();
+        self.core.start(&mut effects);
+        self.carry_out(effects, ctx);
+        ctx.run_interval(TICK, |shard, ctx| {
+            let _guard = AbortOnPanic;
+            let now_ms = wall_ms();
+            shard.ticks += 1;
+            shard.input(ShardInput::Tick { now_ms }, ctx);
+            shard.to_timer(TimerInput::Tick { now_ms });
+            if shard.ticks.is_multiple_of(QUEUE_TICKS) {
+                for addr in shard.queues.values() {
+                    addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
+                }
+            }
+        });
+    }
+}
+
+impl Handler<ShardMail> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, ShardMail(input): ShardMail, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        self.input(input, ctx);
+    }
+}
+
+impl Handler<FlushMail> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, _: FlushMail, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        self.flush_due = false;
+        self.input(ShardInput::Flush { now_ms: wall_ms() }, ctx);
+    }
+}
+
+impl Handler<ToQueue> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, mail: ToQueue, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        self.carry_out(vec![Effect::ToQueue(mail.key, mail.input)], ctx);
+    }
+}
+
+impl Handler<FromTimer> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, FromTimer(effects): FromTimer, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<Retire> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, Retire { key }: Retire, _: &mut Self::Context) {
+        self.directory_remove(key);
+    }
+}
+
+impl ShardActor {
+    fn directory_remove(&mut self, key: QueueKey) {
+        self.deps.directory.remove(key);
+        self.queues.remove(&key);
+    }
+}
+
+impl Handler<DiskDone> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, DiskDone(done): DiskDone, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        let input = match done {
+            Done::Appended { ticket, .. } => ShardInput::AppendDone { ticket },
+            Done::StateWritten { ticket, .. } => ShardInput::StateDone { applied: ticket },
+            Done::Trimmed { .. } => return,
+            Done::Failed { error } => ShardInput::DiskFailed(error.to_string()),
+        };
+        self.input(input, ctx);
+    }
+}
+
+impl Handler<ProposeMail> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, mail: ProposeMail, ctx: &mut Self::Context) {
+        let _guard = AbortOnPanic;
+        let id = self.next_proposal;
+        self.next_proposal += 1;
+        self.waiting.insert(id, mail.done);
+        self.input(ShardInput::Propose { id, op: mail.op }, ctx);
+    }
+}
+
+impl Handler<GroupStateMail> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, mail: GroupStateMail, _: &mut Self::Context) {
+        let machine = self.core.machine();
+        let state = GroupState {
+            offsets: machine.offsets_of(mail.group.0),
+            locks: machine.locks_of(mail.group.0),
+        };
+        let answer = match self.core.serving() {
+            Some(_) => Ok(state),
+            None => Err(Refusal::NotLeader),
+        };
+        let _ = mail.done.send(answer);
+    }
+}
