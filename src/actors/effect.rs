@@ -21,7 +21,11 @@ pub enum DiskWork {
     /// Append to the log; done means written, and synced when `sync` is set.
     Append { ticket: u64, append: LogAppend },
     /// State rows with the applied index they belong to. Not synced.
-    State { ticket: u64, batch: StateBatch, applied: u64 },
+    State {
+        ticket: u64,
+        batch: StateBatch,
+        applied: u64,
+    },
     /// Make the state rows written so far durable, then forget log entries below `first`.
     Trim { first: u64, term: u64 },
 }
@@ -34,17 +38,41 @@ pub enum Publish {
     /// stopped serving.
     Serving(Option<u64>),
     Topic(TopicConfig),
-    TopicDeleted { name: String, id: u32 },
+    TopicDeleted {
+        name: String,
+        id: u32,
+    },
     Group(GroupConfig),
-    GroupDeleted { name: String, id: u32 },
+    GroupDeleted {
+        name: String,
+        id: u32,
+    },
     /// Records became visible. `data` is the entry's data, which `block` points into.
-    Appended { index: u64, at_ms: i64, block: AppendBlock, data: Bytes },
+    Appended {
+        index: u64,
+        at_ms: i64,
+        block: AppendBlock,
+        data: Bytes,
+    },
     /// State rows up to this log index can be read from the store.
-    Stored { index: u64 },
-    Offsets { group: GroupId, offsets: Vec<QueueOffset>, reset: bool },
-    Locks { group: GroupId, queues: Vec<LockedQueue>, at_ms: i64 },
+    Stored {
+        index: u64,
+    },
+    Offsets {
+        group: GroupId,
+        offsets: Vec<QueueOffset>,
+        reset: bool,
+    },
+    Locks {
+        group: GroupId,
+        queues: Vec<LockedQueue>,
+        at_ms: i64,
+    },
     /// The queue now starts at `min`.
-    Trimmed { key: QueueKey, min: u64 },
+    Trimmed {
+        key: QueueKey,
+        min: u64,
+    },
     /// Storage failed or the replica would diverge: stop it. Final.
     Fatal(String),
 }
@@ -60,6 +88,9 @@ pub enum Effect {
     Disk(DiskWork),
     Answer(Token, Outcome),
     /// The answer to a proposal, by the id it came with.
-    Proposal { id: u64, result: Result<u64, crate::model::outcome::Refusal> },
+    Proposal {
+        id: u64,
+        result: Result<u64, crate::model::outcome::Refusal>,
+    },
     Publish(Publish),
 }

@@ -22,16 +22,43 @@ pub struct AckRule {
 
 /// The table of design §3.4 as data.
 pub const TABLE: [((MasterPolicy, FlushPolicy), AckRule); 4] = [
-    ((MasterPolicy::Async, FlushPolicy::Async), AckRule { stage: Stage::Appended, sync: false }),
-    ((MasterPolicy::Async, FlushPolicy::Sync), AckRule { stage: Stage::Appended, sync: true }),
-    ((MasterPolicy::Sync, FlushPolicy::Async), AckRule { stage: Stage::Committed, sync: false }),
-    ((MasterPolicy::Sync, FlushPolicy::Sync), AckRule { stage: Stage::Committed, sync: true }),
+    (
+        (MasterPolicy::Async, FlushPolicy::Async),
+        AckRule {
+            stage: Stage::Appended,
+            sync: false,
+        },
+    ),
+    (
+        (MasterPolicy::Async, FlushPolicy::Sync),
+        AckRule {
+            stage: Stage::Appended,
+            sync: true,
+        },
+    ),
+    (
+        (MasterPolicy::Sync, FlushPolicy::Async),
+        AckRule {
+            stage: Stage::Committed,
+            sync: false,
+        },
+    ),
+    (
+        (MasterPolicy::Sync, FlushPolicy::Sync),
+        AckRule {
+            stage: Stage::Committed,
+            sync: true,
+        },
+    ),
 ];
 
 /// The rule of a class.
 pub fn rule(policy: AckPolicy) -> AckRule {
     let wants = (policy.master, policy.flush);
-    let mut strictest = AckRule { stage: Stage::Committed, sync: true };
+    let mut strictest = AckRule {
+        stage: Stage::Committed,
+        sync: true,
+    };
     for (class, rule) in TABLE {
         if class == wants {
             strictest = rule;
@@ -46,9 +73,30 @@ mod tests {
 
     #[test]
     fn each_class_waits_for_its_own_stage() {
-        assert_eq!(rule(AckPolicy::STRICTEST), AckRule { stage: Stage::Committed, sync: true });
-        assert_eq!(rule(AckPolicy::LEADER_APPENDED), AckRule { stage: Stage::Appended, sync: false });
-        let mixed = AckPolicy { master: MasterPolicy::Async, flush: FlushPolicy::Sync };
-        assert_eq!(rule(mixed), AckRule { stage: Stage::Appended, sync: true });
+        assert_eq!(
+            rule(AckPolicy::STRICTEST),
+            AckRule {
+                stage: Stage::Committed,
+                sync: true
+            }
+        );
+        assert_eq!(
+            rule(AckPolicy::LEADER_APPENDED),
+            AckRule {
+                stage: Stage::Appended,
+                sync: false
+            }
+        );
+        let mixed = AckPolicy {
+            master: MasterPolicy::Async,
+            flush: FlushPolicy::Sync,
+        };
+        assert_eq!(
+            rule(mixed),
+            AckRule {
+                stage: Stage::Appended,
+                sync: true
+            }
+        );
     }
 }

@@ -24,7 +24,14 @@ pub struct RaftOptions {
 impl RaftOptions {
     /// A shard with one voter.
     pub fn single(node: u64, seed: u64) -> Self {
-        Self { node, voters: vec![node], election_ticks: 10, heartbeat_ticks: 2, seed, quiet: false }
+        Self {
+            node,
+            voters: vec![node],
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            seed,
+            quiet: false,
+        }
     }
 }
 
@@ -40,9 +47,14 @@ pub struct RaftStart {
 /// Who leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    Leader { term: u64 },
+    Leader {
+        term: u64,
+    },
     /// `leader` is 0 when unknown.
-    Follower { term: u64, leader: u64 },
+    Follower {
+        term: u64,
+        leader: u64,
+    },
 }
 
 /// A log write raft asks for. Answer with [`RaftCore::persisted`] when it is done.
@@ -76,8 +88,12 @@ pub struct RaftCore {
 impl RaftCore {
     /// Starts from what the disk holds. Fails only on settings that cannot work.
     pub fn new(options: RaftOptions, start: RaftStart) -> Result<Self, String> {
-        let window =
-            LogWindow::new(start.applied, &start.entries, start.hard_state, options.voters.clone());
+        let window = LogWindow::new(
+            start.applied,
+            &start.entries,
+            start.hard_state,
+            options.voters.clone(),
+        );
         let config = Config {
             id: options.node,
             election_tick: options.election_ticks,
@@ -179,10 +195,13 @@ impl RaftCore {
             let number = ready.number();
             let entries = ready.take_entries();
             self.node.mut_store().append(&entries);
-            out.committed.extend(
-                ready.take_committed_entries().iter().map(from_raft),
-            );
-            let changed = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
+            out.committed
+                .extend(ready.take_committed_entries().iter().map(from_raft));
+            let changed = ready.hs().map(|hs| HardState {
+                term: hs.term,
+                vote: hs.vote,
+                commit: hs.commit,
+            });
             let must_sync = changed.is_some_and(|hs| {
                 (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
             });
@@ -218,7 +237,10 @@ impl RaftCore {
         if self.is_leader() {
             Role::Leader { term }
         } else {
-            Role::Follower { term, leader: self.node.raft.leader_id }
+            Role::Follower {
+                term,
+                leader: self.node.raft.leader_id,
+            }
         }
     }
 
@@ -230,6 +252,8 @@ impl RaftCore {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
-        self.node.raft.set_randomized_election_timeout((span + x % span) as usize);
+        self.node
+            .raft
+            .set_randomized_election_timeout((span + x % span) as usize);
     }
 }

@@ -62,7 +62,13 @@ impl EntryBuilder {
     pub fn new(index: u64, at_ms: i64, capacity: usize) -> Self {
         let mut data = Vec::with_capacity(HEADER + capacity);
         data.resize(HEADER, 0);
-        Self { index, at_ms, commands: 0, ordinals: 0, data }
+        Self {
+            index,
+            at_ms,
+            commands: 0,
+            ordinals: 0,
+            data,
+        }
     }
 
     /// Bytes so far.
@@ -100,7 +106,8 @@ impl EntryBuilder {
         self.data.extend_from_slice(&key.topic.0.to_be_bytes());
         self.data.extend_from_slice(&key.queue.to_be_bytes());
         self.data.extend_from_slice(&base.to_be_bytes());
-        self.data.extend_from_slice(&(metas.len() as u32).to_be_bytes());
+        self.data
+            .extend_from_slice(&(metas.len() as u32).to_be_bytes());
         self.data.extend_from_slice(&first.to_be_bytes());
         for meta in metas {
             self.data.extend_from_slice(&meta.size.to_be_bytes());
@@ -109,14 +116,25 @@ impl EntryBuilder {
         let mut at = self.data.len();
         self.data.extend_from_slice(records);
         for (i, meta) in metas.iter().enumerate() {
-            let position = Position { index: self.index, ordinal: first + i as u32 };
+            let position = Position {
+                index: self.index,
+                ordinal: first + i as u32,
+            };
             let end = at + meta.size as usize;
             let slot = self.data.get_mut(at..end).ok_or(record::NotARecord)?;
-            record::patch(slot, (base + i as u64) as i64, position.to_physical(), self.at_ms)?;
+            record::patch(
+                slot,
+                (base + i as u64) as i64,
+                position.to_physical(),
+                self.at_ms,
+            )?;
             at = end;
         }
         self.ordinals += metas.len() as u32;
-        Ok(Position { index: self.index, ordinal: first })
+        Ok(Position {
+            index: self.index,
+            ordinal: first,
+        })
     }
 
     /// Adds a delayed record; its offsets are filled in when it fires.
@@ -130,15 +148,20 @@ impl EntryBuilder {
         self.data.extend_from_slice(&tag.to_be_bytes());
         self.data.extend_from_slice(record);
         self.ordinals += 1;
-        Position { index: self.index, ordinal }
+        Position {
+            index: self.index,
+            ordinal,
+        }
     }
 
     /// Notes that a timer fired: its record is an append of the same entry.
     pub fn fired(&mut self, timer: TimerKey) {
         self.command(FIRED, FIRED_LEN);
         self.data.extend_from_slice(&timer.due_ms.to_be_bytes());
-        self.data.extend_from_slice(&timer.position.index.to_be_bytes());
-        self.data.extend_from_slice(&timer.position.ordinal.to_be_bytes());
+        self.data
+            .extend_from_slice(&timer.position.index.to_be_bytes());
+        self.data
+            .extend_from_slice(&timer.position.ordinal.to_be_bytes());
     }
 
     /// Adds a metadata command.
@@ -176,7 +199,13 @@ pub struct AppendBlock {
 #[derive(Debug, Clone)]
 pub enum Command {
     Append(AppendBlock),
-    Schedule { timer: TimerKey, target: QueueKey, tag: i32, record_at: u32, size: u32 },
+    Schedule {
+        timer: TimerKey,
+        target: QueueKey,
+        tag: i32,
+        record_at: u32,
+        size: u32,
+    },
     Fired(TimerKey),
     Meta(MetaCommand),
 }
@@ -198,7 +227,10 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], EntryError> {
         let end = self.at.checked_add(n).filter(|end| *end <= self.data.len());
-        let end = end.ok_or(EntryError { index: self.index, what: "cut short" })?;
+        let end = end.ok_or(EntryError {
+            index: self.index,
+            what: "cut short",
+        })?;
         let out = &self.data[self.at..end];
         self.at = end;
         Ok(out)
@@ -218,7 +250,10 @@ impl<'a> Cursor<'a> {
         Ok(i64::from_be_bytes(self.array()?))
     }
     fn fail<T>(&self, what: &'static str) -> Result<T, EntryError> {
-        Err(EntryError { index: self.index, what })
+        Err(EntryError {
+            index: self.index,
+            what,
+        })
     }
 }
 
@@ -245,7 +280,10 @@ pub fn decode(index: u64, data: &Bytes) -> Result<Decoded, EntryError> {
             SCHEDULE => decode_schedule(&mut c, end)?,
             FIRED => Command::Fired(TimerKey {
                 due_ms: c.i64()?,
-                position: Position { index: c.u64()?, ordinal: c.u32()? },
+                position: Position {
+                    index: c.u64()?,
+                    ordinal: c.u32()?,
+                },
             }),
             META => {
                 let body = c.take(len)?;
@@ -278,7 +316,10 @@ fn decode_append(c: &mut Cursor<'_>, end: usize) -> Result<Command, EntryError> 
     let mut metas = Vec::with_capacity(count);
     let mut total = 0usize;
     for _ in 0..count {
-        let meta = RecordMeta { size: c.u32()?, tag: i32::from_be_bytes(c.array()?) };
+        let meta = RecordMeta {
+            size: c.u32()?,
+            tag: i32::from_be_bytes(c.array()?),
+        };
         total += meta.size as usize;
         metas.push(meta);
     }
@@ -307,8 +348,20 @@ fn decode_schedule(c: &mut Cursor<'_>, end: usize) -> Result<Command, EntryError
         return c.fail("schedule cut short");
     };
     c.at = end;
-    let timer = TimerKey { due_ms, position: Position { index: c.index, ordinal } };
-    Ok(Command::Schedule { timer, target, tag, record_at: record_at as u32, size: size as u32 })
+    let timer = TimerKey {
+        due_ms,
+        position: Position {
+            index: c.index,
+            ordinal,
+        },
+    };
+    Ok(Command::Schedule {
+        timer,
+        target,
+        tag,
+        record_at: record_at as u32,
+        size: size as u32,
+    })
 }
 
 /// The bytes of the record with `ordinal`, appended or scheduled; `None` when there is none.
@@ -316,15 +369,27 @@ pub fn find_record(index: u64, data: &Bytes, ordinal: u32) -> Result<Option<Byte
     for command in decode(index, data)?.commands {
         match command {
             Command::Append(block) => {
-                let Some(nth) = ordinal.checked_sub(block.first_ordinal) else { continue };
+                let Some(nth) = ordinal.checked_sub(block.first_ordinal) else {
+                    continue;
+                };
                 if nth as usize >= block.metas.len() {
                     continue;
                 }
-                let skip: usize = block.metas[..nth as usize].iter().map(|m| m.size as usize).sum();
+                let skip: usize = block.metas[..nth as usize]
+                    .iter()
+                    .map(|m| m.size as usize)
+                    .sum();
                 let at = block.records_at as usize + skip;
-                return Ok(Some(data.slice(at..at + block.metas[nth as usize].size as usize)));
+                return Ok(Some(
+                    data.slice(at..at + block.metas[nth as usize].size as usize),
+                ));
             }
-            Command::Schedule { timer, record_at, size, .. } if timer.position.ordinal == ordinal => {
+            Command::Schedule {
+                timer,
+                record_at,
+                size,
+                ..
+            } if timer.position.ordinal == ordinal => {
                 let at = record_at as usize;
                 return Ok(Some(data.slice(at..at + size as usize)));
             }
@@ -365,23 +430,52 @@ pub(crate) mod tests {
     fn commands_come_back_and_records_are_found() {
         let key = QueueKey::new(TopicId(7), 3);
         let r = blank_record();
-        let meta = RecordMeta { size: r.len() as u32, tag: 5 };
+        let meta = RecordMeta {
+            size: r.len() as u32,
+            tag: 5,
+        };
         let mut b = EntryBuilder::new(42, 1000, 0);
         let two: Vec<u8> = [r.clone(), r.clone()].concat();
         let first = b.append(key, 100, &[meta, meta], &two).unwrap();
         let timer = b.schedule(5000, key, 9, &r);
-        b.fired(TimerKey { due_ms: 1, position: Position { index: 3, ordinal: 4 } });
+        b.fired(TimerKey {
+            due_ms: 1,
+            position: Position {
+                index: 3,
+                ordinal: 4,
+            },
+        });
         b.meta(&MetaOp::DeleteTopic("t".into()).into());
-        assert_eq!(first, Position { index: 42, ordinal: 0 });
-        assert_eq!(timer, Position { index: 42, ordinal: 2 });
+        assert_eq!(
+            first,
+            Position {
+                index: 42,
+                ordinal: 0
+            }
+        );
+        assert_eq!(
+            timer,
+            Position {
+                index: 42,
+                ordinal: 2
+            }
+        );
         let data = Bytes::from(b.finish());
         let d = decode(42, &data).unwrap();
         assert_eq!((d.at_ms, d.commands.len()), (1000, 4));
         let second = find_record(42, &data, 1).unwrap().unwrap();
-        assert_eq!(&second[record::QUEUE_OFFSET_AT..record::QUEUE_OFFSET_AT + 8], &101i64.to_be_bytes());
+        assert_eq!(
+            &second[record::QUEUE_OFFSET_AT..record::QUEUE_OFFSET_AT + 8],
+            &101i64.to_be_bytes()
+        );
         assert_eq!(
             &second[record::PHYS_OFFSET_AT..record::PHYS_OFFSET_AT + 8],
-            &Position { index: 42, ordinal: 1 }.to_physical().to_be_bytes()
+            &Position {
+                index: 42,
+                ordinal: 1
+            }
+            .to_physical()
+            .to_be_bytes()
         );
         assert_eq!(find_record(42, &data, 2).unwrap().unwrap(), r);
         assert_eq!(find_record(42, &data, 3).unwrap(), None);
@@ -390,12 +484,19 @@ pub(crate) mod tests {
     #[test]
     fn every_cut_and_every_flipped_length_is_refused_without_panic() {
         let r = blank_record();
-        let meta = RecordMeta { size: r.len() as u32, tag: 5 };
+        let meta = RecordMeta {
+            size: r.len() as u32,
+            tag: 5,
+        };
         let mut b = EntryBuilder::new(1, 1, 0);
-        b.append(QueueKey::new(TopicId(1), 0), 0, &[meta], &r).unwrap();
+        b.append(QueueKey::new(TopicId(1), 0), 0, &[meta], &r)
+            .unwrap();
         let whole = b.finish();
         for cut in 0..whole.len() {
-            assert!(decode(1, &Bytes::copy_from_slice(&whole[..cut])).is_err(), "cut at {cut}");
+            assert!(
+                decode(1, &Bytes::copy_from_slice(&whole[..cut])).is_err(),
+                "cut at {cut}"
+            );
         }
         for at in 0..HEADER + COMMAND_HEAD + APPEND_HEAD + ITEM {
             let mut bad = whole.clone();

@@ -29,7 +29,12 @@ pub(super) fn to_raft(e: &LogEntry) -> eraftpb::Entry {
 }
 
 pub(super) fn from_raft(e: &eraftpb::Entry) -> LogEntry {
-    LogEntry { index: e.index, term: e.term, kind: e.get_entry_type() as u8, data: e.data.clone() }
+    LogEntry {
+        index: e.index,
+        term: e.term,
+        kind: e.get_entry_type() as u8,
+        data: e.data.clone(),
+    }
 }
 
 impl LogWindow {
@@ -38,7 +43,12 @@ impl LogWindow {
         hard_state.term = hs.term;
         hard_state.vote = hs.vote;
         hard_state.commit = hs.commit;
-        Self { before, entries: entries.iter().map(to_raft).collect(), hard_state, voters }
+        Self {
+            before,
+            entries: entries.iter().map(to_raft).collect(),
+            hard_state,
+            voters,
+        }
     }
 
     fn last(&self) -> u64 {
@@ -106,7 +116,10 @@ impl raft::Storage for LogWindow {
             return Err(Error::Store(StorageError::Compacted));
         }
         let at = (index - self.before.0 - 1) as usize;
-        self.entries.get(at).map(|e| e.term).ok_or(Error::Store(StorageError::Unavailable))
+        self.entries
+            .get(at)
+            .map(|e| e.term)
+            .ok_or(Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {

@@ -29,6 +29,12 @@ impl From<&str> for AdvertisedAddr {
     }
 }
 
+impl From<String> for AdvertisedAddr {
+    fn from(text: String) -> Self {
+        Self::Fixed(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

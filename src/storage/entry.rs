@@ -20,7 +20,11 @@ pub const MAX_DATA: usize = 1 << 30;
 /// Appends the stored form of `entry` to `out`.
 pub fn encode(entry: &LogEntry, commit: u64, out: &mut Vec<u8>) -> Result<(), StoreError> {
     if entry.data.len() > MAX_DATA {
-        return Err(StoreError::Io(format!("entry {} is too large: {} bytes", entry.index, entry.data.len())));
+        return Err(StoreError::Io(format!(
+            "entry {} is too large: {} bytes",
+            entry.index,
+            entry.data.len()
+        )));
     }
     let mut head = [0u8; HEADER];
     head[4..8].copy_from_slice(&(entry.data.len() as u32).to_be_bytes());
@@ -38,8 +42,11 @@ pub fn encode(entry: &LogEntry, commit: u64, out: &mut Vec<u8>) -> Result<(), St
 /// Reads the stored form back and verifies it. Copies the data once.
 pub fn decode(index: u64, stored: &[u8]) -> Result<LogEntry, StoreError> {
     let bad = |why: &str| StoreError::Corrupt(format!("log entry {index}: {why}"));
-    let (head, data) = stored.split_first_chunk::<HEADER>().ok_or_else(|| bad("too short"))?;
-    let u32_at = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (head, data) = stored
+        .split_first_chunk::<HEADER>()
+        .ok_or_else(|| bad("too short"))?;
+    let u32_at =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if u32_at(4) as usize != data.len() {
         return Err(bad("length does not match"));
     }
@@ -47,7 +54,12 @@ pub fn decode(index: u64, stored: &[u8]) -> Result<LogEntry, StoreError> {
         return Err(bad("checksum does not match"));
     }
     let term = (u64::from(u32_at(8)) << 32) | u64::from(u32_at(12));
-    Ok(LogEntry { index, term, kind: head[24], data: Bytes::copy_from_slice(data) })
+    Ok(LogEntry {
+        index,
+        term,
+        kind: head[24],
+        data: Bytes::copy_from_slice(data),
+    })
 }
 
 fn checksum(index: u64, head: &[u8], data: &[u8]) -> u32 {
@@ -63,7 +75,12 @@ mod tests {
     use super::*;
 
     fn sample() -> (LogEntry, Vec<u8>) {
-        let entry = LogEntry { index: 7, term: 1 << 40 | 3, kind: 2, data: Bytes::from_static(b"some records") };
+        let entry = LogEntry {
+            index: 7,
+            term: 1 << 40 | 3,
+            kind: 2,
+            data: Bytes::from_static(b"some records"),
+        };
         let mut out = Vec::new();
         encode(&entry, 5, &mut out).unwrap();
         (entry, out)
@@ -81,10 +98,16 @@ mod tests {
         for bit in 0..stored.len() * 8 {
             let mut changed = stored.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(decode(7, &changed), Err(StoreError::Corrupt(_))), "bit {bit}");
+            assert!(
+                matches!(decode(7, &changed), Err(StoreError::Corrupt(_))),
+                "bit {bit}"
+            );
         }
         for len in 0..stored.len() {
-            assert!(matches!(decode(7, &stored[..len]), Err(StoreError::Corrupt(_))), "length {len}");
+            assert!(
+                matches!(decode(7, &stored[..len]), Err(StoreError::Corrupt(_))),
+                "length {len}"
+            );
         }
         assert!(matches!(decode(8, &stored), Err(StoreError::Corrupt(_))));
     }

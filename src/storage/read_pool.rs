@@ -26,14 +26,19 @@ impl ReadPool {
     pub fn spawn(reader: &Reader, threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
         let (queue, work) = bounded::<Work>(threads * QUEUE_PER_THREAD);
-        let mut pool = Self { queue: Some(queue), threads: Vec::new() };
+        let mut pool = Self {
+            queue: Some(queue),
+            threads: Vec::new(),
+        };
         for n in 0..threads {
             let (work, reader) = (work.clone(), reader.clone());
-            let thread = std::thread::Builder::new().name(format!("read-{n}")).spawn(move || {
-                for job in work {
-                    job(&reader);
-                }
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("read-{n}"))
+                .spawn(move || {
+                    for job in work {
+                        job(&reader);
+                    }
+                })?;
             pool.threads.push(thread);
         }
         Ok(pool)
@@ -43,7 +48,9 @@ impl ReadPool {
     pub fn submit(&self, work: Work) -> Result<(), ReadPoolFull> {
         match self.queue.as_ref().map(|queue| queue.try_send(work)) {
             Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => Err(ReadPoolFull),
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => {
+                Err(ReadPoolFull)
+            }
         }
     }
 

@@ -141,15 +141,25 @@ pub fn check_appends(
             }
         };
         let (shard, first, last) = &mut ends[at];
-        let Some(start) = append.entries.first().map(|e| e.index) else { continue };
+        let Some(start) = append.entries.first().map(|e| e.index) else {
+            continue;
+        };
         if start < *first || start > *last + 1 {
             return Err(StoreError::Io(format!(
                 "append of shard {} at {start} does not follow the log {first}..={last}",
                 shard.0
             )));
         }
-        if append.entries.iter().zip(start..).any(|(entry, index)| entry.index != index) {
-            return Err(StoreError::Io(format!("append of shard {} at {start} has a gap", shard.0)));
+        if append
+            .entries
+            .iter()
+            .zip(start..)
+            .any(|(entry, index)| entry.index != index)
+        {
+            return Err(StoreError::Io(format!(
+                "append of shard {} at {start} has a gap",
+                shard.0
+            )));
         }
         *last = start + append.entries.len() as u64 - 1;
     }

@@ -23,11 +23,25 @@ use std::time::{Duration, Instant};
 /// Work for the writer. Tickets are the sender's own numbers and come back in [`Done`].
 #[derive(Debug)]
 pub enum Job {
-    Append { shard: ShardId, ticket: u64, append: LogAppend },
+    Append {
+        shard: ShardId,
+        ticket: u64,
+        append: LogAppend,
+    },
     /// Rows changed by applying the log up to `applied`. The writer adds the applied row.
-    State { shard: ShardId, ticket: u64, batch: StateBatch, applied: u64 },
+    State {
+        shard: ShardId,
+        ticket: u64,
+        batch: StateBatch,
+        applied: u64,
+    },
     /// See [`LogStore::trim`].
-    Trim { shard: ShardId, ticket: u64, first: u64, term: u64 },
+    Trim {
+        shard: ShardId,
+        ticket: u64,
+        first: u64,
+        term: u64,
+    },
     /// Make the state rows durable now.
     Flush,
     /// Do what is queued before this, close the store and end.
@@ -97,7 +111,9 @@ impl WriterHandle {
         if self.stats.has_failed() {
             return Err(StoreError::Io("the store has failed".into()));
         }
-        self.jobs.send(job).map_err(|_| StoreError::Io("the writer has stopped".into()))
+        self.jobs
+            .send(job)
+            .map_err(|_| StoreError::Io("the writer has stopped".into()))
     }
 
     /// Jobs waiting.
@@ -119,14 +135,22 @@ impl Writer {
         let (jobs, queue) = unbounded();
         let stats = Arc::new(StoreStats::default());
         let mut round = Rounds::new(store, options, on_done, stats.clone());
-        let thread =
-            std::thread::Builder::new().name("log-writer".into()).spawn(move || round.run(&queue))?;
-        Ok(Self { jobs, stats, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || round.run(&queue))?;
+        Ok(Self {
+            jobs,
+            stats,
+            thread: Some(thread),
+        })
     }
 
     /// A handle for senders.
     pub fn handle(&self) -> WriterHandle {
-        WriterHandle { jobs: self.jobs.clone(), stats: self.stats.clone() }
+        WriterHandle {
+            jobs: self.jobs.clone(),
+            stats: self.stats.clone(),
+        }
     }
 
     pub fn submit(&self, job: Job) -> Result<(), StoreError> {
@@ -264,18 +288,25 @@ impl<S: LogStore + StateStore> Rounds<S> {
             StoreStats::add(&stats.syncs, 1);
             StoreStats::add(&stats.sync_micros_total, begun.elapsed().as_micros() as u64);
         }
-        StoreStats::add(&stats.entries, round.appends.iter().map(|a| a.entries.len() as u64).sum());
+        StoreStats::add(
+            &stats.entries,
+            round.appends.iter().map(|a| a.entries.len() as u64).sum(),
+        );
         StoreStats::add(&stats.bytes, round.append_bytes as u64);
         self.unflushed_bytes += round.append_bytes as u64;
         for (shard, ticket) in &round.append_tickets {
-            (self.on_done)(Done::Appended { shard: *shard, ticket: *ticket });
+            (self.on_done)(Done::Appended {
+                shard: *shard,
+                ticket: *ticket,
+            });
         }
         Ok(())
     }
 
     fn flush_due(&self) -> bool {
         self.unflushed_since.is_some_and(|since| {
-            self.unflushed_bytes >= self.options.flush_after_bytes || since.elapsed() >= self.options.flush_after
+            self.unflushed_bytes >= self.options.flush_after_bytes
+                || since.elapsed() >= self.options.flush_after
         })
     }
 
@@ -305,18 +336,32 @@ impl<S: LogStore + StateStore> Rounds<S> {
 
 fn gather(round: &mut Gathered, job: Job) {
     match job {
-        Job::Append { shard, ticket, append } => {
+        Job::Append {
+            shard,
+            ticket,
+            append,
+        } => {
             round.append_bytes += append.entries.iter().map(|e| e.data.len()).sum::<usize>();
             round.appends.push(append);
             round.append_tickets.push((shard, ticket));
         }
-        Job::State { shard, ticket, mut batch, applied } => {
+        Job::State {
+            shard,
+            ticket,
+            mut batch,
+            applied,
+        } => {
             let (key, value) = (keys::applied::key(shard), keys::applied::encode(applied));
             batch.ops.push(StateOp::Put { key, value });
             round.states.push(batch);
             round.state_tickets.push((shard, ticket));
         }
-        Job::Trim { shard, ticket, first, term } => round.trims.push((shard, ticket, first, term)),
+        Job::Trim {
+            shard,
+            ticket,
+            first,
+            term,
+        } => round.trims.push((shard, ticket, first, term)),
         Job::Flush => round.flush = true,
         Job::Stop => round.stop = true,
     }

@@ -18,15 +18,26 @@ pub const MAX_PARKED: usize = 100_000;
 #[derive(Debug, Clone)]
 pub enum QueueInput {
     /// Messages to append. `fired` are timers whose records these are.
-    Append { batch: AppendBatch, fired: Vec<TimerKey> },
+    Append {
+        batch: AppendBatch,
+        fired: Vec<TimerKey>,
+    },
     /// Records `base..base + count`, the first at `first`, reached a stage.
-    Reached { stage: Stage, base: u64, count: u32, first: Position, tags: Vec<i32> },
+    Reached {
+        stage: Stage,
+        base: u64,
+        count: u32,
+        first: Position,
+        tags: Vec<i32>,
+    },
     /// The topic vanished, or the replica stopped serving: everything pending is answered.
     Closed(Refusal),
     Park(ParkRequest),
     Unpark(Vec<Token>),
     /// The shard's clock.
-    Tick { now_ms: i64 },
+    Tick {
+        now_ms: i64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +80,8 @@ impl QueueCore {
 
     /// Nothing is pending or parked since `now_ms - for_ms`.
     pub fn is_idle(&self, now_ms: i64, for_ms: i64) -> bool {
-        self.idle_since_ms.is_some_and(|since| now_ms - since >= for_ms)
+        self.idle_since_ms
+            .is_some_and(|since| now_ms - since >= for_ms)
     }
 
     /// Requests that wait for a stage.
@@ -81,9 +93,13 @@ impl QueueCore {
     pub fn step(&mut self, input: QueueInput, out: &mut Vec<Effect>) {
         match input {
             QueueInput::Append { batch, fired } => self.append(batch, fired, out),
-            QueueInput::Reached { stage, base, count, first, tags } => {
-                self.reached(stage, base, count, first, &tags, out)
-            }
+            QueueInput::Reached {
+                stage,
+                base,
+                count,
+                first,
+                tags,
+            } => self.reached(stage, base, count, first, &tags, out),
             QueueInput::Closed(why) => self.close(why, out),
             QueueInput::Park(request) => self.park(request, out),
             QueueInput::Unpark(tokens) => self.parked.retain(|p| !tokens.contains(&p.token)),
@@ -146,7 +162,10 @@ impl QueueCore {
         if stage == Stage::Appended {
             for p in self.pending.iter_mut().take_while(|p| p.base < end) {
                 if p.stage == Stage::Appended && p.base >= base && p.token.is_some() {
-                    out.push(Effect::Answer(p.token, appended(self.key, p.base, position(p))));
+                    out.push(Effect::Answer(
+                        p.token,
+                        appended(self.key, p.base, position(p)),
+                    ));
                     p.token = Token::NONE;
                 }
             }
@@ -155,7 +174,10 @@ impl QueueCore {
         while let Some(p) = self.pending.front().copied().filter(|p| p.base < end) {
             self.pending.pop_front();
             if p.token.is_some() {
-                out.push(Effect::Answer(p.token, appended(self.key, p.base, position(&p))));
+                out.push(Effect::Answer(
+                    p.token,
+                    appended(self.key, p.base, position(&p)),
+                ));
             }
         }
         self.visible = self.visible.max(end);
@@ -172,7 +194,8 @@ impl QueueCore {
     fn park(&mut self, request: ParkRequest, out: &mut Vec<Effect>) {
         self.idle_since_ms = None;
         // What was committed between the caller's look and this event wakes it at once.
-        if request.offset < self.visible || self.closed.is_some() || self.parked.len() >= MAX_PARKED {
+        if request.offset < self.visible || self.closed.is_some() || self.parked.len() >= MAX_PARKED
+        {
             let data = request.offset < self.visible;
             out.push(Effect::Answer(request.token, Outcome::Wake { data }));
         } else {
@@ -219,14 +242,22 @@ pub fn refuse_batch(batch: &AppendBatch, why: &Refusal, out: &mut Vec<Effect>) {
 }
 
 fn appended(key: QueueKey, base_offset: u64, position: Position) -> Outcome {
-    Outcome::Appended { queue: key.queue, base_offset, position }
+    Outcome::Appended {
+        queue: key.queue,
+        base_offset,
+        position,
+    }
 }
 
 fn wanted(parked: &ParkRequest, base: u64, tags: &[i32]) -> bool {
-    let Some(filter) = &parked.tags else { return true };
+    let Some(filter) = &parked.tags else {
+        return true;
+    };
     // Records below the parked offset were seen; anything at or above counts.
     let skip = parked.offset.saturating_sub(base) as usize;
-    tags.iter().skip(skip).any(|tag| filter.binary_search(tag).is_ok())
+    tags.iter()
+        .skip(skip)
+        .any(|tag| filter.binary_search(tag).is_ok())
 }
 
 #[cfg(test)]
@@ -242,9 +273,16 @@ mod tests {
     fn batch(slots: &[(u64, u32)], policy: AckPolicy) -> AppendBatch {
         let mut b = AppendBatch::default();
         for (slot, count) in slots {
-            b.requests.push(AppendRequest { token: token(*slot), count: *count, policy });
+            b.requests.push(AppendRequest {
+                token: token(*slot),
+                count: *count,
+                policy,
+            });
             for _ in 0..*count {
-                b.metas.push(RecordMeta { size: 0, tag: *slot as i32 });
+                b.metas.push(RecordMeta {
+                    size: 0,
+                    tag: *slot as i32,
+                });
             }
         }
         b
@@ -255,23 +293,34 @@ mod tests {
     fn answers(out: &[Effect]) -> Vec<(u64, u64)> {
         out.iter()
             .filter_map(|e| match e {
-                Effect::Answer(t, Outcome::Appended { base_offset, .. }) => Some((t.slot, *base_offset)),
+                Effect::Answer(t, Outcome::Appended { base_offset, .. }) => {
+                    Some((t.slot, *base_offset))
+                }
                 _ => None,
             })
             .collect()
     }
-    const FIRST: Position = Position { index: 5, ordinal: 0 };
+    const FIRST: Position = Position {
+        index: 5,
+        ordinal: 0,
+    };
 
     #[test]
     fn offsets_follow_each_other_and_replies_wait_for_commit() {
         let mut q = queue();
         let mut out = Vec::new();
         q.step(
-            QueueInput::Append { batch: batch(&[(1, 1), (2, 3)], AckPolicy::STRICTEST), fired: vec![] },
+            QueueInput::Append {
+                batch: batch(&[(1, 1), (2, 3)], AckPolicy::STRICTEST),
+                fired: vec![],
+            },
             &mut out,
         );
         q.step(
-            QueueInput::Append { batch: batch(&[(3, 1)], AckPolicy::STRICTEST), fired: vec![] },
+            QueueInput::Append {
+                batch: batch(&[(3, 1)], AckPolicy::STRICTEST),
+                fired: vec![],
+            },
             &mut out,
         );
         let bases: Vec<u64> = out
@@ -283,9 +332,18 @@ mod tests {
             .collect();
         assert_eq!(bases, [10, 14]);
         out.clear();
-        let reached = |stage| QueueInput::Reached { stage, base: 10, count: 4, first: FIRST, tags: vec![] };
+        let reached = |stage| QueueInput::Reached {
+            stage,
+            base: 10,
+            count: 4,
+            first: FIRST,
+            tags: vec![],
+        };
         q.step(reached(Stage::Appended), &mut out);
-        assert!(answers(&out).is_empty(), "SYNC_MASTER does not answer at the leader's append");
+        assert!(
+            answers(&out).is_empty(),
+            "SYNC_MASTER does not answer at the leader's append"
+        );
         q.step(reached(Stage::Committed), &mut out);
         assert_eq!(answers(&out), [(1, 10), (2, 11)]);
         assert_eq!(q.pending(), 1);
@@ -296,11 +354,23 @@ mod tests {
         let mut q = queue();
         let mut out = Vec::new();
         q.step(
-            QueueInput::Append { batch: batch(&[(1, 1)], AckPolicy::LEADER_APPENDED), fired: vec![] },
+            QueueInput::Append {
+                batch: batch(&[(1, 1)], AckPolicy::LEADER_APPENDED),
+                fired: vec![],
+            },
             &mut out,
         );
         for stage in [Stage::Appended, Stage::Committed] {
-            q.step(QueueInput::Reached { stage, base: 10, count: 1, first: FIRST, tags: vec![] }, &mut out);
+            q.step(
+                QueueInput::Reached {
+                    stage,
+                    base: 10,
+                    count: 1,
+                    first: FIRST,
+                    tags: vec![],
+                },
+                &mut out,
+            );
         }
         assert_eq!(answers(&out), [(1, 10)]);
     }
@@ -318,13 +388,22 @@ mod tests {
             })
         };
         q.step(park(1, 9, None), &mut out);
-        assert!(matches!(&out[..], [Effect::Answer(_, Outcome::Wake { data: true })]), "already there");
+        assert!(
+            matches!(&out[..], [Effect::Answer(_, Outcome::Wake { data: true })]),
+            "already there"
+        );
         out.clear();
         q.step(park(2, 10, Some(vec![7])), &mut out);
         q.step(park(3, 10, Some(vec![8])), &mut out);
         q.step(park(4, 10, None), &mut out);
         q.step(
-            QueueInput::Reached { stage: Stage::Committed, base: 10, count: 1, first: FIRST, tags: vec![7] },
+            QueueInput::Reached {
+                stage: Stage::Committed,
+                base: 10,
+                count: 1,
+                first: FIRST,
+                tags: vec![7],
+            },
             &mut out,
         );
         let woken: Vec<u64> = out
@@ -337,14 +416,19 @@ mod tests {
         assert_eq!(woken, [2, 4]);
         out.clear();
         q.step(QueueInput::Tick { now_ms: 100 }, &mut out);
-        assert!(matches!(&out[..], [Effect::Answer(t, Outcome::Wake { data: false })] if t.slot == 3));
+        assert!(
+            matches!(&out[..], [Effect::Answer(t, Outcome::Wake { data: false })] if t.slot == 3)
+        );
     }
 
     #[test]
     fn a_closed_queue_answers_everything_and_takes_nothing() {
         let mut q = queue();
         let mut out = Vec::new();
-        let append = |slot| QueueInput::Append { batch: batch(&[(slot, 1)], AckPolicy::STRICTEST), fired: vec![] };
+        let append = |slot| QueueInput::Append {
+            batch: batch(&[(slot, 1)], AckPolicy::STRICTEST),
+            fired: vec![],
+        };
         q.step(append(1), &mut out);
         out.clear();
         q.step(QueueInput::Closed(Refusal::Indeterminate), &mut out);
@@ -356,6 +440,9 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(refusals, [(1, Refusal::Indeterminate), (2, Refusal::NotLeader)]);
+        assert_eq!(
+            refusals,
+            [(1, Refusal::Indeterminate), (2, Refusal::NotLeader)]
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! The name server: registry core, actor and handle.
 
+mod actor;
 pub mod core;
 pub mod handle;
+pub mod kv;
+mod view;
 
-pub use self::core::RegisterReply;
+pub use self::core::{RegisterReply, RegistryCore, RegistryLimits};
 pub use handle::Registry;

@@ -55,19 +55,30 @@ pub enum ShardInput {
     Append(AppendProposal),
     Schedule(Schedule),
     /// A metadata command; its answer is [`Effect::Proposal`] with this id.
-    Propose { id: u64, op: MetaOp },
+    Propose {
+        id: u64,
+        op: MetaOp,
+    },
     /// Timers whose queue is gone: end them without a message.
     Orphans(Vec<TimerKey>),
     /// Build an entry from what is waiting. The shell sends it to itself after the first event of
     /// a burst, so that a burst becomes one entry.
-    Flush { now_ms: i64 },
+    Flush {
+        now_ms: i64,
+    },
     /// A log write is done as it asked to be.
-    AppendDone { ticket: u64 },
+    AppendDone {
+        ticket: u64,
+    },
     /// State rows up to this log index are in the store.
-    StateDone { applied: u64 },
+    StateDone {
+        applied: u64,
+    },
     /// A log or state write failed. Final.
     DiskFailed(String),
-    Tick { now_ms: i64 },
+    Tick {
+        now_ms: i64,
+    },
 }
 
 /// Settings of the shard core.
@@ -246,10 +257,13 @@ impl ShardCore {
             ShardInput::Append(p) => {
                 out.push(Effect::ToQueue(p.key, QueueInput::Closed(why.clone())))
             }
-            ShardInput::Schedule(s) => out.push(Effect::Answer(s.token, Outcome::Refused(why.clone()))),
-            ShardInput::Propose { id, .. } => {
-                out.push(Effect::Proposal { id, result: Err(why.clone()) })
+            ShardInput::Schedule(s) => {
+                out.push(Effect::Answer(s.token, Outcome::Refused(why.clone())))
             }
+            ShardInput::Propose { id, .. } => out.push(Effect::Proposal {
+                id,
+                result: Err(why.clone()),
+            }),
             _ => {}
         }
     }
@@ -263,7 +277,8 @@ impl ShardCore {
             let before = now_ms.saturating_sub(self.options.retention_ms);
             if let Some(segment) = self.machine.droppable(before, self.options.retention_bytes) {
                 self.trimming = true;
-                self.proposals.push_back((INTERNAL, MetaOp::Trim(Trim { segment })));
+                self.proposals
+                    .push_back((INTERNAL, MetaOp::Trim(Trim { segment })));
             }
         }
     }
@@ -271,9 +286,15 @@ impl ShardCore {
     /// Builds entries while writes may be opened.
     fn flush(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         while self.wants_flush() {
-            let before = self.appends.len() + self.schedules.len() + self.proposals.len() + self.orphans.len();
+            let before = self.appends.len()
+                + self.schedules.len()
+                + self.proposals.len()
+                + self.orphans.len();
             self.propose_one(now_ms, out);
-            let after = self.appends.len() + self.schedules.len() + self.proposals.len() + self.orphans.len();
+            let after = self.appends.len()
+                + self.schedules.len()
+                + self.proposals.len()
+                + self.orphans.len();
             if after == before || self.failed.is_some() {
                 break;
             }
@@ -285,8 +306,7 @@ impl ShardCore {
         let term = self.raft.term();
         let at_ms = now_ms.max(self.machine.last_at_ms);
         let mut entry = EntryBuilder::new(index, at_ms, 4096);
-        let mut flight =
-            InFlight {
+        let mut flight = InFlight {
             index,
             term,
             blocks: vec![],
@@ -296,17 +316,23 @@ impl ShardCore {
         };
         let mut sync = self.take_appends(&mut entry, &mut flight, out);
         while let Some(s) = self.schedules.front() {
-            if !entry.has_room(1) || entry.len() + s.record.len() > self.options.max_entry_bytes && !entry.is_empty() {
+            if !entry.has_room(1)
+                || entry.len() + s.record.len() > self.options.max_entry_bytes && !entry.is_empty()
+            {
                 break;
             }
-            let Some(s) = self.schedules.pop_front() else { break };
+            let Some(s) = self.schedules.pop_front() else {
+                break;
+            };
             let rule = ack::rule(s.policy);
             sync |= rule.sync;
             let position = entry.schedule(s.due_ms, s.target, s.tag, &s.record);
             flight.schedules.push((s.token, position, rule.stage));
         }
         while entry.len() < self.options.max_entry_bytes {
-            let Some((id, op)) = self.proposals.pop_front() else { break };
+            let Some((id, op)) = self.proposals.pop_front() else {
+                break;
+            };
             // Metadata is synced in every class (reliability §1 rule 1).
             sync = true;
             entry.meta(&MetaCommand::from(op));
@@ -354,7 +380,9 @@ impl ShardCore {
             if full || !entry.has_room(records + next.metas.len()) {
                 break;
             }
-            let Some(next) = self.appends.pop_front() else { break };
+            let Some(next) = self.appends.pop_front() else {
+                break;
+            };
             bytes += next.records.len();
             records += next.metas.len();
             match at.get(&next.key) {
@@ -398,7 +426,8 @@ impl ShardCore {
         loop {
             let mut ready = RaftOutput::default();
             self.raft.ready(&mut ready);
-            let quiet = ready.role.is_none() && ready.persist.is_empty() && ready.committed.is_empty();
+            let quiet =
+                ready.role.is_none() && ready.persist.is_empty() && ready.committed.is_empty();
             if let Some(role) = ready.role {
                 out.push(Effect::Publish(Publish::Role(role)));
                 if !matches!(role, Role::Leader { term } if self.serving == Some(term)) {
@@ -410,7 +439,8 @@ impl ShardCore {
                 self.next_ticket += 1;
                 let last = work.entries.last().map_or(0, |e| e.index);
                 // Raft's own empty entries and term changes are synced in every class.
-                let wants = |e: &LogEntry| e.data.is_empty() || self.unsynced_wish.contains(&e.index);
+                let wants =
+                    |e: &LogEntry| e.data.is_empty() || self.unsynced_wish.contains(&e.index);
                 let sync = work.must_sync || work.entries.iter().any(wants);
                 self.unsynced_wish = self.unsynced_wish.split_off(&(last + 1));
                 self.writes.push_back((ticket, work.number));
@@ -436,7 +466,9 @@ impl ShardCore {
     fn append_done(&mut self, ticket: u64, out: &mut Vec<Effect>) {
         // Writes finish in order; a ticket stands for itself and everything before it.
         while self.writes.front().is_some_and(|(t, _)| *t <= ticket) {
-            let Some((_, number)) = self.writes.pop_front() else { break };
+            let Some((_, number)) = self.writes.pop_front() else {
+                break;
+            };
             self.raft.persisted(number);
         }
         let (written, term) = (self.raft.persisted_index(), self.raft.term());
@@ -466,7 +498,12 @@ impl ShardCore {
         }
         for (token, position, wanted) in &flight.schedules {
             if *wanted == stage {
-                out.push(Effect::Answer(*token, Outcome::Scheduled { position: *position }));
+                out.push(Effect::Answer(
+                    *token,
+                    Outcome::Scheduled {
+                        position: *position,
+                    },
+                ));
             }
         }
     }
@@ -488,12 +525,19 @@ impl ShardCore {
         if self.options.defect == Some(Defect::AppliedAhead) {
             use crate::storage::{keys, StateOp};
             let key = keys::applied::key(self.options.shard);
-            rows.push(StateOp::Put { key, value: keys::applied::encode(entry.index + 1) });
+            rows.push(StateOp::Put {
+                key,
+                value: keys::applied::encode(entry.index + 1),
+            });
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let batch = StateBatch { ops: rows };
-        out.push(Effect::Disk(DiskWork::State { ticket, batch, applied: entry.index }));
+        out.push(Effect::Disk(DiskWork::State {
+            ticket,
+            batch,
+            applied: entry.index,
+        }));
         self.settle(&entry, &dropped, out);
         if self.raft.is_leader() && self.serving.is_none() && entry.term == self.raft.term() {
             self.serving = Some(entry.term);
@@ -514,7 +558,12 @@ impl ShardCore {
         let publish = match event {
             Event::Appended(block) => {
                 let data = entry.data.clone();
-                Publish::Appended { index: entry.index, at_ms, block, data }
+                Publish::Appended {
+                    index: entry.index,
+                    at_ms,
+                    block,
+                    data,
+                }
             }
             Event::AppendDropped(block) => {
                 dropped.insert((block.key, block.base));
@@ -530,13 +579,29 @@ impl ShardCore {
             Event::TopicDeleted { name, id } => Publish::TopicDeleted { name, id },
             Event::Group(group) => Publish::Group(group),
             Event::GroupDeleted { name, id } => Publish::GroupDeleted { name, id },
-            Event::Offsets { group, offsets, reset } => {
-                Publish::Offsets { group: GroupId(group), offsets, reset }
-            }
-            Event::Locks { group, queues, at_ms } => {
-                Publish::Locks { group: GroupId(group), queues, at_ms }
-            }
-            Event::Trimmed { queues, first, term } => {
+            Event::Offsets {
+                group,
+                offsets,
+                reset,
+            } => Publish::Offsets {
+                group: GroupId(group),
+                offsets,
+                reset,
+            },
+            Event::Locks {
+                group,
+                queues,
+                at_ms,
+            } => Publish::Locks {
+                group: GroupId(group),
+                queues,
+                at_ms,
+            },
+            Event::Trimmed {
+                queues,
+                first,
+                term,
+            } => {
                 self.trimming = false;
                 for (key, min) in queues {
                     out.push(Effect::Publish(Publish::Trimmed { key, min }));
@@ -548,24 +613,40 @@ impl ShardCore {
     }
 
     /// Answers what waited for an applied entry, and drops what another leader's entry replaced.
-    fn settle(&mut self, entry: &LogEntry, dropped: &BTreeSet<(QueueKey, u64)>, out: &mut Vec<Effect>) {
+    fn settle(
+        &mut self,
+        entry: &LogEntry,
+        dropped: &BTreeSet<(QueueKey, u64)>,
+        out: &mut Vec<Effect>,
+    ) {
         while let Some(flight) = self.in_flight.front() {
             if flight.index > entry.index {
                 break;
             }
-            let Some(mut flight) = self.in_flight.pop_front() else { break };
+            let Some(mut flight) = self.in_flight.pop_front() else {
+                break;
+            };
             if flight.index != entry.index || flight.term != entry.term {
                 self.abandon(flight, Refusal::Indeterminate, out);
                 continue;
             }
-            for block in flight.blocks.iter().filter(|b| dropped.contains(&(b.key, b.base))) {
+            for block in flight
+                .blocks
+                .iter()
+                .filter(|b| dropped.contains(&(b.key, b.base)))
+            {
                 let why = Refusal::NotFound("topic");
                 out.push(Effect::ToQueue(block.key, QueueInput::Closed(why)));
             }
-            flight.blocks.retain(|b| !dropped.contains(&(b.key, b.base)));
+            flight
+                .blocks
+                .retain(|b| !dropped.contains(&(b.key, b.base)));
             Self::answer(&flight, Stage::Committed, out);
             for id in flight.proposals {
-                out.push(Effect::Proposal { id, result: Ok(entry.index) });
+                out.push(Effect::Proposal {
+                    id,
+                    result: Ok(entry.index),
+                });
             }
         }
     }
@@ -578,7 +659,10 @@ impl ShardCore {
             out.push(Effect::Answer(token, Outcome::Refused(why.clone())));
         }
         for id in flight.proposals {
-            out.push(Effect::Proposal { id, result: Err(why.clone()) });
+            out.push(Effect::Proposal {
+                id,
+                result: Err(why.clone()),
+            });
         }
     }
 

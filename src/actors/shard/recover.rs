@@ -3,8 +3,8 @@
 
 use super::core::{ShardCore, ShardOptions};
 use super::machine::{self, ApplyError, LoadError, Machine, MachineOptions};
-use crate::raft::{RaftCore, RaftOptions, RaftStart};
 use crate::model::ShardId;
+use crate::raft::{RaftCore, RaftOptions, RaftStart};
 use crate::storage::{LogEntry, LogStore, StateBatch, StateStore, StoreError};
 
 /// Bytes of log read at a time while replaying.
@@ -46,7 +46,10 @@ pub fn recover<S: LogStore + StateStore>(
     let mut machine = machine::load(store, shard, machine_options)?;
     let mut bounds = store.bounds(shard)?;
     if machine.applied.0 > bounds.last {
-        return Err(RecoverError::LogBehindState { applied: machine.applied.0, last: bounds.last });
+        return Err(RecoverError::LogBehindState {
+            applied: machine.applied.0,
+            last: bounds.last,
+        });
     }
     machine.applied.1 = term_of(store, shard, machine.applied.0, &bounds)?;
     // A trim that was applied but not carried out before the crash is carried out now.
@@ -63,9 +66,17 @@ pub fn recover<S: LogStore + StateStore>(
     let entries = tail(store, shard, machine.applied.0, bounds.last)?;
     let mut hard_state = bounds.hard_state;
     hard_state.commit = hard_state.commit.max(machine.applied.0);
-    let start = RaftStart { hard_state, applied: machine.applied, entries };
+    let start = RaftStart {
+        hard_state,
+        applied: machine.applied,
+        entries,
+    };
     let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;
-    let recovery = Recovery { first: bounds.first, last: bounds.last, replayed };
+    let recovery = Recovery {
+        first: bounds.first,
+        last: bounds.last,
+        replayed,
+    };
     Ok((ShardCore::new(options, raft, machine), recovery))
 }
 
@@ -79,7 +90,10 @@ fn term_of<S: LogStore>(
         return Ok(bounds.trimmed_term);
     }
     let found = store.read(shard, index, index + 1, 1)?;
-    found.first().map(|e| e.term).ok_or_else(|| StoreError::Corrupt(format!("log entry {index} is missing")))
+    found
+        .first()
+        .map(|e| e.term)
+        .ok_or_else(|| StoreError::Corrupt(format!("log entry {index} is missing")))
 }
 
 fn replay<S: LogStore + StateStore>(
@@ -101,7 +115,12 @@ fn replay<S: LogStore + StateStore>(
     Ok(count)
 }
 
-fn tail<S: LogStore>(store: &S, shard: ShardId, applied: u64, last: u64) -> Result<Vec<LogEntry>, StoreError> {
+fn tail<S: LogStore>(
+    store: &S,
+    shard: ShardId,
+    applied: u64,
+    last: u64,
+) -> Result<Vec<LogEntry>, StoreError> {
     let mut entries: Vec<LogEntry> = Vec::new();
     let mut next = applied + 1;
     while next <= last {

@@ -19,14 +19,24 @@ pub const MAX_FIRING: usize = 1024;
 #[derive(Debug, Clone)]
 pub enum TimerInput {
     /// A delayed message was applied.
-    Added { timer: TimerKey, target: QueueKey },
+    Added {
+        timer: TimerKey,
+        target: QueueKey,
+    },
     /// A firing was applied.
     Fired(TimerKey),
     /// This replica serves (in a new term) or stopped serving.
     Serving(bool),
     /// The record asked for; `None` when it could not be read.
-    Loaded { timer: TimerKey, target: QueueKey, tag: i32, record: Option<Bytes> },
-    Tick { now_ms: i64 },
+    Loaded {
+        timer: TimerKey,
+        target: QueueKey,
+        tag: i32,
+        record: Option<Bytes>,
+    },
+    Tick {
+        now_ms: i64,
+    },
 }
 
 /// See the module text.
@@ -41,7 +51,11 @@ pub struct TimerCore {
 impl TimerCore {
     /// `waiting` are the timers the state store holds; `policy` is the class firings are written in.
     pub fn new(waiting: impl IntoIterator<Item = (TimerKey, QueueKey)>, policy: AckPolicy) -> Self {
-        Self { waiting: waiting.into_iter().collect(), policy: Some(policy), ..Self::default() }
+        Self {
+            waiting: waiting.into_iter().collect(),
+            policy: Some(policy),
+            ..Self::default()
+        }
     }
 
     /// Timers not fired yet.
@@ -68,9 +82,12 @@ impl TimerCore {
                 self.serving = serving;
                 self.firing.clear();
             }
-            TimerInput::Loaded { timer, target, tag, record } => {
-                self.loaded(timer, target, tag, record, out)
-            }
+            TimerInput::Loaded {
+                timer,
+                target,
+                tag,
+                record,
+            } => self.loaded(timer, target, tag, record, out),
             TimerInput::Tick { now_ms } => self.tick(now_ms, out),
         }
     }
@@ -118,10 +135,19 @@ impl TimerCore {
                 count: 1,
                 policy: self.policy.unwrap_or(AckPolicy::STRICTEST),
             }],
-            metas: vec![RecordMeta { size: record.len() as u32, tag }],
+            metas: vec![RecordMeta {
+                size: record.len() as u32,
+                tag,
+            }],
             records: record.to_vec(),
         };
-        out.push(Effect::ToQueue(target, QueueInput::Append { batch, fired: vec![timer] }));
+        out.push(Effect::ToQueue(
+            target,
+            QueueInput::Append {
+                batch,
+                fired: vec![timer],
+            },
+        ));
     }
 }
 
@@ -136,13 +162,25 @@ mod tests {
     use crate::model::{Position, TopicId};
 
     fn timer(due_ms: i64) -> TimerKey {
-        TimerKey { due_ms, position: Position { index: 1, ordinal: due_ms as u32 } }
+        TimerKey {
+            due_ms,
+            position: Position {
+                index: 1,
+                ordinal: due_ms as u32,
+            },
+        }
     }
-    const TARGET: QueueKey = QueueKey { topic: TopicId(1), queue: 0 };
+    const TARGET: QueueKey = QueueKey {
+        topic: TopicId(1),
+        queue: 0,
+    };
 
     #[test]
     fn nothing_fires_early_twice_or_while_not_serving() {
-        let mut t = TimerCore::new([(timer(100), TARGET), (timer(200), TARGET)], AckPolicy::STRICTEST);
+        let mut t = TimerCore::new(
+            [(timer(100), TARGET), (timer(200), TARGET)],
+            AckPolicy::STRICTEST,
+        );
         let mut out = Vec::new();
         t.step(TimerInput::Tick { now_ms: 500 }, &mut out);
         assert!(out.is_empty(), "a follower fires nothing");
@@ -151,13 +189,22 @@ mod tests {
         assert!(out.is_empty());
         t.step(TimerInput::Tick { now_ms: 100 }, &mut out);
         t.step(TimerInput::Tick { now_ms: 150 }, &mut out);
-        assert!(matches!(&out[..], [Effect::LoadScheduled(due)] if due[..] == [(timer(100), TARGET)]));
+        assert!(
+            matches!(&out[..], [Effect::LoadScheduled(due)] if due[..] == [(timer(100), TARGET)])
+        );
         out.clear();
         t.step(
-            TimerInput::Loaded { timer: timer(100), target: TARGET, tag: 0, record: Some(Bytes::from_static(b"r")) },
+            TimerInput::Loaded {
+                timer: timer(100),
+                target: TARGET,
+                tag: 0,
+                record: Some(Bytes::from_static(b"r")),
+            },
             &mut out,
         );
-        assert!(matches!(&out[..], [Effect::ToQueue(_, QueueInput::Append { fired, .. })] if fired[..] == [timer(100)]));
+        assert!(
+            matches!(&out[..], [Effect::ToQueue(_, QueueInput::Append { fired, .. })] if fired[..] == [timer(100)])
+        );
         assert_eq!(t.len(), 2, "gone only when applied");
         t.step(TimerInput::Fired(timer(100)), &mut out);
         assert_eq!(t.len(), 1);
@@ -172,7 +219,12 @@ mod tests {
         t.step(TimerInput::Serving(false), &mut out);
         out.clear();
         t.step(
-            TimerInput::Loaded { timer: timer(1), target: TARGET, tag: 0, record: Some(Bytes::from_static(b"r")) },
+            TimerInput::Loaded {
+                timer: timer(1),
+                target: TARGET,
+                tag: 0,
+                record: Some(Bytes::from_static(b"r")),
+            },
             &mut out,
         );
         assert!(out.is_empty(), "a late answer is dropped");

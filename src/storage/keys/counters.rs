@@ -32,7 +32,10 @@ impl Counters {
 
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "id counter");
-        let counters = Self { next_topic: r.uint32()?, next_group: r.uint32()? };
+        let counters = Self {
+            next_topic: r.uint32()?,
+            next_group: r.uint32()?,
+        };
         r.end()?;
         Ok(counters)
     }

@@ -2,7 +2,7 @@
 //! first message, the value where the queue's records lie in the entry.
 
 use super::parts::{put_int, put_uint, KeyBuf, Parts, ValueReader};
-use super::{Kind, KeyRange};
+use super::{KeyRange, Kind};
 use crate::model::{position::MAX_ORDINALS, QueueKey, ShardId, TopicId};
 use crate::storage::StoreError;
 
@@ -51,13 +51,22 @@ impl IndexRow {
             items.push((r.uint32()?, i32::from_le_bytes(r.fixed()?)));
         }
         r.end()?;
-        Ok(Self { log_index, records_at, first_ordinal, store_ts, items })
+        Ok(Self {
+            log_index,
+            records_at,
+            first_ordinal,
+            store_ts,
+            items,
+        })
     }
 
     /// Byte offset in the entry's data, and size, of the `i`-th record.
     pub fn record(&self, i: usize) -> Option<(u64, u32)> {
         let (size, _) = *self.items.get(i)?;
-        let before: u64 = self.items[..i].iter().map(|(size, _)| u64::from(*size)).sum();
+        let before: u64 = self.items[..i]
+            .iter()
+            .map(|(size, _)| u64::from(*size))
+            .sum();
         Some((u64::from(self.records_at) + before, size))
     }
 }
@@ -86,9 +95,13 @@ pub fn below(shard: ShardId, queue: QueueKey, offset: u64) -> KeyRange {
 
 /// All index rows of a topic.
 pub fn topic_range(shard: ShardId, topic: TopicId) -> KeyRange {
-    KeyBuf::new(shard, Kind::Index as u8, 4).u32(topic.0).range()
+    KeyBuf::new(shard, Kind::Index as u8, 4)
+        .u32(topic.0)
+        .range()
 }
 
 fn prefix(shard: ShardId, queue: QueueKey) -> KeyBuf {
-    KeyBuf::new(shard, Kind::Index as u8, 16).u32(queue.topic.0).u32(queue.queue)
+    KeyBuf::new(shard, Kind::Index as u8, 16)
+        .u32(queue.topic.0)
+        .u32(queue.queue)
 }

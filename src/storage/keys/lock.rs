@@ -1,7 +1,7 @@
 //! The client that holds the lock of a queue for orderly consumption in a group.
 
 use super::parts::{put_int, KeyBuf, Parts, ValueReader};
-use super::{Kind, KeyRange};
+use super::{KeyRange, Kind};
 use crate::model::{GroupId, QueueKey, ShardId, TopicId};
 use crate::storage::StoreError;
 
@@ -24,13 +24,21 @@ impl LockRow {
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "queue lock");
         let at_ms = r.int()?;
-        let client = std::str::from_utf8(r.take_rest()).map_err(|_| r.bad("client id is not UTF-8"))?;
-        Ok(Self { client: client.to_owned(), at_ms })
+        let client =
+            std::str::from_utf8(r.take_rest()).map_err(|_| r.bad("client id is not UTF-8"))?;
+        Ok(Self {
+            client: client.to_owned(),
+            at_ms,
+        })
     }
 }
 
 pub fn key(shard: ShardId, group: GroupId, queue: QueueKey) -> Vec<u8> {
-    KeyBuf::new(shard, Kind::Lock as u8, 12).u32(group.0).u32(queue.topic.0).u32(queue.queue).done()
+    KeyBuf::new(shard, Kind::Lock as u8, 12)
+        .u32(group.0)
+        .u32(queue.topic.0)
+        .u32(queue.queue)
+        .done()
 }
 
 pub fn parse(key: &[u8]) -> Option<(ShardId, GroupId, QueueKey)> {

@@ -47,7 +47,9 @@ impl LogSegment {
 }
 
 pub fn key(shard: ShardId, seq: u64) -> Vec<u8> {
-    KeyBuf::new(shard, Kind::LogSegment as u8, 8).u64(seq).done()
+    KeyBuf::new(shard, Kind::LogSegment as u8, 8)
+        .u64(seq)
+        .done()
 }
 
 pub fn parse(key: &[u8]) -> Option<(ShardId, u64)> {

@@ -147,7 +147,10 @@ impl<'a> ValueReader<'a> {
     }
 
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.bad("too short"))?;
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| self.bad("too short"))?;
         self.rest = rest;
         Ok(*head)
     }

@@ -1,7 +1,7 @@
 //! The bounds of a queue.
 
 use super::parts::{put_uint, KeyBuf, Parts, ValueReader};
-use super::{Kind, KeyRange};
+use super::{KeyRange, Kind};
 use crate::model::{QueueKey, ShardId, TopicId};
 use crate::storage::StoreError;
 
@@ -25,7 +25,11 @@ impl QueueMeta {
 
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "queue");
-        let meta = Self { next: r.uint()?, min: r.uint()?, segment: r.uint()? };
+        let meta = Self {
+            next: r.uint()?,
+            min: r.uint()?,
+            segment: r.uint()?,
+        };
         r.end()?;
         if meta.min > meta.next {
             return Err(r.bad("minimum above next offset"));
@@ -35,7 +39,10 @@ impl QueueMeta {
 }
 
 pub fn key(shard: ShardId, queue: QueueKey) -> Vec<u8> {
-    KeyBuf::new(shard, Kind::Queue as u8, 8).u32(queue.topic.0).u32(queue.queue).done()
+    KeyBuf::new(shard, Kind::Queue as u8, 8)
+        .u32(queue.topic.0)
+        .u32(queue.queue)
+        .done()
 }
 
 pub fn parse(key: &[u8]) -> Option<(ShardId, QueueKey)> {
@@ -47,5 +54,7 @@ pub fn parse(key: &[u8]) -> Option<(ShardId, QueueKey)> {
 
 /// All queues of a topic.
 pub fn topic_range(shard: ShardId, topic: TopicId) -> KeyRange {
-    KeyBuf::new(shard, Kind::Queue as u8, 4).u32(topic.0).range()
+    KeyBuf::new(shard, Kind::Queue as u8, 4)
+        .u32(topic.0)
+        .range()
 }

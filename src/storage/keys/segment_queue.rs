@@ -2,12 +2,16 @@
 //! queue's new minimum once the segment is dropped.
 
 use super::parts::{put_uint, KeyBuf, Parts, ValueReader};
-use super::{Kind, KeyRange};
+use super::{KeyRange, Kind};
 use crate::model::{QueueKey, ShardId, TopicId};
 use crate::storage::StoreError;
 
 pub fn key(shard: ShardId, seq: u64, queue: QueueKey) -> Vec<u8> {
-    KeyBuf::new(shard, Kind::SegmentQueue as u8, 16).u64(seq).u32(queue.topic.0).u32(queue.queue).done()
+    KeyBuf::new(shard, Kind::SegmentQueue as u8, 16)
+        .u64(seq)
+        .u32(queue.topic.0)
+        .u32(queue.queue)
+        .done()
 }
 
 pub fn parse(key: &[u8]) -> Option<(ShardId, u64, QueueKey)> {
@@ -20,7 +24,9 @@ pub fn parse(key: &[u8]) -> Option<(ShardId, u64, QueueKey)> {
 
 /// All queues of a segment.
 pub fn segment_range(shard: ShardId, seq: u64) -> KeyRange {
-    KeyBuf::new(shard, Kind::SegmentQueue as u8, 8).u64(seq).range()
+    KeyBuf::new(shard, Kind::SegmentQueue as u8, 8)
+        .u64(seq)
+        .range()
 }
 
 pub fn encode(next_offset: u64) -> Vec<u8> {

@@ -55,7 +55,10 @@ fn check<T: Ord + Clone + std::fmt::Debug>(
     }
     prop_assert!(within(&all_of_kind(shard_of(a), kind), &ka));
     prop_assert!(within(&all_of_shard(shard_of(a)), &ka));
-    prop_assert_eq!(within(&all_of_shard(shard_of(b)), &ka), shard_of(a) == shard_of(b));
+    prop_assert_eq!(
+        within(&all_of_shard(shard_of(b)), &ka),
+        shard_of(a) == shard_of(b)
+    );
     Ok(())
 }
 
@@ -165,7 +168,11 @@ proptest! {
 
 #[test]
 fn records_lie_one_behind_the_other() {
-    let row = index::IndexRow { records_at: 100, items: vec![(30, 1), (50, 2), (7, 3)], ..Default::default() };
+    let row = index::IndexRow {
+        records_at: 100,
+        items: vec![(30, 1), (50, 2), (7, 3)],
+        ..Default::default()
+    };
     assert_eq!(row.record(0), Some((100, 30)));
     assert_eq!(row.record(2), Some((180, 7)));
     assert_eq!(row.record(3), None);
@@ -173,14 +180,38 @@ fn records_lie_one_behind_the_other() {
 
 #[test]
 fn broken_values_are_corrupt() {
-    let row = index::IndexRow { log_index: 1, items: vec![(1, 1)], ..Default::default() };
+    let row = index::IndexRow {
+        log_index: 1,
+        items: vec![(1, 1)],
+        ..Default::default()
+    };
     let good = row.encode();
     for len in 0..good.len() {
-        assert!(matches!(index::IndexRow::decode(&good[..len]), Err(StoreError::Corrupt(_))), "length {len}");
+        assert!(
+            matches!(
+                index::IndexRow::decode(&good[..len]),
+                Err(StoreError::Corrupt(_))
+            ),
+            "length {len}"
+        );
     }
     let empty = index::IndexRow::default().encode();
-    assert!(matches!(index::IndexRow::decode(&empty), Err(StoreError::Corrupt(_))));
-    let bounds = QueueMeta { next: 1, min: 2, segment: 0 }.encode();
-    assert!(matches!(QueueMeta::decode(&bounds), Err(StoreError::Corrupt(_))));
-    assert!(matches!(applied::decode(&[0; 7]), Err(StoreError::Corrupt(_))));
+    assert!(matches!(
+        index::IndexRow::decode(&empty),
+        Err(StoreError::Corrupt(_))
+    ));
+    let bounds = QueueMeta {
+        next: 1,
+        min: 2,
+        segment: 0,
+    }
+    .encode();
+    assert!(matches!(
+        QueueMeta::decode(&bounds),
+        Err(StoreError::Corrupt(_))
+    ));
+    assert!(matches!(
+        applied::decode(&[0; 7]),
+        Err(StoreError::Corrupt(_))
+    ));
 }

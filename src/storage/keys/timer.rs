@@ -1,7 +1,7 @@
 //! Messages that wait for a time. Key order is due time, then log order.
 
 use super::parts::{put_uint, KeyBuf, Parts, ValueReader};
-use super::{Kind, KeyRange};
+use super::{KeyRange, Kind};
 use crate::model::{Position, QueueKey, ShardId, TopicId};
 use crate::storage::StoreError;
 
@@ -18,7 +18,12 @@ pub struct TimerRow {
 impl TimerRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(20);
-        for v in [self.queue.topic.0, self.queue.queue, self.records_at, self.size] {
+        for v in [
+            self.queue.topic.0,
+            self.queue.queue,
+            self.records_at,
+            self.size,
+        ] {
             put_uint(&mut out, v.into());
         }
         out
@@ -27,20 +32,31 @@ impl TimerRow {
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "timer");
         let queue = QueueKey::new(TopicId(r.uint32()?), r.uint32()?);
-        let row = Self { queue, records_at: r.uint32()?, size: r.uint32()? };
+        let row = Self {
+            queue,
+            records_at: r.uint32()?,
+            size: r.uint32()?,
+        };
         r.end()?;
         Ok(row)
     }
 }
 
 pub fn key(shard: ShardId, due_ms: i64, at: Position) -> Vec<u8> {
-    KeyBuf::new(shard, Kind::Timer as u8, 20).i64(due_ms).u64(at.index).u32(at.ordinal).done()
+    KeyBuf::new(shard, Kind::Timer as u8, 20)
+        .i64(due_ms)
+        .u64(at.index)
+        .u32(at.ordinal)
+        .done()
 }
 
 pub fn parse(key: &[u8]) -> Option<(ShardId, i64, Position)> {
     let (shard, mut parts) = Parts::open(key, Kind::Timer as u8)?;
     let due = parts.i64()?;
-    let at = Position { index: parts.u64()?, ordinal: parts.u32()? };
+    let at = Position {
+        index: parts.u64()?,
+        ordinal: parts.u32()?,
+    };
     parts.end()?;
     Some((shard, due, at))
 }
@@ -48,5 +64,11 @@ pub fn parse(key: &[u8]) -> Option<(ShardId, i64, Position)> {
 /// All timers due at `now_ms` or before.
 pub fn due_range(shard: ShardId, now_ms: i64) -> KeyRange {
     let (from, _) = KeyBuf::new(shard, Kind::Timer as u8, 0).range();
-    (from, KeyBuf::new(shard, Kind::Timer as u8, 8).i64(now_ms).range().1)
+    (
+        from,
+        KeyBuf::new(shard, Kind::Timer as u8, 8)
+            .i64(now_ms)
+            .range()
+            .1,
+    )
 }

@@ -27,7 +27,8 @@ pub(super) struct DataDir {
 impl DataDir {
     /// Creates the directory if need be, takes its lock and checks its version.
     pub fn hold(path: &Path) -> Result<Self, StoreError> {
-        let fail = |e: std::io::Error| StoreError::Open(format!("data directory {}: {e}", path.display()));
+        let fail =
+            |e: std::io::Error| StoreError::Open(format!("data directory {}: {e}", path.display()));
         std::fs::create_dir_all(path).map_err(fail)?;
         let mut lock = OpenOptions::new()
             .create(true)
@@ -40,7 +41,11 @@ impl DataDir {
             let mut pid = String::new();
             let _ = (&lock).take(32).read_to_string(&mut pid);
             let pid = pid.trim();
-            let who = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+            let who = if pid.is_empty() {
+                String::new()
+            } else {
+                format!(" (pid {pid})")
+            };
             return Err(StoreError::Open(format!(
                 "another process{who} uses this data directory: {}",
                 path.display()
@@ -49,7 +54,10 @@ impl DataDir {
         lock.set_len(0).map_err(fail)?;
         lock.rewind().map_err(fail)?;
         writeln!(lock, "{}", std::process::id()).map_err(fail)?;
-        let dir = Self { path: path.to_owned(), _lock: lock };
+        let dir = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
         dir.check_format()?;
         Ok(dir)
     }
@@ -78,19 +86,27 @@ impl DataDir {
                         "{} has format version {v}; this program knows version {FORMAT_VERSION}",
                         self.path.display()
                     ))),
-                    None => Err(StoreError::Open(format!("{} is not a format file of TroupeMQ", path.display()))),
+                    None => Err(StoreError::Open(format!(
+                        "{} is not a format file of TroupeMQ",
+                        path.display()
+                    ))),
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 if self.db().exists() {
-                    return Err(StoreError::Open(format!("{} is missing but there is a database", path.display())));
+                    return Err(StoreError::Open(format!(
+                        "{} is missing but there is a database",
+                        path.display()
+                    )));
                 }
                 let new = self.path.join("FORMAT.new");
                 let mut file = File::create(&new).map_err(fail)?;
                 writeln!(file, "{FORMAT_NAME} {FORMAT_VERSION}").map_err(fail)?;
                 file.sync_all().map_err(fail)?;
                 std::fs::rename(&new, &path).map_err(fail)?;
-                File::open(&self.path).and_then(|d| d.sync_all()).map_err(fail)
+                File::open(&self.path)
+                    .and_then(|d| d.sync_all())
+                    .map_err(fail)
             }
             Err(e) => Err(fail(e)),
         }

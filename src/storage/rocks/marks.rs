@@ -47,9 +47,19 @@ impl Marks {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(fail(e)),
         };
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(fail)?;
-        let mut marks = Self { file, slots: FxHashMap::default(), bytes: Vec::new(), dirty: None };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(fail)?;
+        let mut marks = Self {
+            file,
+            slots: FxHashMap::default(),
+            bytes: Vec::new(),
+            dirty: None,
+        };
         let mut found = Vec::new();
         for slot in old.chunks_exact(SLOT) {
             if let Some((shard, mark)) = decode(slot) {
@@ -74,7 +84,9 @@ impl Marks {
 
     pub fn write(&mut self) -> Result<(), StoreError> {
         if let Some((from, to)) = self.dirty.take() {
-            self.file.write_all_at(&self.bytes[from..to], from as u64).map_err(io)?;
+            self.file
+                .write_all_at(&self.bytes[from..to], from as u64)
+                .map_err(io)?;
         }
         Ok(())
     }
@@ -107,7 +119,13 @@ fn decode(slot: &[u8]) -> Option<(ShardId, Mark)> {
     if u32_at(0)? != crc32fast::hash(slot.get(4..)?) || u32_at(4)? != MAGIC {
         return None;
     }
-    Some((ShardId(u32_at(8)?), Mark { epoch: u64_at(12)?, index: u64_at(20)? }))
+    Some((
+        ShardId(u32_at(8)?),
+        Mark {
+            epoch: u64_at(12)?,
+            index: u64_at(20)?,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -120,7 +138,13 @@ mod tests {
         let path = dir.path().join("marks");
         let (mut marks, found) = Marks::open(&path).unwrap();
         assert!(found.is_empty());
-        let one = (ShardId(1), Mark { epoch: 2, index: 30 });
+        let one = (
+            ShardId(1),
+            Mark {
+                epoch: 2,
+                index: 30,
+            },
+        );
         let two = (ShardId(9), Mark { epoch: 0, index: 7 });
         marks.set(one.0, Mark::default());
         marks.set(two.0, two.1);

@@ -24,7 +24,10 @@ pub(super) fn key(shard: ShardId, kind: MetaKind) -> [u8; 5] {
 
 fn numbers<const N: usize>(value: &[u8], what: &str) -> Result<[u64; N], StoreError> {
     if value.len() != N * 8 {
-        return Err(StoreError::Corrupt(format!("{what} row has {} bytes", value.len())));
+        return Err(StoreError::Corrupt(format!(
+            "{what} row has {} bytes",
+            value.len()
+        )));
     }
     let mut out = [0u64; N];
     for (to, from) in out.iter_mut().zip(value.chunks_exact(8)) {

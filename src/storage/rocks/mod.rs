@@ -71,7 +71,9 @@ struct ShardLog {
 impl RocksStore {
     /// A handle for reads.
     pub fn reader(&self) -> Reader {
-        Reader { shared: self.shared.clone() }
+        Reader {
+            shared: self.shared.clone(),
+        }
     }
 
     /// The shards this store holds a log for.
@@ -101,7 +103,9 @@ impl RocksStore {
     }
 
     fn log(&self, shard: ShardId) -> Result<&ShardLog, StoreError> {
-        self.logs.get(&shard).ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
+        self.logs
+            .get(&shard)
+            .ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
     }
 
     /// Notes that everything in the WAL is on stable storage.
@@ -109,7 +113,13 @@ impl RocksStore {
         for (shard, log) in &mut self.logs {
             if log.bounds.synced != log.bounds.last {
                 log.bounds.synced = log.bounds.last;
-                self.marks.set(*shard, Mark { epoch: log.epoch, index: log.bounds.last });
+                self.marks.set(
+                    *shard,
+                    Mark {
+                        epoch: log.epoch,
+                        index: log.bounds.last,
+                    },
+                );
             }
         }
         self.marks.write()
@@ -121,10 +131,17 @@ impl RocksStore {
     }
 
     /// Puts `append` into the batch and into `log`, a copy of the shard's present view.
-    fn stage(&mut self, batch: &mut WriteBatch, append: &LogAppend, log: &mut ShardLog) -> Result<(), StoreError> {
+    fn stage(
+        &mut self,
+        batch: &mut WriteBatch,
+        append: &LogAppend,
+        log: &mut ShardLog,
+    ) -> Result<(), StoreError> {
         let cf = self.shared.cf(&log.cf)?;
         let meta = self.shared.cf(CF_META)?;
-        let commit = append.hard_state.map_or(log.bounds.hard_state.commit, |h| h.commit);
+        let commit = append
+            .hard_state
+            .map_or(log.bounds.hard_state.commit, |h| h.commit);
         for e in &append.entries {
             self.scratch.clear();
             entry::encode(e, commit, &mut self.scratch)?;
@@ -141,19 +158,34 @@ impl RocksStore {
             }
             log.bounds.last = last.index;
             if overwrites || append.sync {
-                let mark = Mark { epoch: log.epoch, index: log.bounds.synced };
-                batch.put_cf(meta, meta::key(append.shard, MetaKind::Mark), meta::mark(mark));
+                let mark = Mark {
+                    epoch: log.epoch,
+                    index: log.bounds.synced,
+                };
+                batch.put_cf(
+                    meta,
+                    meta::key(append.shard, MetaKind::Mark),
+                    meta::mark(mark),
+                );
             }
         }
         if let Some(hard_state) = append.hard_state {
-            batch.put_cf(meta, meta::key(append.shard, MetaKind::HardState), meta::hard_state(&hard_state));
+            batch.put_cf(
+                meta,
+                meta::key(append.shard, MetaKind::HardState),
+                meta::hard_state(&hard_state),
+            );
             log.bounds.hard_state = hard_state;
         }
         Ok(())
     }
 
     fn write_log(&mut self, appends: &[LogAppend]) -> Result<(), StoreError> {
-        let bytes: usize = appends.iter().flat_map(|a| &a.entries).map(|e| e.data.len() + 64).sum();
+        let bytes: usize = appends
+            .iter()
+            .flat_map(|a| &a.entries)
+            .map(|e| e.data.len() + 64)
+            .sum();
         let mut batch = WriteBatch::with_capacity_bytes(bytes + 128 * appends.len() + 64);
         let mut changed: BTreeMap<ShardId, ShardLog> = BTreeMap::new();
         for append in appends {
@@ -166,14 +198,23 @@ impl RocksStore {
         }
         for (shard, log) in &changed {
             // Readers must not look for entries that this write is about to cut off.
-            self.shared.view(*shard)?.last.fetch_min(log.bounds.last, Ordering::AcqRel);
+            self.shared
+                .view(*shard)?
+                .last
+                .fetch_min(log.bounds.last, Ordering::AcqRel);
         }
         let sync = appends.iter().any(|a| a.sync);
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.shared.db.write_opt(batch, &options).map_err(map_error)?;
+        self.shared
+            .db
+            .write_opt(batch, &options)
+            .map_err(map_error)?;
         for (shard, log) in changed {
-            self.shared.view(shard)?.last.store(log.bounds.last, Ordering::Release);
+            self.shared
+                .view(shard)?
+                .last
+                .store(log.bounds.last, Ordering::Release);
             self.logs.insert(shard, log);
         }
         if sync {
@@ -196,7 +237,10 @@ impl RocksStore {
         batch.put_cf(self.shared.cf(CF_META)?, key, meta::bounds(first, term));
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.shared.db.write_opt(batch, &options).map_err(map_error)?;
+        self.shared
+            .db
+            .write_opt(batch, &options)
+            .map_err(map_error)?;
         let view = self.shared.view(shard)?;
         view.first.store(first, Ordering::Release);
         view.last.store(log.bounds.last, Ordering::Release);
@@ -238,7 +282,13 @@ impl LogStore for RocksStore {
         self.settle(result)
     }
 
-    fn read(&self, shard: ShardId, from: u64, to: u64, max_bytes: u64) -> Result<Vec<LogEntry>, StoreError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StoreError> {
         self.reader().read_entries(shard, from, to, max_bytes)
     }
 
@@ -255,7 +305,9 @@ impl LogStore for RocksStore {
         self.usable()?;
         match self.reader().background_errors() {
             0 => Ok(()),
-            n => Err(StoreError::Io(format!("{n} errors in RocksDB's background work"))),
+            n => Err(StoreError::Io(format!(
+                "{n} errors in RocksDB's background work"
+            ))),
         }
     }
 }
@@ -288,5 +340,11 @@ fn log_cf(shard: ShardId) -> String {
 }
 
 fn default_bounds() -> LogBounds {
-    LogBounds { first: 1, last: 0, trimmed_term: 0, synced: 0, hard_state: HardState::default() }
+    LogBounds {
+        first: 1,
+        last: 0,
+        trimmed_term: 0,
+        synced: 0,
+        hard_state: HardState::default(),
+    }
 }

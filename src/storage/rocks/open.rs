@@ -4,7 +4,10 @@ use super::dir::DataDir;
 use super::marks::{Mark, Marks};
 use super::meta::{self, MetaKind};
 use super::reader::{ShardView, Shared};
-use super::{default_bounds, log_cf, map_error, options, RocksStore, ShardLog, StoreOptions, CF_META, CF_STATE};
+use super::{
+    default_bounds, log_cf, map_error, options, RocksStore, ShardLog, StoreOptions, CF_META,
+    CF_STATE,
+};
 use crate::model::ShardId;
 use crate::storage::{entry, keys, LogBounds, StoreError};
 use rocksdb::{Cache, ColumnFamilyDescriptor, IteratorMode, Options, WriteBatch, WriteOptions, DB};
@@ -24,11 +27,18 @@ impl RocksStore {
         let (db, shards) = open_database(&dir, &options, shards)?;
         let (marks, file_marks) = Marks::open(&dir.marks())?;
         let views: FxHashMap<u32, ShardView> = FxHashMap::default();
-        let shared = Shared { db, shards: views, dir };
+        let shared = Shared {
+            db,
+            shards: views,
+            dir,
+        };
         let was_clean = meta_row(&shared, meta::CLEAN)?.is_some();
         let mut logs = BTreeMap::new();
         for shard in shards {
-            let file_mark = file_marks.iter().find(|(s, _)| *s == shard).map(|(_, mark)| *mark);
+            let file_mark = file_marks
+                .iter()
+                .find(|(s, _)| *s == shard)
+                .map(|(_, mark)| *mark);
             logs.insert(shard, recover(&shared, shard, file_mark, was_clean)?);
         }
         let mut store = Self {
@@ -52,7 +62,13 @@ impl RocksStore {
         write.set_sync(true);
         self.shared.db.write_opt(batch, &write).map_err(map_error)?;
         for (shard, log) in &self.logs {
-            self.marks.set(*shard, Mark { epoch: log.epoch, index: log.bounds.synced });
+            self.marks.set(
+                *shard,
+                Mark {
+                    epoch: log.epoch,
+                    index: log.bounds.synced,
+                },
+            );
             self.drop_files(*shard)?;
         }
         self.marks.sync()
@@ -81,7 +97,10 @@ fn open_database(
         }
     }
     for shard in &shards {
-        families.push(ColumnFamilyDescriptor::new(log_cf(*shard), options::log(o, &cache)));
+        families.push(ColumnFamilyDescriptor::new(
+            log_cf(*shard),
+            options::log(o, &cache),
+        ));
     }
     let db = DB::open_cf_descriptors(&db_options, &path, families).map_err(map_error)?;
     Ok((db, shards))
@@ -100,7 +119,10 @@ fn with_views(mut shared: Shared, logs: &BTreeMap<ShardId, ShardLog>) -> Shared 
 }
 
 fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    shared.db.get_cf(shared.cf(CF_META)?, key).map_err(map_error)
+    shared
+        .db
+        .get_cf(shared.cf(CF_META)?, key)
+        .map_err(map_error)
 }
 
 /// Finds the bounds of a shard's log and checks them against marks, commit index and state.
@@ -123,31 +145,58 @@ fn recover(
         None => Mark::default(),
     };
     find_ends(shared, shard, &mut bounds)?;
-    let bad = |why: String| Err(StoreError::Corrupt(format!("log of shard {} {why}", shard.0)));
+    let bad = |why: String| {
+        Err(StoreError::Corrupt(format!(
+            "log of shard {} {why}",
+            shard.0
+        )))
+    };
     let last = bounds.last;
     if last < mark.index {
-        return bad(format!("ends at {last}, but was synced up to {}", mark.index));
+        return bad(format!(
+            "ends at {last}, but was synced up to {}",
+            mark.index
+        ));
     }
     if let Some(file) = file_mark {
         if file.epoch > mark.epoch {
-            return bad(format!("lost a synced overwrite (epoch {} of {})", mark.epoch, file.epoch));
+            return bad(format!(
+                "lost a synced overwrite (epoch {} of {})",
+                mark.epoch, file.epoch
+            ));
         }
         if file.epoch == mark.epoch && (last < file.index || (was_clean && last != file.index)) {
-            return bad(format!("ends at {last}, but was synced up to {}", file.index));
+            return bad(format!(
+                "ends at {last}, but was synced up to {}",
+                file.index
+            ));
         }
     }
     if bounds.hard_state.commit > last {
-        return bad(format!("ends at {last}, before the commit index {}", bounds.hard_state.commit));
+        return bad(format!(
+            "ends at {last}, before the commit index {}",
+            bounds.hard_state.commit
+        ));
     }
     let state = shared.cf(CF_STATE)?;
-    if let Some(value) = shared.db.get_cf(state, keys::applied::key(shard)).map_err(map_error)? {
+    if let Some(value) = shared
+        .db
+        .get_cf(state, keys::applied::key(shard))
+        .map_err(map_error)?
+    {
         let applied = keys::applied::decode(&value)?;
         if applied > last {
-            return bad(format!("ends at {last}, before the applied index {applied}"));
+            return bad(format!(
+                "ends at {last}, before the applied index {applied}"
+            ));
         }
     }
     bounds.synced = last;
-    Ok(ShardLog { cf: log_cf(shard), bounds, epoch: mark.epoch })
+    Ok(ShardLog {
+        cf: log_cf(shard),
+        bounds,
+        epoch: mark.epoch,
+    })
 }
 
 /// Sets `last` and verifies the two ends of the log.
@@ -169,14 +218,19 @@ fn find_ends(shared: &Shared, shard: ShardId, bounds: &mut LogBounds) -> Result<
         return Ok(());
     }
     entry::decode(last, &value)?;
-    let mut start =
-        db.iterator_cf(cf, IteratorMode::From(&bounds.first.to_be_bytes(), rocksdb::Direction::Forward));
+    let mut start = db.iterator_cf(
+        cf,
+        IteratorMode::From(&bounds.first.to_be_bytes(), rocksdb::Direction::Forward),
+    );
     let found = match start.next() {
         Some(row) => index_of(&row.map_err(map_error)?.0)?,
         None => last,
     };
     if found != bounds.first {
-        return Err(bad(format!("begins at {found} instead of {}", bounds.first)));
+        return Err(bad(format!(
+            "begins at {found} instead of {}",
+            bounds.first
+        )));
     }
     bounds.last = last;
     Ok(())

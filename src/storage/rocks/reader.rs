@@ -30,7 +30,9 @@ impl Shared {
     }
 
     pub fn view(&self, shard: ShardId) -> Result<&ShardView, StoreError> {
-        self.shards.get(&shard.0).ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
+        self.shards
+            .get(&shard.0)
+            .ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
     }
 }
 
@@ -45,7 +47,10 @@ impl Reader {
     /// First and last index of the shard's log, `last = first - 1` when it is empty.
     pub fn log_range(&self, shard: ShardId) -> Result<(u64, u64), StoreError> {
         let view = self.shared.view(shard)?;
-        Ok((view.first.load(Ordering::Acquire), view.last.load(Ordering::Acquire)))
+        Ok((
+            view.first.load(Ordering::Acquire),
+            view.last.load(Ordering::Acquire),
+        ))
     }
 
     /// One entry; `None` above the last one, [`StoreError::Trimmed`] below the first one.
@@ -56,7 +61,12 @@ impl Reader {
             return Ok(None);
         }
         let cf = self.shared.cf(&view.cf)?;
-        match self.shared.db.get_pinned_cf(cf, index.to_be_bytes()).map_err(map_error)? {
+        match self
+            .shared
+            .db
+            .get_pinned_cf(cf, index.to_be_bytes())
+            .map_err(map_error)?
+        {
             Some(stored) => entry::decode(index, &stored).map(Some),
             None => self.missing(view, shard, index).map(|()| None),
         }
@@ -85,7 +95,10 @@ impl Reader {
         }
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end.to_be_bytes());
-        let mut rows = self.shared.db.raw_iterator_cf_opt(self.shared.cf(&view.cf)?, options);
+        let mut rows = self
+            .shared
+            .db
+            .raw_iterator_cf_opt(self.shared.cf(&view.cf)?, options);
         rows.seek(from.to_be_bytes());
         let mut entries = Vec::new();
         let mut bytes = 0u64;
@@ -112,7 +125,10 @@ impl Reader {
         if index > view.last.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(StoreError::Corrupt(format!("log of shard {} misses entry {index}", shard.0)))
+        Err(StoreError::Corrupt(format!(
+            "log of shard {} misses entry {index}",
+            shard.0
+        )))
     }
 
     /// The value of a state row.
@@ -134,7 +150,10 @@ impl Reader {
         }
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
-        let mut rows = self.shared.db.raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
+        let mut rows = self
+            .shared
+            .db
+            .raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
         rows.seek(from);
         while let Some((key, value)) = rows.item() {
             if !row(key, value) {
@@ -146,7 +165,12 @@ impl Reader {
     }
 
     /// Up to `limit` state rows with `from <= key < to`, ascending.
-    pub fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         let mut out = Vec::new();
         if limit > 0 {
             self.for_each(from, to, |key, value| {
@@ -165,9 +189,14 @@ impl Reader {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
-        let mut rows = self.shared.db.raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
+        let mut rows = self
+            .shared
+            .db
+            .raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
         rows.seek_to_last();
-        let found = rows.item().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        let found = rows
+            .item()
+            .map(|(key, value)| (key.to_vec(), value.to_vec()));
         rows.status().map_err(map_error)?;
         Ok(found)
     }
@@ -181,7 +210,9 @@ impl Reader {
         offset: u64,
     ) -> Result<Option<(u64, IndexRow)>, StoreError> {
         let (from, end) = index::queue_range(shard, queue);
-        let to = offset.checked_add(1).map_or(end, |next| index::key(shard, queue, next));
+        let to = offset
+            .checked_add(1)
+            .map_or(end, |next| index::key(shard, queue, next));
         match self.last(&from, &to)? {
             Some((key, value)) => Ok(Some((base_of(&key)?, IndexRow::decode(&value)?))),
             None => Ok(None),
@@ -205,7 +236,10 @@ impl Reader {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(low.as_slice());
         options.set_iterate_upper_bound(end);
-        let mut rows = self.shared.db.raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
+        let mut rows = self
+            .shared
+            .db
+            .raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
         rows.seek_for_prev(index::key(shard, queue, from_offset));
         if !rows.valid() {
             rows.status().map_err(map_error)?;
@@ -229,7 +263,10 @@ impl Reader {
     /// How many errors RocksDB has met in its background work. Any means that it takes no more
     /// writes.
     pub fn background_errors(&self) -> u64 {
-        let errors = self.shared.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
+        let errors = self
+            .shared
+            .db
+            .property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
         errors.ok().flatten().unwrap_or(0)
     }
 
@@ -262,6 +299,7 @@ fn check_first(view: &ShardView, index: u64) -> Result<(), StoreError> {
 }
 
 fn base_of(key: &[u8]) -> Result<u64, StoreError> {
-    let (_, _, base) = index::parse(key).ok_or_else(|| StoreError::Corrupt("queue index key".into()))?;
+    let (_, _, base) =
+        index::parse(key).ok_or_else(|| StoreError::Corrupt("queue index key".into()))?;
     Ok(base)
 }

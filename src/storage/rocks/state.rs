@@ -22,7 +22,9 @@ impl RocksStore {
             match op {
                 StateOp::Put { key, value } => batch.put_cf(cf, key, value),
                 StateOp::Delete { key } => batch.delete_cf(cf, key),
-                StateOp::DeleteRange { from, to } if from < to => batch.delete_range_cf(cf, from, to),
+                StateOp::DeleteRange { from, to } if from < to => {
+                    batch.delete_range_cf(cf, from, to)
+                }
                 StateOp::DeleteRange { .. } => {}
             }
         }
@@ -37,20 +39,32 @@ impl RocksStore {
         self.marks.sync()?;
         let mut options = FlushOptions::default();
         options.set_wait(wait);
-        self.shared.db.flush_cf_opt(self.shared.cf(CF_STATE)?, &options).map_err(map_error)
+        self.shared
+            .db
+            .flush_cf_opt(self.shared.cf(CF_STATE)?, &options)
+            .map_err(map_error)
     }
 
     fn close_store(&mut self) -> Result<(), StoreError> {
         self.flush_state(true)?;
         for (shard, log) in &self.logs {
-            self.marks.set(*shard, Mark { epoch: log.epoch, index: log.bounds.synced });
+            self.marks.set(
+                *shard,
+                Mark {
+                    epoch: log.epoch,
+                    index: log.bounds.synced,
+                },
+            );
         }
         self.marks.sync()?;
         let mut batch = WriteBatch::default();
         batch.put_cf(self.shared.cf(CF_META)?, meta::CLEAN, b"1");
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.shared.db.write_opt(batch, &options).map_err(map_error)?;
+        self.shared
+            .db
+            .write_opt(batch, &options)
+            .map_err(map_error)?;
         self.closed = true;
         Ok(())
     }
@@ -83,7 +97,12 @@ impl StateStore for RocksStore {
         self.reader().get(key)
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         self.reader().scan(from, to, limit)
     }
 

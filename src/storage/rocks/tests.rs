@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 const S: ShardId = ShardId(3);
 
 fn small() -> StoreOptions {
-    StoreOptions { memtable_bytes: 256 << 10, state_memtable_bytes: 256 << 10, ..StoreOptions::default() }
+    StoreOptions {
+        memtable_bytes: 256 << 10,
+        state_memtable_bytes: 256 << 10,
+        ..StoreOptions::default()
+    }
 }
 
 fn open(dir: &Path) -> Result<RocksStore, StoreError> {
@@ -18,11 +22,23 @@ fn open(dir: &Path) -> Result<RocksStore, StoreError> {
 }
 
 fn entries(range: std::ops::Range<u64>, term: u64, size: usize) -> Vec<LogEntry> {
-    range.map(|index| LogEntry { index, term, kind: 0, data: Bytes::from(vec![index as u8; size]) }).collect()
+    range
+        .map(|index| LogEntry {
+            index,
+            term,
+            kind: 0,
+            data: Bytes::from(vec![index as u8; size]),
+        })
+        .collect()
 }
 
 fn append(range: std::ops::Range<u64>, term: u64, size: usize, sync: bool) -> LogAppend {
-    LogAppend { shard: S, entries: entries(range, term, size), hard_state: None, sync }
+    LogAppend {
+        shard: S,
+        entries: entries(range, term, size),
+        hard_state: None,
+        sync,
+    }
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -42,8 +58,13 @@ fn copy_dir(from: &Path, to: &Path) {
 fn a_second_opener_is_told_who_holds_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let Err(StoreError::Open(text)) = open(dir.path()) else { panic!("opened twice") };
-    assert!(text.contains(&format!("another process (pid {})", std::process::id())), "{text}");
+    let Err(StoreError::Open(text)) = open(dir.path()) else {
+        panic!("opened twice")
+    };
+    assert!(
+        text.contains(&format!("another process (pid {})", std::process::id())),
+        "{text}"
+    );
     assert!(text.contains("uses this data directory"), "{text}");
     drop(store);
     open(dir.path()).unwrap();
@@ -65,32 +86,56 @@ fn trimming_deletes_the_files() {
     let mut store = open(dir.path()).unwrap();
     let reader = store.reader();
     for n in 0..400 {
-        store.append(&[append(n * 4 + 1..n * 4 + 5, 1, 4096, false)]).unwrap();
+        store
+            .append(&[append(n * 4 + 1..n * 4 + 5, 1, 4096, false)])
+            .unwrap();
     }
     store.sync().unwrap();
     // All but the memtable is to be in files, and these moved down one by one.
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let (count, bytes) = reader.log_files(S).unwrap();
-        let level0 = reader.shared.db.live_files().unwrap().iter().filter(|f| f.level == 0).count();
+        let level0 = reader
+            .shared
+            .db
+            .live_files()
+            .unwrap()
+            .iter()
+            .filter(|f| f.level == 0)
+            .count();
         if bytes > 4 << 20 && count >= 10 && level0 == 0 {
             break;
         }
-        assert!(Instant::now() < deadline, "{count} files, {level0} in level 0, {bytes} bytes");
+        assert!(
+            Instant::now() < deadline,
+            "{count} files, {level0} in level 0, {bytes} bytes"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let (_, before) = reader.log_files(S).unwrap();
     store.trim(S, 1001, 1).unwrap();
     let (_, after) = reader.log_files(S).unwrap();
-    assert!(after + 3_000_000 < before, "{before} bytes before, {after} after");
+    assert!(
+        after + 3_000_000 < before,
+        "{before} bytes before, {after} after"
+    );
     assert_eq!(store.read(S, 1000, 1001, 1), Err(StoreError::Trimmed(1000)));
     assert_eq!(store.read(S, 1, 9, 1), Err(StoreError::Trimmed(1000)));
-    assert_eq!(store.read(S, 1001, 1601, u64::MAX).unwrap(), entries(1001..1601, 1, 4096));
+    assert_eq!(
+        store.read(S, 1001, 1601, u64::MAX).unwrap(),
+        entries(1001..1601, 1, 4096)
+    );
     drop((store, reader));
     let store = open(dir.path()).unwrap();
     let bounds = store.bounds(S).unwrap();
-    assert_eq!((bounds.first, bounds.last, bounds.trimmed_term), (1001, 1600, 1));
-    assert_eq!(store.read(S, 1001, 1601, u64::MAX).unwrap(), entries(1001..1601, 1, 4096));
+    assert_eq!(
+        (bounds.first, bounds.last, bounds.trimmed_term),
+        (1001, 1600, 1)
+    );
+    assert_eq!(
+        store.read(S, 1001, 1601, u64::MAX).unwrap(),
+        entries(1001..1601, 1, 4096)
+    );
 }
 
 #[test]
@@ -98,7 +143,9 @@ fn files_left_by_a_trim_cut_short_go_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path()).unwrap();
     for n in 0..300 {
-        store.append(&[append(n * 4 + 1..n * 4 + 5, 1, 4096, false)]).unwrap();
+        store
+            .append(&[append(n * 4 + 1..n * 4 + 5, 1, 4096, false)])
+            .unwrap();
     }
     store.sync().unwrap();
     // The crash comes between the durable bound and the deletion.
@@ -130,15 +177,39 @@ fn a_changed_value_is_never_served() {
     store.append(&[append(1..10, 1, 100, true)]).unwrap();
     let name = log_cf(S);
     let cf = store.shared.cf(&name).unwrap();
-    let mut value = store.shared.db.get_cf(cf, 5u64.to_be_bytes()).unwrap().unwrap();
+    let mut value = store
+        .shared
+        .db
+        .get_cf(cf, 5u64.to_be_bytes())
+        .unwrap()
+        .unwrap();
     value[entry::HEADER + 50] ^= 1;
-    store.shared.db.put_cf(cf, 5u64.to_be_bytes(), value).unwrap();
-    assert!(matches!(store.read(S, 5, 6, 1), Err(StoreError::Corrupt(_))));
-    assert!(matches!(store.read(S, 3, 9, u64::MAX), Err(StoreError::Corrupt(_))));
-    assert_eq!(store.read(S, 1, 5, u64::MAX).unwrap(), entries(1..5, 1, 100));
+    store
+        .shared
+        .db
+        .put_cf(cf, 5u64.to_be_bytes(), value)
+        .unwrap();
+    assert!(matches!(
+        store.read(S, 5, 6, 1),
+        Err(StoreError::Corrupt(_))
+    ));
+    assert!(matches!(
+        store.read(S, 3, 9, u64::MAX),
+        Err(StoreError::Corrupt(_))
+    ));
+    assert_eq!(
+        store.read(S, 1, 5, u64::MAX).unwrap(),
+        entries(1..5, 1, 100)
+    );
     store.shared.db.delete_cf(cf, 7u64.to_be_bytes()).unwrap();
-    assert!(matches!(store.read(S, 7, 8, 1), Err(StoreError::Corrupt(_))));
-    assert!(matches!(store.read(S, 6, 9, u64::MAX), Err(StoreError::Corrupt(_))));
+    assert!(matches!(
+        store.read(S, 7, 8, 1),
+        Err(StoreError::Corrupt(_))
+    ));
+    assert!(matches!(
+        store.read(S, 6, 9, u64::MAX),
+        Err(StoreError::Corrupt(_))
+    ));
 }
 
 fn wal_of(dir: &Path) -> std::path::PathBuf {
@@ -167,21 +238,47 @@ fn a_torn_tail_is_dropped_and_a_lost_synced_entry_is_corruption() {
     let whole = std::fs::metadata(wal_of(&dir)).unwrap().len();
     assert!(synced > 2500 && whole > synced + 2500, "{synced} {whole}");
     let mut seen = std::collections::BTreeSet::new();
-    for (n, cut) in (synced..=whole).step_by(97).chain([synced + 1, whole]).enumerate() {
+    for (n, cut) in (synced..=whole)
+        .step_by(97)
+        .chain([synced + 1, whole])
+        .enumerate()
+    {
         let copy = home.path().join(format!("copy{n}"));
         copy_dir(&dir, &copy);
-        std::fs::OpenOptions::new().write(true).open(wal_of(&copy)).unwrap().set_len(cut).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(wal_of(&copy))
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
         let store = open(&copy).unwrap();
         let last = store.bounds(S).unwrap().last;
-        assert_eq!(store.read(S, 1, 100, u64::MAX).unwrap(), entries(1..last + 1, 1, 500));
+        assert_eq!(
+            store.read(S, 1, 100, u64::MAX).unwrap(),
+            entries(1..last + 1, 1, 500)
+        );
         seen.insert(last);
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), vec![5, 6, 7, 8, 9, 10]);
-    for (n, cut) in [synced - 1, synced - 600, synced - 1700].into_iter().enumerate() {
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        vec![5, 6, 7, 8, 9, 10]
+    );
+    for (n, cut) in [synced - 1, synced - 600, synced - 1700]
+        .into_iter()
+        .enumerate()
+    {
         let copy = home.path().join(format!("short{n}"));
         copy_dir(&dir, &copy);
-        std::fs::OpenOptions::new().write(true).open(wal_of(&copy)).unwrap().set_len(cut).unwrap();
-        assert!(matches!(open(&copy), Err(StoreError::Corrupt(_))), "cut at {cut}");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(wal_of(&copy))
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
+        assert!(
+            matches!(open(&copy), Err(StoreError::Corrupt(_))),
+            "cut at {cut}"
+        );
     }
     // A flipped bit in the middle: recovery stops there in silence, the mark tells.
     let copy = home.path().join("flipped");
@@ -211,7 +308,12 @@ fn an_overwrite_lowers_the_mark() {
     store.append(&[append(3..4, 3, 50, true)]).unwrap();
     let copy = home.path().join("cut");
     copy_dir(&dir, &copy);
-    std::fs::OpenOptions::new().write(true).open(wal_of(&copy)).unwrap().set_len(before).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(wal_of(&copy))
+        .unwrap()
+        .set_len(before)
+        .unwrap();
     assert!(matches!(open(&copy), Err(StoreError::Corrupt(text)) if text.contains("epoch")));
 }
 
@@ -220,7 +322,10 @@ fn state_ahead_of_the_log_is_corruption() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path()).unwrap();
     store.append(&[append(1..4, 1, 50, true)]).unwrap();
-    let op = StateOp::Put { key: crate::storage::keys::applied::key(S), value: 4u64.to_be_bytes().to_vec() };
+    let op = StateOp::Put {
+        key: crate::storage::keys::applied::key(S),
+        value: 4u64.to_be_bytes().to_vec(),
+    };
     store.write(&StateBatch { ops: vec![op] }).unwrap();
     store.close().unwrap();
     drop(store);
@@ -258,11 +363,25 @@ fn cost_of_appending_and_reading() {
         time(usage.ru_utime) + time(usage.ru_stime)
     };
     let n = 8000u64;
-    let data = Bytes::from((0..65536u32).map(|i| (i.wrapping_mul(2654435761) >> 24) as u8).collect::<Vec<_>>());
+    let data = Bytes::from(
+        (0..65536u32)
+            .map(|i| (i.wrapping_mul(2654435761) >> 24) as u8)
+            .collect::<Vec<_>>(),
+    );
     let (wall, used) = (Instant::now(), cpu());
     for index in 1..=n {
-        let e = LogEntry { index, term: 1, kind: 0, data: data.clone() };
-        let append = LogAppend { shard: S, entries: vec![e], hard_state: Some(HardState::default()), sync: false };
+        let e = LogEntry {
+            index,
+            term: 1,
+            kind: 0,
+            data: data.clone(),
+        };
+        let append = LogAppend {
+            shard: S,
+            entries: vec![e],
+            hard_state: Some(HardState::default()),
+            sync: false,
+        };
         store.append(&[append]).unwrap();
     }
     println!(

@@ -26,7 +26,10 @@ fn range((from, to): (Vec<u8>, Vec<u8>)) -> StateOp {
 impl Machine {
     /// Applies the next committed entry.
     pub fn apply(&mut self, e: &LogEntry) -> Result<Applied, ApplyError> {
-        let fail = |what: String| ApplyError { index: e.index, what };
+        let fail = |what: String| ApplyError {
+            index: e.index,
+            what,
+        };
         if e.index != self.applied.0 + 1 {
             return Err(fail(format!("applied up to {}", self.applied.0)));
         }
@@ -36,18 +39,24 @@ impl Machine {
             out.at_ms = decoded.at_ms;
             self.last_at_ms = self.last_at_ms.max(decoded.at_ms);
             for command in decoded.commands {
-                self.command(e.index, decoded.at_ms, command, &mut out).map_err(fail)?;
+                self.command(e.index, decoded.at_ms, command, &mut out)
+                    .map_err(fail)?;
             }
         }
         self.applied = (e.index, e.term);
         self.count_segment(e, &mut out);
-        out.rows.push(put(keys::applied::key(self.shard), keys::applied::encode(e.index)));
+        out.rows.push(put(
+            keys::applied::key(self.shard),
+            keys::applied::encode(e.index),
+        ));
         Ok(out)
     }
 
     fn count_segment(&mut self, e: &LogEntry, out: &mut Applied) {
         let limit = self.options.segment_bytes;
-        let full = self.segments.add(e.index, e.term, e.data.len() as u64 + 64, out.at_ms, limit);
+        let full = self
+            .segments
+            .add(e.index, e.term, e.data.len() as u64 + 64, out.at_ms, limit);
         let seq = self.segments.open_seq;
         let row = match full {
             true => {
@@ -63,18 +72,41 @@ impl Machine {
             false => self.segments.open,
         };
         if let Some(segment) = row {
-            out.rows.push(put(keys::log_segment::key(self.shard, seq), segment.encode()));
+            out.rows.push(put(
+                keys::log_segment::key(self.shard, seq),
+                segment.encode(),
+            ));
         }
     }
 
-    fn command(&mut self, index: u64, at_ms: i64, command: Command, out: &mut Applied) -> Result<(), String> {
+    fn command(
+        &mut self,
+        index: u64,
+        at_ms: i64,
+        command: Command,
+        out: &mut Applied,
+    ) -> Result<(), String> {
         match command {
             Command::Append(block) => self.append(index, at_ms, block, out)?,
-            Command::Schedule { timer, target, record_at, size, .. } => {
-                let row = TimerRow { queue: target, records_at: record_at, size };
-                out.rows.push(put(keys::timer::key(self.shard, timer.due_ms, timer.position), row.encode()));
+            Command::Schedule {
+                timer,
+                target,
+                record_at,
+                size,
+                ..
+            } => {
+                let row = TimerRow {
+                    queue: target,
+                    records_at: record_at,
+                    size,
+                };
+                out.rows.push(put(
+                    keys::timer::key(self.shard, timer.due_ms, timer.position),
+                    row.encode(),
+                ));
                 self.timers.insert(timer, target);
-                self.timer_indices.insert((timer.position.index, timer.position.ordinal));
+                self.timer_indices
+                    .insert((timer.position.index, timer.position.ordinal));
                 out.events.push(Event::TimerAdded { timer, target });
             }
             Command::Fired(timer) => self.fired(timer, out)?,
@@ -86,15 +118,28 @@ impl Machine {
         Ok(())
     }
 
-    fn append(&mut self, index: u64, at_ms: i64, block: AppendBlock, out: &mut Applied) -> Result<(), String> {
+    fn append(
+        &mut self,
+        index: u64,
+        at_ms: i64,
+        block: AppendBlock,
+        out: &mut Applied,
+    ) -> Result<(), String> {
         if !self.topic_names.contains_key(&block.key.topic.0) {
             out.events.push(Event::AppendDropped(block));
             return Ok(());
         }
         let seq = self.segments.open_seq;
-        let meta = self.queues.entry(block.key).or_insert(QueueMeta { next: 0, min: 0, segment: seq });
+        let meta = self.queues.entry(block.key).or_insert(QueueMeta {
+            next: 0,
+            min: 0,
+            segment: seq,
+        });
         if meta.next != block.base {
-            return Err(format!("queue {:?} is at {}, the append says {}", block.key, meta.next, block.base));
+            return Err(format!(
+                "queue {:?} is at {}, the append says {}",
+                block.key, meta.next, block.base
+            ));
         }
         meta.next += block.metas.len() as u64;
         meta.segment = seq;
@@ -105,8 +150,12 @@ impl Machine {
             store_ts: at_ms,
             items: block.metas.iter().map(|m| (m.size, m.tag)).collect(),
         };
-        out.rows.push(put(keys::index::key(self.shard, block.key, block.base), row.encode()));
-        out.rows.push(put(keys::queue::key(self.shard, block.key), meta.encode()));
+        out.rows.push(put(
+            keys::index::key(self.shard, block.key, block.base),
+            row.encode(),
+        ));
+        out.rows
+            .push(put(keys::queue::key(self.shard, block.key), meta.encode()));
         out.events.push(Event::Appended(block));
         Ok(())
     }
@@ -116,7 +165,8 @@ impl Machine {
         if self.timers.remove(&timer).is_none() {
             return Err(format!("timer {timer:?} fired twice"));
         }
-        self.timer_indices.remove(&(timer.position.index, timer.position.ordinal));
+        self.timer_indices
+            .remove(&(timer.position.index, timer.position.ordinal));
         let key = keys::timer::key(self.shard, timer.due_ms, timer.position);
         out.rows.push(StateOp::Delete { key });
         out.events.push(Event::TimerFired(timer));
@@ -141,7 +191,8 @@ impl Machine {
     }
 
     fn put_counters(&self, out: &mut Applied) {
-        out.rows.push(put(keys::counters::key(self.shard), self.counters.encode()));
+        out.rows
+            .push(put(keys::counters::key(self.shard), self.counters.encode()));
     }
 
     fn put_topic(&mut self, mut topic: TopicConfig, out: &mut Applied) {
@@ -161,7 +212,9 @@ impl Machine {
     }
 
     fn delete_topic(&mut self, name: String, out: &mut Applied) {
-        let Some(topic) = self.topics.remove(&name) else { return };
+        let Some(topic) = self.topics.remove(&name) else {
+            return;
+        };
         let id = TopicId(topic.id);
         self.topic_names.remove(&topic.id);
         let queues: Vec<QueueKey> = self
@@ -171,19 +224,37 @@ impl Machine {
             .collect();
         for key in queues {
             self.queues.remove(&key);
-            out.rows.push(range(keys::index::queue_range(self.shard, key)));
+            out.rows
+                .push(range(keys::index::queue_range(self.shard, key)));
         }
-        out.rows.push(range(keys::queue::topic_range(self.shard, id)));
-        out.rows.push(StateOp::Delete { key: keys::topic::key(self.shard, id) });
-        let stale: Vec<_> = self.offsets.keys().filter(|(_, t, _)| *t == topic.id).copied().collect();
+        out.rows
+            .push(range(keys::queue::topic_range(self.shard, id)));
+        out.rows.push(StateOp::Delete {
+            key: keys::topic::key(self.shard, id),
+        });
+        let stale: Vec<_> = self
+            .offsets
+            .keys()
+            .filter(|(_, t, _)| *t == topic.id)
+            .copied()
+            .collect();
         for at in stale {
             self.offsets.remove(&at);
-            out.rows.push(StateOp::Delete { key: self.offset_key(at) });
+            out.rows.push(StateOp::Delete {
+                key: self.offset_key(at),
+            });
         }
-        let stale: Vec<_> = self.locks.keys().filter(|(_, t, _)| *t == topic.id).copied().collect();
+        let stale: Vec<_> = self
+            .locks
+            .keys()
+            .filter(|(_, t, _)| *t == topic.id)
+            .copied()
+            .collect();
         for at in stale {
             self.locks.remove(&at);
-            out.rows.push(StateOp::Delete { key: self.lock_key(at) });
+            out.rows.push(StateOp::Delete {
+                key: self.lock_key(at),
+            });
         }
         out.events.push(Event::TopicDeleted { name, id: topic.id });
     }
@@ -197,23 +268,35 @@ impl Machine {
                 self.counters.next_group - 1
             }
         };
-        out.rows.push(put(keys::group::key(self.shard, GroupId(group.id)), group.encode_to_vec()));
+        out.rows.push(put(
+            keys::group::key(self.shard, GroupId(group.id)),
+            group.encode_to_vec(),
+        ));
         self.group_names.insert(group.id, group.name.clone());
         self.groups.insert(group.name.clone(), group.clone());
         out.events.push(Event::Group(group));
     }
 
     fn delete_group(&mut self, delete: DeleteGroup, out: &mut Applied) {
-        let Some(group) = self.groups.remove(&delete.name) else { return };
+        let Some(group) = self.groups.remove(&delete.name) else {
+            return;
+        };
         let id = GroupId(group.id);
         self.group_names.remove(&group.id);
-        out.rows.push(StateOp::Delete { key: keys::group::key(self.shard, id) });
+        out.rows.push(StateOp::Delete {
+            key: keys::group::key(self.shard, id),
+        });
         // Offsets and locks hang on the id, which is never used again.
         self.offsets.retain(|(g, _, _), _| *g != group.id);
         self.locks.retain(|(g, _, _), _| *g != group.id);
-        out.rows.push(range(keys::offset::group_range(self.shard, id)));
-        out.rows.push(range(keys::lock::group_range(self.shard, id)));
-        out.events.push(Event::GroupDeleted { name: delete.name, id: group.id });
+        out.rows
+            .push(range(keys::offset::group_range(self.shard, id)));
+        out.rows
+            .push(range(keys::lock::group_range(self.shard, id)));
+        out.events.push(Event::GroupDeleted {
+            name: delete.name,
+            id: group.id,
+        });
     }
 
     fn offset_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {
@@ -239,11 +322,16 @@ impl Machine {
                 continue;
             }
             self.offsets.insert(at, o.offset);
-            out.rows.push(put(self.offset_key(at), keys::offset::encode(o.offset)));
+            out.rows
+                .push(put(self.offset_key(at), keys::offset::encode(o.offset)));
             taken.push(*o);
         }
         if !taken.is_empty() {
-            out.events.push(Event::Offsets { group: commit.group, offsets: taken, reset: commit.reset });
+            out.events.push(Event::Offsets {
+                group: commit.group,
+                offsets: taken,
+                reset: commit.reset,
+            });
         }
     }
 
@@ -255,42 +343,72 @@ impl Machine {
             let at = (change.group, lock.topic, lock.queue);
             if lock.client.is_empty() {
                 self.locks.remove(&at);
-                out.rows.push(StateOp::Delete { key: self.lock_key(at) });
+                out.rows.push(StateOp::Delete {
+                    key: self.lock_key(at),
+                });
             } else {
-                let row = LockRow { client: lock.client.clone(), at_ms: change.at_ms };
+                let row = LockRow {
+                    client: lock.client.clone(),
+                    at_ms: change.at_ms,
+                };
                 out.rows.push(put(self.lock_key(at), row.encode()));
                 self.locks.insert(at, row);
             }
         }
-        out.events.push(Event::Locks { group: change.group, queues: change.queues, at_ms: change.at_ms });
+        out.events.push(Event::Locks {
+            group: change.group,
+            queues: change.queues,
+            at_ms: change.at_ms,
+        });
     }
 
     fn trim(&mut self, trim: Trim, out: &mut Applied) {
-        let floor = self.timer_indices.first().map_or(u64::MAX, |(index, _)| *index);
+        let floor = self
+            .timer_indices
+            .first()
+            .map_or(u64::MAX, |(index, _)| *index);
         let mut queues = BTreeMap::new();
         let mut bound = None;
-        let gone: Vec<u64> = self.segments.closed.range(..=trim.segment).map(|(seq, _)| *seq).collect();
+        let gone: Vec<u64> = self
+            .segments
+            .closed
+            .range(..=trim.segment)
+            .map(|(seq, _)| *seq)
+            .collect();
         for seq in gone {
-            let Some(segment) = self.segments.closed.get(&seq).copied() else { break };
+            let Some(segment) = self.segments.closed.get(&seq).copied() else {
+                break;
+            };
             if segment.last_index >= floor {
                 break;
             }
             self.segments.closed.remove(&seq);
             bound = Some((segment.last_index + 1, segment.last_term));
-            out.rows.push(StateOp::Delete { key: keys::log_segment::key(self.shard, seq) });
-            out.rows.push(range(keys::segment_queue::segment_range(self.shard, seq)));
+            out.rows.push(StateOp::Delete {
+                key: keys::log_segment::key(self.shard, seq),
+            });
+            out.rows
+                .push(range(keys::segment_queue::segment_range(self.shard, seq)));
             queues.extend(self.segments.ends.remove(&seq).unwrap_or_default());
         }
         let Some((first, term)) = bound else { return };
         let mut moved = Vec::new();
         for (key, end) in queues {
             // A queue of a deleted topic has no rows any more.
-            let Some(meta) = self.queues.get_mut(&key).filter(|meta| meta.min < end) else { continue };
+            let Some(meta) = self.queues.get_mut(&key).filter(|meta| meta.min < end) else {
+                continue;
+            };
             meta.min = end;
-            out.rows.push(put(keys::queue::key(self.shard, key), meta.encode()));
-            out.rows.push(range(keys::index::below(self.shard, key, end)));
+            out.rows
+                .push(put(keys::queue::key(self.shard, key), meta.encode()));
+            out.rows
+                .push(range(keys::index::below(self.shard, key, end)));
             moved.push((key, end));
         }
-        out.events.push(Event::Trimmed { queues: moved, first, term });
+        out.events.push(Event::Trimmed {
+            queues: moved,
+            first,
+            term,
+        });
     }
 }

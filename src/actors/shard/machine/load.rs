@@ -44,7 +44,11 @@ fn each(
 
 /// The machine as of the applied index the store holds; an empty one for an empty store. The term
 /// of the applied entry is not stored here: the caller reads it from the log.
-pub fn load(store: &dyn StateStore, shard: ShardId, options: MachineOptions) -> Result<Machine, LoadError> {
+pub fn load(
+    store: &dyn StateStore,
+    shard: ShardId,
+    options: MachineOptions,
+) -> Result<Machine, LoadError> {
     let mut m = Machine::new(shard, options);
     if let Some(value) = store.get(&keys::applied::key(shard))? {
         m.applied.0 = keys::applied::decode(&value)?;
@@ -66,17 +70,22 @@ pub fn load(store: &dyn StateStore, shard: ShardId, options: MachineOptions) -> 
     })?;
     each(store, shard, Kind::Queue, |key, value| {
         let (_, queue) = keys::queue::parse(key).ok_or(LoadError::Row(Kind::Queue))?;
-        m.queues.insert(queue, keys::queue::QueueMeta::decode(value)?);
+        m.queues
+            .insert(queue, keys::queue::QueueMeta::decode(value)?);
         Ok(())
     })?;
     each(store, shard, Kind::Offset, |key, value| {
         let (_, g, q) = keys::offset::parse(key).ok_or(LoadError::Row(Kind::Offset))?;
-        m.offsets.insert((g.0, q.topic.0, q.queue), keys::offset::decode(value)?);
+        m.offsets
+            .insert((g.0, q.topic.0, q.queue), keys::offset::decode(value)?);
         Ok(())
     })?;
     each(store, shard, Kind::Lock, |key, value| {
         let (_, g, q) = keys::lock::parse(key).ok_or(LoadError::Row(Kind::Lock))?;
-        m.locks.insert((g.0, q.topic.0, q.queue), keys::lock::LockRow::decode(value)?);
+        m.locks.insert(
+            (g.0, q.topic.0, q.queue),
+            keys::lock::LockRow::decode(value)?,
+        );
         Ok(())
     })?;
     each(store, shard, Kind::Timer, |key, value| {

@@ -33,16 +33,37 @@ pub enum Event {
     Appended(AppendBlock),
     /// The topic was gone when the entry was applied; nothing was stored.
     AppendDropped(AppendBlock),
-    TimerAdded { timer: TimerKey, target: QueueKey },
+    TimerAdded {
+        timer: TimerKey,
+        target: QueueKey,
+    },
     TimerFired(TimerKey),
     Topic(TopicConfig),
-    TopicDeleted { name: String, id: u32 },
+    TopicDeleted {
+        name: String,
+        id: u32,
+    },
     Group(GroupConfig),
-    GroupDeleted { name: String, id: u32 },
-    Offsets { group: u32, offsets: Vec<crate::model::command::QueueOffset>, reset: bool },
-    Locks { group: u32, queues: Vec<crate::model::command::LockedQueue>, at_ms: i64 },
+    GroupDeleted {
+        name: String,
+        id: u32,
+    },
+    Offsets {
+        group: u32,
+        offsets: Vec<crate::model::command::QueueOffset>,
+        reset: bool,
+    },
+    Locks {
+        group: u32,
+        queues: Vec<crate::model::command::LockedQueue>,
+        at_ms: i64,
+    },
     /// Queues that start later now, and the first log index still needed (with the term before it).
-    Trimmed { queues: Vec<(QueueKey, u64)>, first: u64, term: u64 },
+    Trimmed {
+        queues: Vec<(QueueKey, u64)>,
+        first: u64,
+        term: u64,
+    },
 }
 
 /// Sizes that decide where log segments end. The same on every replica of a shard.
@@ -53,7 +74,9 @@ pub struct MachineOptions {
 
 impl Default for MachineOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+        }
     }
 }
 
@@ -87,7 +110,10 @@ impl Machine {
             options,
             applied: (0, 0),
             last_at_ms: 0,
-            counters: Counters { next_topic: 1, next_group: 1 },
+            counters: Counters {
+                next_topic: 1,
+                next_group: 1,
+            },
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -103,7 +129,11 @@ impl Machine {
 
     /// Offsets of a queue; zeros for one that never had a message.
     pub fn queue(&self, key: QueueKey) -> QueueMeta {
-        self.queues.get(&key).copied().unwrap_or(QueueMeta { next: 0, min: 0, segment: 0 })
+        self.queues.get(&key).copied().unwrap_or(QueueMeta {
+            next: 0,
+            min: 0,
+            segment: 0,
+        })
     }
     /// All queues that ever had a message.
     pub fn queues(&self) -> impl Iterator<Item = (QueueKey, QueueMeta)> + '_ {
@@ -150,7 +180,10 @@ impl Machine {
     /// The newest segment that retention may drop now: closed, holding no waiting timer, and
     /// either older than `before_ms` or beyond `max_bytes` (0: no limit). `None`: nothing to do.
     pub fn droppable(&self, before_ms: i64, max_bytes: u64) -> Option<u64> {
-        let floor = self.timer_indices.first().map_or(u64::MAX, |(index, _)| *index);
+        let floor = self
+            .timer_indices
+            .first()
+            .map_or(u64::MAX, |(index, _)| *index);
         self.segments.droppable(before_ms, max_bytes, floor)
     }
     /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).

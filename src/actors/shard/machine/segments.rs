@@ -1,8 +1,8 @@
 //! Log segments: stretches of the log that retention drops as a whole. A segment ends with the
 //! entry that fills it, so that every replica cuts at the same index.
 
-use crate::storage::keys::log_segment::LogSegment;
 use crate::model::QueueKey;
+use crate::storage::keys::log_segment::LogSegment;
 use std::collections::BTreeMap;
 
 /// Closed segments and the open one.
@@ -84,8 +84,16 @@ mod tests {
         s.add(4, 1, 50, 40, 100);
         assert_eq!(s.droppable(0, 0, u64::MAX), None);
         assert_eq!(s.droppable(15, 0, u64::MAX), Some(0));
-        assert_eq!(s.droppable(1000, 0, u64::MAX), Some(2), "the open one stays");
+        assert_eq!(
+            s.droppable(1000, 0, u64::MAX),
+            Some(2),
+            "the open one stays"
+        );
         assert_eq!(s.droppable(0, 260, u64::MAX), Some(0));
-        assert_eq!(s.droppable(1000, 0, 2), Some(0), "a waiting timer at index 2 holds its segment");
+        assert_eq!(
+            s.droppable(1000, 0, 2),
+            Some(0),
+            "a waiting timer at index 2 holds its segment"
+        );
     }
 }
