@@ -1,19 +1,21 @@
 //! The log and state stores. The only room that names RocksDB.
 //!
-//! [`traits`] is the contract, [`rocks`] implements it, `tests/store_conformance.rs`
-//! holds implementations to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
+//! [`traits`] is the contract, [`rocks`] and [`sim`] implement it, `tests/store_conformance.rs`
+//! holds both to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
 //! read, [`keys`] the rows of the state store.
 
 pub mod entry;
 pub mod keys;
 pub mod read_pool;
 pub mod rocks;
+pub mod sim;
 pub mod stats;
 pub mod traits;
 pub mod writer;
 
 pub use read_pool::{ReadPool, ReadPoolFull};
 pub use rocks::{Reader, RocksStore, StoreOptions};
+pub use sim::{Fault, SimLogStore, SimRng, SimStateStore, SimStore};
 pub use stats::StoreStats;
 pub use traits::*;
 pub use writer::{Done, Job, OnDone, Writer, WriterHandle, WriterOptions};

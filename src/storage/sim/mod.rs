@@ -1,0 +1,137 @@
+//! The stores in memory, deterministic, with a disk that can crash, tear, fail and lie.
+//!
+//! [`SimStore`] is the pair as a node uses it: state never survives a crash ahead of the log,
+//! because the log is synced before state is written out, by a flush or by the store itself.
+
+mod log;
+mod rng;
+mod state;
+
+pub use log::SimLogStore;
+pub use rng::SimRng;
+pub use state::SimStateStore;
+
+use super::{LogAppend, LogBounds, LogEntry, LogStore, StateBatch, StateStore, StoreError};
+use crate::model::ShardId;
+
+/// What can be planted to go wrong, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The next write fails. Whether it reached the disk is open until after a crash.
+    WriteError,
+    /// The next sync fails; what it covered may be lost in a crash.
+    SyncError,
+    /// The next write finds no space; nothing of it is written.
+    NoSpace,
+}
+
+/// Both stores of a node on one simulated disk.
+#[derive(Debug, Clone)]
+pub struct SimStore {
+    log: SimLogStore,
+    state: SimStateStore,
+}
+
+impl SimStore {
+    pub fn new(shards: &[ShardId]) -> Self {
+        Self { log: SimLogStore::new(shards), state: SimStateStore::new() }
+    }
+
+    /// See [`SimLogStore::inject`]; write faults hit whichever write comes first, log or state.
+    pub fn inject(&mut self, fault: Fault) {
+        self.log.inject(fault);
+    }
+
+    /// Planted defect: syncs are reported, not done. The rule that state stays behind the log
+    /// falls with it.
+    pub fn lie_about_sync(&mut self, lie: bool) {
+        self.log.lie_about_sync = lie;
+    }
+
+    /// See [`SimLogStore::corrupt`].
+    pub fn corrupt(&mut self, shard: ShardId, index: u64, bit: usize) {
+        self.log.corrupt(shard, index, bit);
+    }
+
+    /// A power cut and the restart after it: synced writes and a prefix of the others survive in
+    /// the log; of the state what was flushed and a prefix of what followed, but none whose log
+    /// writes did not survive.
+    pub fn crash(&mut self, rng: &mut SimRng) {
+        let needs = self.state.crash_keeping(rng);
+        let needs = if self.log.lie_about_sync { 0 } else { needs };
+        self.log.crash_keeping(rng, needs);
+    }
+
+    /// The process is killed and restarts: of the log all that was written is there, of the
+    /// state what was flushed and a prefix of what followed.
+    pub fn kill(&mut self, rng: &mut SimRng) {
+        self.state.crash(rng);
+        self.log.kill();
+    }
+}
+
+impl LogStore for SimStore {
+    fn bounds(&self, shard: ShardId) -> Result<LogBounds, StoreError> {
+        self.log.bounds(shard)
+    }
+
+    fn append(&mut self, appends: &[LogAppend]) -> Result<(), StoreError> {
+        self.log.append(appends)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.log.sync()
+    }
+
+    fn read(&self, shard: ShardId, from: u64, to: u64, max_bytes: u64) -> Result<Vec<LogEntry>, StoreError> {
+        self.log.read(shard, from, to, max_bytes)
+    }
+
+    fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {
+        if first <= self.log.bounds(shard)?.first {
+            return self.log.usable();
+        }
+        self.flush()?;
+        self.log.trim(shard, first, term)
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.log.health()
+    }
+}
+
+impl StateStore for SimStore {
+    fn write(&mut self, batch: &StateBatch) -> Result<(), StoreError> {
+        self.log.usable()?;
+        match self.log.write_fault() {
+            Some(Fault::NoSpace) => return Err(self.log.fail(StoreError::NoSpace)),
+            Some(_) => return Err(self.log.fail(StoreError::Io("planted write error".into()))),
+            None => {}
+        }
+        self.state.write_at(batch, self.log.written());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.log.sync()?;
+        self.state.flush()
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.log.close();
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.state.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.state.scan(from, to, limit)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.state.last(from, to)
+    }
+}
