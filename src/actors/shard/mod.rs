@@ -7,6 +7,7 @@ pub mod machine;
 pub mod meta;
 pub mod reads;
 pub mod recover;
+pub mod start;
 pub mod status;
 pub mod views;
 
