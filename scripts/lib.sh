@@ -47,6 +47,7 @@ need_build_tools() {
     command -v pkg-config >/dev/null || missing+=(pkg-config)
     have_libclang || missing+=(libclang-dev)
     if [ ${#missing[@]} -gt 0 ]; then
+        command -v ccache >/dev/null || missing+=(ccache)
         need_packages "what building RocksDB needs" "${missing[@]}"
     fi
     use_ccache
