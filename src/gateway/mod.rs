@@ -1,1 +1,266 @@
-//! The only room that speaks to clients.
+//! The only room that speaks to clients: the remoting protocol and a first HTTP page.
+//!
+//! N threads, each with its own runtime, connections and inbox; one more accepts connections,
+//! serves HTTP and registers the broker with name servers. A burst of frames read from a socket
+//! becomes one message per queue; the answers of one wake become one write per connection.
+
+mod accept;
+mod admin;
+mod clients;
+mod connection;
+mod convert;
+mod ctx;
+mod dispatch;
+mod http;
+mod inbox;
+mod limits;
+mod namesrv;
+mod offsets;
+mod outbuf;
+mod pull;
+mod rates;
+mod read_pool;
+mod registrar;
+mod relay;
+mod reply;
+mod send;
+mod shared;
+mod slots;
+mod worker;
+
+pub use accept::BindError;
+pub use inbox::GatewayLink;
+pub use shared::BrokerSide;
+
+use crate::actors::registry::Registry;
+use crate::actors::sinks::Sinks;
+use crate::config::Config;
+use crate::telemetry::Metrics;
+use accept::{accept_loop, bind, Service};
+use inbox::Inbox;
+use read_pool::ReadPool;
+use shared::{Shared, SharedParts};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::task::LocalSet;
+use worker::Worker;
+
+/// What a gateway needs of its node.
+pub struct GatewayDeps {
+    pub config: Arc<Config>,
+    /// `None` on a node that is only a name server.
+    pub broker: Option<BrokerSide>,
+    /// `None` on a node that is only a broker.
+    pub registry: Option<Registry>,
+    /// The link that the groups were made with.
+    pub link: Arc<GatewayLink>,
+    pub sinks: Sinks,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A port could not be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A thread could not be started.
+    #[error("cannot start a gateway thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Addresses as bound; `None` for what is off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listening {
+    pub broker: Option<SocketAddr>,
+    pub vip: Option<SocketAddr>,
+    pub registry: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// The running gateway of one node.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    inboxes: Arc<Vec<Arc<Inbox>>>,
+    workers: Vec<JoinHandle<()>>,
+    front: Option<JoinHandle<()>>,
+    pool: ReadPool,
+    listening: Listening,
+}
+
+struct Listeners {
+    remoting: Vec<(TcpListener, Service)>,
+    http: Option<TcpListener>,
+    listening: Listening,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn chosen(configured: u32, default: usize) -> usize {
+    match configured {
+        0 => default.max(1),
+        n => n as usize,
+    }
+}
+
+fn open_listeners(config: &Config) -> Result<Listeners, BindError> {
+    let host = config.bind_host.as_str();
+    let mut out = Listeners {
+        remoting: Vec::new(),
+        http: None,
+        listening: Listening::default(),
+    };
+    let addr = |l: &TcpListener| l.local_addr().ok();
+    if config.roles.registry {
+        let listener = bind(host, config.namesrv_listen_port, "name server")?;
+        out.listening.registry = addr(&listener);
+        out.remoting.push((listener, Service::Registry));
+    }
+    if config.roles.broker {
+        let listener = bind(host, config.listen_port, "broker")?;
+        out.listening.broker = addr(&listener);
+        out.remoting.push((listener, Service::Broker));
+        if let Some(port) = config.vip_port() {
+            let listener = bind(host, port, "VIP channel of the broker")?;
+            out.listening.vip = addr(&listener);
+            out.remoting.push((listener, Service::Broker));
+        }
+    }
+    if config.http_enable {
+        let listener = bind(host, config.http_listen_port, "HTTP")?;
+        out.listening.http = addr(&listener);
+        out.http = Some(listener);
+    }
+    Ok(out)
+}
+
+impl Gateway {
+    /// Opens the ports and starts the threads. Nothing is left behind on an error.
+    pub fn start(deps: GatewayDeps) -> Result<Self, GatewayError> {
+        let listeners = open_listeners(&deps.config)?;
+        let config = deps.config.clone();
+        let reads = chosen(config.read_threads, (cores() / 2).max(2));
+        let pool = ReadPool::start(reads).map_err(GatewayError::Thread)?;
+        let shared = Arc::new(Shared::new(SharedParts {
+            config: deps.config,
+            broker: deps.broker,
+            registry: deps.registry,
+            link: deps.link.clone(),
+            metrics: deps.metrics,
+            reads: pool.handle(),
+        }));
+        if let Some(addr) = listeners.listening.broker {
+            shared.broker_port.store(addr.port(), Ordering::Relaxed);
+        }
+        let count = chosen(config.gateway_threads, cores() / 2);
+        let inboxes: Vec<Arc<Inbox>> = (0..count).map(|_| Arc::default()).collect();
+        deps.link.set(inboxes.clone());
+        let mut gateway = Self {
+            shared: shared.clone(),
+            inboxes: Arc::new(inboxes),
+            workers: Vec::new(),
+            front: None,
+            pool,
+            listening: listeners.listening,
+        };
+        let started = gateway.start_threads(&deps.sinks, listeners);
+        match started {
+            Ok(()) => Ok(gateway),
+            Err(e) => {
+                gateway.stop(Duration::ZERO);
+                Err(GatewayError::Thread(e))
+            }
+        }
+    }
+
+    fn start_threads(&mut self, sinks: &Sinks, listeners: Listeners) -> std::io::Result<()> {
+        for (index, inbox) in self.inboxes.iter().enumerate() {
+            let (shared, inbox) = (self.shared.clone(), inbox.clone());
+            let sink = sinks.register(inbox.clone());
+            let runtime = runtime()?;
+            let thread = std::thread::Builder::new().name(format!("gateway-{index}"));
+            self.workers.push(thread.spawn(move || {
+                let set = LocalSet::new();
+                set.block_on(&runtime, async move {
+                    Worker::new(shared, inbox, sink, index).run().await;
+                });
+            })?);
+        }
+        let (shared, inboxes) = (self.shared.clone(), self.inboxes.clone());
+        let runtime = runtime()?;
+        let thread = std::thread::Builder::new().name("gateway-front".to_owned());
+        self.front = Some(thread.spawn(move || {
+            let set = LocalSet::new();
+            set.block_on(&runtime, front(shared, inboxes, listeners));
+        })?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn listening(&self) -> Listening {
+        self.listening
+    }
+
+    /// Stops accepting, answers held pulls, waits up to `deadline` for requests under way, closes
+    /// every connection and joins the threads. Blocks.
+    pub fn stop(mut self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        self.shared.set_stopping();
+        for inbox in self.inboxes.iter() {
+            inbox.put(|mail| mail.stop_by = Some(end));
+        }
+        if let Some(front) = self.front.take() {
+            let _ = front.join();
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        self.shared.link.set(Vec::new());
+        drop(self.shared);
+        self.pool.stop();
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// Accepts, serves HTTP, registers; ends when the gateway stops.
+async fn front(shared: Arc<Shared>, inboxes: Arc<Vec<Arc<Inbox>>>, listeners: Listeners) {
+    let mut tasks = Vec::new();
+    for (listener, service) in listeners.remoting {
+        let accept = accept_loop(listener, service, inboxes.clone(), shared.clone());
+        tasks.push(tokio::task::spawn_local(accept));
+    }
+    if let Some(listener) = listeners.http {
+        tasks.push(tokio::task::spawn_local(http::serve(
+            listener,
+            shared.clone(),
+        )));
+    }
+    let registrar = shared
+        .broker
+        .clone()
+        .map(|broker| tokio::task::spawn_local(registrar::run(shared.clone(), broker)));
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    while !shared.is_stopping() {
+        tokio::select! {
+            _ = seconds.tick() => shared.rates.sample(shared::now_ms()),
+            () = shared.stop_bell.notified() => {}
+        }
+    }
+    for task in tasks {
+        task.abort();
+        let _ = task.await;
+    }
+    if let Some(registrar) = registrar {
+        let _ = registrar.await;
+    }
+}

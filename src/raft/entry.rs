@@ -400,9 +400,20 @@ pub fn find_record(index: u64, data: &Bytes, ordinal: u32) -> Result<Option<Byte
 }
 
 /// Tag and bytes of the scheduled record with `ordinal`.
-pub fn find_scheduled(index: u64, data: &Bytes, ordinal: u32) -> Result<Option<(i32, Bytes)>, EntryError> {
+pub fn find_scheduled(
+    index: u64,
+    data: &Bytes,
+    ordinal: u32,
+) -> Result<Option<(i32, Bytes)>, EntryError> {
     for command in decode(index, data)?.commands {
-        if let Command::Schedule { timer, tag, record_at, size, .. } = command {
+        if let Command::Schedule {
+            timer,
+            tag,
+            record_at,
+            size,
+            ..
+        } = command
+        {
             if timer.position.ordinal == ordinal {
                 let at = record_at as usize;
                 return Ok(Some((tag, data.slice(at..at + size as usize))));

@@ -29,7 +29,10 @@ pub struct Sim {
 
 impl Sim {
     pub fn new() -> Self {
-        Self { store: SimStore::new(&[A, B]), rng: SimRng::new(1) }
+        Self {
+            store: SimStore::new(&[A, B]),
+            rng: SimRng::new(1),
+        }
     }
 }
 
@@ -66,7 +69,12 @@ pub struct Rocks {
 impl Rocks {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut rocks = Self { root, runs: 0, store: None, synced: None };
+        let mut rocks = Self {
+            root,
+            runs: 0,
+            store: None,
+            synced: None,
+        };
         rocks.open();
         rocks
     }
@@ -96,7 +104,10 @@ impl Rocks {
 /// The newest WAL of a data directory.
 pub fn live_wal(dir: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(dir.join("db")).ok()?;
-    files.filter_map(|f| Some(f.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "log")).max()
+    files
+        .filter_map(|f| Some(f.ok()?.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "log"))
+        .max()
 }
 
 /// Copies a directory, or gives up (`None`) when its files change meanwhile in the background.
@@ -131,7 +142,8 @@ impl Harness for Rocks {
     }
 
     fn synced(&mut self) {
-        self.synced = live_wal(&self.dir()).map(|wal| (wal.clone(), std::fs::metadata(wal).unwrap().len()));
+        self.synced =
+            live_wal(&self.dir()).map(|wal| (wal.clone(), std::fs::metadata(wal).unwrap().len()));
     }
 
     fn crash(&mut self, rng: &mut SimRng) {
@@ -140,11 +152,20 @@ impl Harness for Rocks {
         let whole = std::fs::metadata(&wal).unwrap().len();
         // A WAL begun since the last sync has nothing in it that is certain; the ones before it
         // were synced when the new one was begun by a flush.
-        let certain = self.synced.as_ref().filter(|(path, _)| *path == wal).map_or(0, |(_, len)| *len);
+        let certain = self
+            .synced
+            .as_ref()
+            .filter(|(path, _)| *path == wal)
+            .map_or(0, |(_, len)| *len);
         self.copy();
         let cut = rng.between(certain, whole);
         let wal = self.dir().join("db").join(name);
-        std::fs::OpenOptions::new().write(true).open(wal).unwrap().set_len(cut).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(wal)
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
         self.open();
     }
 

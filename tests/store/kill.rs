@@ -20,16 +20,29 @@ fn row(n: u64) -> Vec<u8> {
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let options = StoreOptions { state_memtable_bytes: 128 << 10, ..StoreOptions::default() };
+    let options = StoreOptions {
+        state_memtable_bytes: 128 << 10,
+        ..StoreOptions::default()
+    };
     let store = RocksStore::open(Path::new(&dir), options, &[A]).unwrap();
     let next = store.bounds(A).unwrap().last + 1;
     let (tell, told) = crossbeam_channel::unbounded();
-    let options = WriterOptions { flush_after_bytes: 64 << 10, ..WriterOptions::default() };
-    let writer = Writer::spawn(store, options, Box::new(move |done| drop(tell.send(done)))).unwrap();
+    let options = WriterOptions {
+        flush_after_bytes: 64 << 10,
+        ..WriterOptions::default()
+    };
+    let writer =
+        Writer::spawn(store, options, Box::new(move |done| drop(tell.send(done)))).unwrap();
     let mut out = std::io::stdout().lock();
     for n in next.. {
         let sync = n % 3 == 0;
-        writer.submit(Job::Append { shard: A, ticket: n, append: append(A, n..n + 1, 1, sync) }).unwrap();
+        writer
+            .submit(Job::Append {
+                shard: A,
+                ticket: n,
+                append: append(A, n..n + 1, 1, sync),
+            })
+            .unwrap();
         loop {
             match told.recv().unwrap() {
                 Done::Appended { .. } => break,
@@ -38,9 +51,19 @@ fn child() {
             }
         }
         writeln!(out, "\nappended {n}").unwrap();
-        let op = StateOp::Put { key: row(n), value: vec![n as u8; 200] };
+        let op = StateOp::Put {
+            key: row(n),
+            value: vec![n as u8; 200],
+        };
         let batch = StateBatch { ops: vec![op] };
-        writer.submit(Job::State { shard: A, ticket: n, batch, applied: n }).unwrap();
+        writer
+            .submit(Job::State {
+                shard: A,
+                ticket: n,
+                batch,
+                applied: n,
+            })
+            .unwrap();
     }
 }
 
@@ -79,20 +102,40 @@ fn nothing_reported_is_lost_and_state_is_a_prefix_behind_the_log() {
         }
         let mut store = RocksStore::open(dir.path(), StoreOptions::default(), &[A]).unwrap();
         let last = store.bounds(A).unwrap().last;
-        assert!(last == reported || last == reported + 1, "round {round}: {last}, reported {reported}");
-        assert_eq!(store.read(A, 1, last + 1, u64::MAX).unwrap(), entries(1..last + 1, 1));
+        assert!(
+            last == reported || last == reported + 1,
+            "round {round}: {last}, reported {reported}"
+        );
+        assert_eq!(
+            store.read(A, 1, last + 1, u64::MAX).unwrap(),
+            entries(1..last + 1, 1)
+        );
         let applied = store.get(&keys::applied::key(A)).unwrap();
         let applied = applied.map_or(0, |v| keys::applied::decode(&v).unwrap());
         assert!(applied <= last);
         state_survived += applied;
         let rows = store.scan(&row(0), &row(u64::MAX), usize::MAX).unwrap();
-        let expected: Vec<_> = (1..=applied).map(|n| (row(n), vec![n as u8; 200])).collect();
-        assert!(rows == expected, "round {round}: {} rows, applied {applied}", rows.len());
+        let expected: Vec<_> = (1..=applied)
+            .map(|n| (row(n), vec![n as u8; 200]))
+            .collect();
+        assert!(
+            rows == expected,
+            "round {round}: {} rows, applied {applied}",
+            rows.len()
+        );
         // Replay, as a node does.
-        let ops = |n| vec![StateOp::Put { key: row(n), value: vec![n as u8; 200] }];
+        let ops = |n| {
+            vec![StateOp::Put {
+                key: row(n),
+                value: vec![n as u8; 200],
+            }]
+        };
         for n in applied + 1..=last {
             let mut ops = ops(n);
-            ops.push(StateOp::Put { key: keys::applied::key(A), value: keys::applied::encode(n) });
+            ops.push(StateOp::Put {
+                key: keys::applied::key(A),
+                value: keys::applied::encode(n),
+            });
             store.write(&StateBatch { ops }).unwrap();
         }
         if round % 2 == 0 {

@@ -37,9 +37,18 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let log = Log { first: 1, trimmed_term: 0, hard: HardState::default(), entries: vec![] };
+        let log = Log {
+            first: 1,
+            trimmed_term: 0,
+            hard: HardState::default(),
+            entries: vec![],
+        };
         let logs = [A, B].iter().map(|s| (s.0, log.clone())).collect();
-        Self { logs: vec![logs], log_base: 0, rows: vec![(Rows::new(), 0)] }
+        Self {
+            logs: vec![logs],
+            log_base: 0,
+            rows: vec![(Rows::new(), 0)],
+        }
     }
 
     fn log_now(&self) -> &Logs {
@@ -68,13 +77,26 @@ fn shown<H: Harness>(h: &mut H) -> (Logs, Rows) {
     let mut logs = Logs::new();
     for shard in [A, B] {
         let b = h.store().bounds(shard).unwrap();
-        let entries = h.store().read(shard, b.first, b.last + 1, u64::MAX).unwrap();
-        let log = Log { first: b.first, trimmed_term: b.trimmed_term, hard: b.hard_state, entries };
+        let entries = h
+            .store()
+            .read(shard, b.first, b.last + 1, u64::MAX)
+            .unwrap();
+        let log = Log {
+            first: b.first,
+            trimmed_term: b.trimmed_term,
+            hard: b.hard_state,
+            entries,
+        };
         assert_eq!(log.last(), b.last);
         assert!(b.synced <= b.last);
         logs.insert(shard.0, log);
     }
-    let rows = h.store().scan(&[], &[0xff; 9], usize::MAX).unwrap().into_iter().collect();
+    let rows = h
+        .store()
+        .scan(&[], &[0xff; 9], usize::MAX)
+        .unwrap()
+        .into_iter()
+        .collect();
     (logs, rows)
 }
 
@@ -83,10 +105,15 @@ fn random_append(rng: &mut SimRng, logs: &mut Logs, shard: ShardId, term: u64) -
     let next = log.last() + 1;
     // Committed entries are never overwritten.
     let lowest = (log.hard.commit + 1).max(log.first);
-    let from = if rng.chance(1, 4) { rng.between(lowest, next) } else { next };
+    let from = if rng.chance(1, 4) {
+        rng.between(lowest, next)
+    } else {
+        next
+    };
     let count = rng.between(0, 4);
-    let entries: Vec<_> =
-        (from..from + count).map(|i| entry(i, term, rng.between(0, 900) as usize)).collect();
+    let entries: Vec<_> = (from..from + count)
+        .map(|i| entry(i, term, rng.between(0, 900) as usize))
+        .collect();
     if count > 0 {
         log.entries.truncate((from - log.first) as usize);
         log.entries.extend(entries.iter().cloned());
@@ -97,7 +124,12 @@ fn random_append(rng: &mut SimRng, logs: &mut Logs, shard: ShardId, term: u64) -
         commit: rng.between(log.hard.commit.max(log.first - 1), log.last()),
     });
     log.hard = hard_state.unwrap_or(log.hard);
-    LogAppend { shard, entries, hard_state, sync: rng.chance(1, 3) }
+    LogAppend {
+        shard,
+        entries,
+        hard_state,
+        sync: rng.chance(1, 3),
+    }
 }
 
 fn random_ops(rng: &mut SimRng) -> Vec<StateOp> {
@@ -105,8 +137,14 @@ fn random_ops(rng: &mut SimRng) -> Vec<StateOp> {
     (0..rng.between(0, 5))
         .map(|_| match rng.below(8) {
             0 | 1 => StateOp::Delete { key: key(rng) },
-            2 => StateOp::DeleteRange { from: key(rng), to: key(rng) },
-            _ => StateOp::Put { key: key(rng), value: rng.next_u64().to_be_bytes().to_vec() },
+            2 => StateOp::DeleteRange {
+                from: key(rng),
+                to: key(rng),
+            },
+            _ => StateOp::Put {
+                key: key(rng),
+                value: rng.next_u64().to_be_bytes().to_vec(),
+            },
         })
         .collect()
 }
@@ -125,11 +163,26 @@ fn apply(rows: &mut Rows, ops: &[StateOp]) {
 fn settle<H: Harness>(h: &mut H, m: &mut Model, whole_log: bool) {
     let (logs, rows) = shown(h);
     let skip = if whole_log { m.logs.len() - 1 } else { 0 };
-    let log_at = m.logs.iter().enumerate().skip(skip).rev().find(|(_, l)| **l == logs).map(|(i, _)| i);
-    let Some(log_at) = log_at else { panic!("the log shows what it never was: {logs:?}") };
+    let log_at = m
+        .logs
+        .iter()
+        .enumerate()
+        .skip(skip)
+        .rev()
+        .find(|(_, l)| **l == logs)
+        .map(|(i, _)| i);
+    let Some(log_at) = log_at else {
+        panic!("the log shows what it never was: {logs:?}")
+    };
     let reached = m.log_base + log_at as u64;
-    let state = m.rows.iter().find(|(r, needs)| *r == rows && *needs <= reached);
-    assert!(state.is_some(), "the state shows what it never was, or is ahead of the log: {rows:?}");
+    let state = m
+        .rows
+        .iter()
+        .find(|(r, needs)| *r == rows && *needs <= reached);
+    assert!(
+        state.is_some(),
+        "the state shows what it never was, or is ahead of the log: {rows:?}"
+    );
     m.logs = vec![logs];
     m.log_base = reached;
     m.rows = vec![(rows, reached)];
@@ -157,8 +210,10 @@ fn run<H: Harness>(h: &mut H, seed: u64, steps: u32, crash_part: u64) {
             n if n < 70 => {
                 let mut logs = m.log_now().clone();
                 let shards: &[ShardId] = if rng.chance(1, 3) { &[B, A] } else { &[A] };
-                let appends: Vec<_> =
-                    shards.iter().map(|s| random_append(&mut rng, &mut logs, *s, term)).collect();
+                let appends: Vec<_> = shards
+                    .iter()
+                    .map(|s| random_append(&mut rng, &mut logs, *s, term))
+                    .collect();
                 h.store().append(&appends).unwrap();
                 m.write_log(logs);
                 if appends.iter().any(|a| a.sync) {
@@ -168,8 +223,11 @@ fn run<H: Harness>(h: &mut H, seed: u64, steps: u32, crash_part: u64) {
             }
             n if n < 88 => {
                 let mut rows = m.rows.last().unwrap().0.clone();
-                let batches: Vec<_> =
-                    (0..rng.between(1, 2)).map(|_| StateBatch { ops: random_ops(&mut rng) }).collect();
+                let batches: Vec<_> = (0..rng.between(1, 2))
+                    .map(|_| StateBatch {
+                        ops: random_ops(&mut rng),
+                    })
+                    .collect();
                 batches.iter().for_each(|b| apply(&mut rows, &b.ops));
                 // Together or one by one: both are allowed, but only the end is a known content.
                 match &batches[..] {
@@ -195,7 +253,11 @@ fn run<H: Harness>(h: &mut H, seed: u64, steps: u32, crash_part: u64) {
             _ => {
                 let mut logs = m.log_now().clone();
                 let log = logs.get_mut(&A.0).unwrap();
-                let to = if rng.chance(1, 10) { log.last() + 5 } else { rng.between(0, log.hard.commit + 1) };
+                let to = if rng.chance(1, 10) {
+                    log.last() + 5
+                } else {
+                    rng.between(0, log.hard.commit + 1)
+                };
                 h.store().trim(A, to, term).unwrap();
                 if to > log.first {
                     log.entries.retain(|e| e.index >= to);
@@ -263,7 +325,11 @@ fn a_lie_about_syncing_is_found() {
 /// Planted errors are final and lose nothing that was reported before them.
 #[test]
 fn after_a_planted_error_nothing_is_written_until_a_restart() {
-    for (seed, fault) in [Fault::WriteError, Fault::SyncError, Fault::NoSpace].into_iter().cycle().take(60).enumerate()
+    for (seed, fault) in [Fault::WriteError, Fault::SyncError, Fault::NoSpace]
+        .into_iter()
+        .cycle()
+        .take(60)
+        .enumerate()
     {
         let mut rng = SimRng::new(seed as u64);
         let mut sim = Sim::new();
@@ -272,15 +338,26 @@ fn after_a_planted_error_nothing_is_written_until_a_restart() {
         sim.store().inject(fault);
         let error = sim.store().append(&[append(5..8, true)]).unwrap_err();
         assert_eq!(error == StoreError::NoSpace, fault == Fault::NoSpace);
-        assert_eq!(sim.store().append(&[append(5..6, true)]), Err(error.clone()));
+        assert_eq!(
+            sim.store().append(&[append(5..6, true)]),
+            Err(error.clone())
+        );
         assert_eq!(sim.store().sync(), Err(error.clone()));
-        assert_eq!(sim.store().write(&StateBatch::default()), Err(error.clone()));
+        assert_eq!(
+            sim.store().write(&StateBatch::default()),
+            Err(error.clone())
+        );
         assert_eq!(sim.store().flush(), Err(error.clone()));
         assert_eq!(sim.store().trim(A, 3, 1), Err(error.clone()));
         assert_eq!(sim.store().health(), Err(error));
         sim.crash(&mut rng);
         let last = sim.store().bounds(A).unwrap().last;
-        assert!(last == 4 || (last == 7 && fault != Fault::NoSpace), "{last} after {fault:?}");
-        sim.store().append(&[append(last + 1..last + 2, true)]).unwrap();
+        assert!(
+            last == 4 || (last == 7 && fault != Fault::NoSpace),
+            "{last} after {fault:?}"
+        );
+        sim.store()
+            .append(&[append(last + 1..last + 2, true)])
+            .unwrap();
     }
 }

@@ -30,7 +30,13 @@ impl LogStore for Shared {
     fn sync(&mut self) -> Result<(), StoreError> {
         self.get().sync()
     }
-    fn read(&self, shard: ShardId, from: u64, to: u64, max: u64) -> Result<Vec<LogEntry>, StoreError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        to: u64,
+        max: u64,
+    ) -> Result<Vec<LogEntry>, StoreError> {
         self.get().read(shard, from, to, max)
     }
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {
@@ -51,7 +57,12 @@ impl StateStore for Shared {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Shared::get(self).get(key)
     }
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         Shared::get(self).scan(from, to, limit)
     }
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
@@ -62,16 +73,31 @@ impl StateStore for Shared {
 fn start(store: &Shared, options: WriterOptions) -> (Writer, crossbeam_channel::Receiver<Done>) {
     let (tell, told) = crossbeam_channel::unbounded();
     let on_done = Box::new(move |done| drop(tell.send(done)));
-    (Writer::spawn(store.clone(), options, on_done).unwrap(), told)
+    (
+        Writer::spawn(store.clone(), options, on_done).unwrap(),
+        told,
+    )
 }
 
 fn job(shard: ShardId, ticket: u64, index: u64, sync: bool) -> Job {
-    Job::Append { shard, ticket, append: append(shard, index..index + 1, 1, sync) }
+    Job::Append {
+        shard,
+        ticket,
+        append: append(shard, index..index + 1, 1, sync),
+    }
 }
 
 fn state(shard: ShardId, ticket: u64, applied: u64) -> Job {
-    let op = StateOp::Put { key: vec![9, ticket as u8], value: applied.to_be_bytes().to_vec() };
-    Job::State { shard, ticket, batch: StateBatch { ops: vec![op] }, applied }
+    let op = StateOp::Put {
+        key: vec![9, ticket as u8],
+        value: applied.to_be_bytes().to_vec(),
+    };
+    Job::State {
+        shard,
+        ticket,
+        batch: StateBatch { ops: vec![op] },
+        applied,
+    }
 }
 
 fn next(told: &crossbeam_channel::Receiver<Done>) -> Done {
@@ -101,7 +127,9 @@ fn what_waits_is_merged_into_one_write_and_reported_in_order() {
     assert_eq!(appended(B), (1..=50).collect::<Vec<_>>());
     let at = |d: &Done| done.iter().position(|x| x == d).unwrap();
     for ticket in 1..=50 {
-        assert!(at(&Done::Appended { shard: A, ticket }) < at(&Done::StateWritten { shard: A, ticket }));
+        assert!(
+            at(&Done::Appended { shard: A, ticket }) < at(&Done::StateWritten { shard: A, ticket })
+        );
     }
     use std::sync::atomic::Ordering::Relaxed;
     let stats = writer.stats().clone();
@@ -111,10 +139,19 @@ fn what_waits_is_merged_into_one_write_and_reported_in_order() {
     assert_eq!(stats.bytes.load(Relaxed), 10_000);
     assert_eq!(stats.state_batches.load(Relaxed), 50);
     writer.stop();
-    assert_eq!(store.get().read(A, 1, 60, u64::MAX).unwrap(), entries(1..51, 1));
-    assert_eq!(StateStore::get(&store, &keys::applied::key(A)).unwrap(), Some(keys::applied::encode(50)));
+    assert_eq!(
+        store.get().read(A, 1, 60, u64::MAX).unwrap(),
+        entries(1..51, 1)
+    );
+    assert_eq!(
+        StateStore::get(&store, &keys::applied::key(A)).unwrap(),
+        Some(keys::applied::encode(50))
+    );
     let mut again = store.clone();
-    assert!(again.append(&[append(A, 51..52, 1, false)]).is_err(), "stopped means closed");
+    assert!(
+        again.append(&[append(A, 51..52, 1, false)]).is_err(),
+        "stopped means closed"
+    );
 }
 
 #[test]
@@ -122,27 +159,69 @@ fn an_error_is_reported_once_and_later_jobs_are_refused() {
     let store = Shared::new();
     let (writer, told) = start(&store, WriterOptions::default());
     writer.submit(job(A, 1, 1, true)).unwrap();
-    assert_eq!(next(&told), Done::Appended { shard: A, ticket: 1 });
+    assert_eq!(
+        next(&told),
+        Done::Appended {
+            shard: A,
+            ticket: 1
+        }
+    );
     store.get().inject(Fault::SyncError);
     writer.submit(job(A, 2, 2, true)).unwrap();
-    assert!(matches!(next(&told), Done::Failed { error: StoreError::Io(_) }));
+    assert!(matches!(
+        next(&told),
+        Done::Failed {
+            error: StoreError::Io(_)
+        }
+    ));
     assert!(writer.submit(job(A, 3, 3, true)).is_err());
     assert!(writer.stats().has_failed());
     writer.stop();
-    assert!(told.try_recv().is_err(), "nothing is reported after the failure");
+    assert!(
+        told.try_recv().is_err(),
+        "nothing is reported after the failure"
+    );
 }
 
 #[test]
 fn trims_and_flushes_make_state_durable() {
     let store = Shared::new();
-    let options = WriterOptions { flush_after_bytes: 1000, ..WriterOptions::default() };
+    let options = WriterOptions {
+        flush_after_bytes: 1000,
+        ..WriterOptions::default()
+    };
     let (writer, told) = start(&store, options);
     writer.submit(job(A, 1, 1, false)).unwrap();
     writer.submit(state(A, 2, 1)).unwrap();
-    writer.submit(Job::Trim { shard: A, ticket: 3, first: 2, term: 1 }).unwrap();
-    assert_eq!(next(&told), Done::Appended { shard: A, ticket: 1 });
-    assert_eq!(next(&told), Done::StateWritten { shard: A, ticket: 2 });
-    assert_eq!(next(&told), Done::Trimmed { shard: A, ticket: 3 });
+    writer
+        .submit(Job::Trim {
+            shard: A,
+            ticket: 3,
+            first: 2,
+            term: 1,
+        })
+        .unwrap();
+    assert_eq!(
+        next(&told),
+        Done::Appended {
+            shard: A,
+            ticket: 1
+        }
+    );
+    assert_eq!(
+        next(&told),
+        Done::StateWritten {
+            shard: A,
+            ticket: 2
+        }
+    );
+    assert_eq!(
+        next(&told),
+        Done::Trimmed {
+            shard: A,
+            ticket: 3
+        }
+    );
     let applied = |store: &Shared| StateStore::get(store, &keys::applied::key(A)).unwrap();
     let survives = |store: &Shared| {
         // Some seed would lose what is not durable.
@@ -169,7 +248,10 @@ fn trims_and_flushes_make_state_durable() {
     }
     let deadline = Instant::now() + Duration::from_secs(10);
     while !survives(&store) {
-        assert!(Instant::now() < deadline, "more than 1000 bytes call for a flush");
+        assert!(
+            Instant::now() < deadline,
+            "more than 1000 bytes call for a flush"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     writer.submit(state(A, 6, 10)).unwrap();
@@ -214,7 +296,10 @@ fn a_full_read_pool_says_so() {
     store.append(&[append(A, 1..5, 1, false)]).unwrap();
     let pool = ReadPool::spawn(&store.reader(), 2).unwrap();
     let (tell, told) = crossbeam_channel::unbounded();
-    pool.submit(Box::new(move |r: &Reader| drop(tell.send(r.read_entry(A, 3))))).unwrap();
+    pool.submit(Box::new(move |r: &Reader| {
+        drop(tell.send(r.read_entry(A, 3)))
+    }))
+    .unwrap();
     let read = told.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
     assert_eq!(read, entries(3..4, 1).pop());
     let gate = Arc::new(Mutex::new(()));
@@ -238,28 +323,44 @@ fn index_rows_are_found_by_offset() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = RocksStore::open(dir.path(), StoreOptions::default(), &[A]).unwrap();
     let queue = QueueKey::new(TopicId(7), 2);
-    let row = |n: u32| IndexRow { log_index: n.into(), items: vec![(10, 1); 5], ..IndexRow::default() };
+    let row = |n: u32| IndexRow {
+        log_index: n.into(),
+        items: vec![(10, 1); 5],
+        ..IndexRow::default()
+    };
     let mut ops = Vec::new();
     for (base, n) in [(100, 1), (105, 2), (115, 3), (120, 4)] {
-        ops.push(StateOp::Put { key: index::key(A, queue, base), value: row(n).encode() });
+        ops.push(StateOp::Put {
+            key: index::key(A, queue, base),
+            value: row(n).encode(),
+        });
     }
     // Neighbours that must not be taken for the queue's own.
     for other in [QueueKey::new(TopicId(7), 1), QueueKey::new(TopicId(7), 3)] {
-        ops.push(StateOp::Put { key: index::key(A, other, 110), value: row(9).encode() });
+        ops.push(StateOp::Put {
+            key: index::key(A, other, 110),
+            value: row(9).encode(),
+        });
     }
     store.write(&StateBatch { ops }).unwrap();
     let reader = store.reader();
-    let at = |offset| reader.index_row_at_or_before(A, queue, offset).unwrap().map(|(base, _)| base);
-    assert_eq!([at(99), at(100), at(104), at(105), at(114), at(u64::MAX)], [
-        None,
-        Some(100),
-        Some(100),
-        Some(105),
-        Some(105),
-        Some(120)
-    ]);
+    let at = |offset| {
+        reader
+            .index_row_at_or_before(A, queue, offset)
+            .unwrap()
+            .map(|(base, _)| base)
+    };
+    assert_eq!(
+        [at(99), at(100), at(104), at(105), at(114), at(u64::MAX)],
+        [None, Some(100), Some(100), Some(105), Some(105), Some(120)]
+    );
     let from = |offset, limit| -> Vec<u64> {
-        reader.index_rows(A, queue, offset, limit).unwrap().into_iter().map(|(base, _)| base).collect()
+        reader
+            .index_rows(A, queue, offset, limit)
+            .unwrap()
+            .into_iter()
+            .map(|(base, _)| base)
+            .collect()
     };
     assert_eq!(from(0, 9), [100, 105, 115, 120]);
     assert_eq!(from(104, 2), [100, 105]);
@@ -267,5 +368,8 @@ fn index_rows_are_found_by_offset() {
     assert_eq!(from(110, 9), [115, 120], "110 to 114 are missing");
     assert_eq!(from(124, 9), [120]);
     assert!(from(125, 9).is_empty() && from(100, 0).is_empty());
-    assert_eq!(reader.index_rows(A, queue, 105, 1).unwrap(), [(105, row(2))]);
+    assert_eq!(
+        reader.index_rows(A, queue, 105, 1).unwrap(),
+        [(105, row(2))]
+    );
 }

@@ -19,11 +19,18 @@ struct ShardLog {
 
 impl ShardLog {
     fn empty() -> Self {
-        Self { first: 1, trimmed_term: 0, hard_state: HardState::default(), entries: BTreeMap::new() }
+        Self {
+            first: 1,
+            trimmed_term: 0,
+            hard_state: HardState::default(),
+            entries: BTreeMap::new(),
+        }
     }
 
     fn last(&self) -> u64 {
-        self.entries.last_key_value().map_or(self.first - 1, |(index, _)| *index)
+        self.entries
+            .last_key_value()
+            .map_or(self.first - 1, |(index, _)| *index)
     }
 }
 
@@ -31,7 +38,11 @@ impl ShardLog {
 #[derive(Debug, Clone)]
 enum Record {
     Appends(Vec<Stored>),
-    Trim { shard: ShardId, first: u64, term: u64 },
+    Trim {
+        shard: ShardId,
+        first: u64,
+        term: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -46,7 +57,9 @@ impl Record {
         match self {
             Record::Appends(appends) => {
                 for append in appends {
-                    let Some(log) = logs.get_mut(&append.shard) else { continue };
+                    let Some(log) = logs.get_mut(&append.shard) else {
+                        continue;
+                    };
                     if let Some((first, _)) = append.entries.first() {
                         drop(log.entries.split_off(first));
                     }
@@ -118,7 +131,10 @@ impl SimLogStore {
     /// Flips one bit of a stored entry, on the disk and in what readers see.
     pub fn corrupt(&mut self, shard: ShardId, index: u64, bit: usize) {
         for logs in [&mut self.current, &mut self.durable] {
-            if let Some(stored) = logs.get_mut(&shard).and_then(|log| log.entries.get_mut(&index)) {
+            if let Some(stored) = logs
+                .get_mut(&shard)
+                .and_then(|log| log.entries.get_mut(&index))
+            {
                 let mut bytes = stored.to_vec();
                 let at = bit / 8 % bytes.len();
                 bytes[at] ^= 1 << (bit % 8);
@@ -150,7 +166,10 @@ impl SimLogStore {
         if let Some((index, stored)) = self.pending.get(keep).and_then(Record::last_entry) {
             if rng.chance(1, 2) {
                 let torn = &stored[..rng.below(stored.len() as u64) as usize];
-                assert!(entry::decode(*index, torn).is_err(), "a torn entry passed its checks");
+                assert!(
+                    entry::decode(*index, torn).is_err(),
+                    "a torn entry passed its checks"
+                );
             }
         }
         self.restart(keep);
@@ -190,7 +209,8 @@ impl SimLogStore {
 
     /// The error of a planted write fault, if one is planted.
     pub(super) fn write_fault(&mut self) -> Option<Fault> {
-        self.fault.take_if(|f| matches!(f, Fault::WriteError | Fault::NoSpace))
+        self.fault
+            .take_if(|f| matches!(f, Fault::WriteError | Fault::NoSpace))
     }
 
     fn write(&mut self, record: Record) -> Result<(), StoreError> {
@@ -231,7 +251,9 @@ impl SimLogStore {
     }
 
     fn log(&self, shard: ShardId) -> Result<&ShardLog, StoreError> {
-        self.current.get(&shard).ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
+        self.current
+            .get(&shard)
+            .ok_or_else(|| StoreError::Io(format!("shard {} is not open here", shard.0)))
     }
 }
 
@@ -264,7 +286,11 @@ impl LogStore for SimLogStore {
             if let Some((first, _)) = entries.first() {
                 overwritten.push((append.shard, *first));
             }
-            stored.push(Stored { shard: append.shard, entries, hard_state: append.hard_state });
+            stored.push(Stored {
+                shard: append.shard,
+                entries,
+                hard_state: append.hard_state,
+            });
         }
         self.write(Record::Appends(stored))?;
         for (shard, first) in overwritten {
@@ -283,7 +309,13 @@ impl LogStore for SimLogStore {
         self.sync_all()
     }
 
-    fn read(&self, shard: ShardId, from: u64, to: u64, max_bytes: u64) -> Result<Vec<LogEntry>, StoreError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StoreError> {
         if from >= to {
             return Ok(Vec::new());
         }

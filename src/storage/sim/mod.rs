@@ -34,7 +34,10 @@ pub struct SimStore {
 
 impl SimStore {
     pub fn new(shards: &[ShardId]) -> Self {
-        Self { log: SimLogStore::new(shards), state: SimStateStore::new() }
+        Self {
+            log: SimLogStore::new(shards),
+            state: SimStateStore::new(),
+        }
     }
 
     /// See [`SimLogStore::inject`]; write faults hit whichever write comes first, log or state.
@@ -83,7 +86,13 @@ impl LogStore for SimStore {
         self.log.sync()
     }
 
-    fn read(&self, shard: ShardId, from: u64, to: u64, max_bytes: u64) -> Result<Vec<LogEntry>, StoreError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StoreError> {
         self.log.read(shard, from, to, max_bytes)
     }
 
@@ -127,7 +136,12 @@ impl StateStore for SimStore {
         self.state.get(key)
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         self.state.scan(from, to, limit)
     }
 

@@ -88,16 +88,30 @@ impl StateStore for SimStateStore {
         Ok(self.current.get(key).cloned())
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        Ok(range(&self.current, from, to).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect())
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        Ok(range(&self.current, from, to)
+            .take(limit)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
-        Ok(range(&self.current, from, to).next_back().map(|(k, v)| (k.clone(), v.clone())))
+        Ok(range(&self.current, from, to)
+            .next_back()
+            .map(|(k, v)| (k.clone(), v.clone())))
     }
 }
 
-fn range<'a>(rows: &'a Rows, from: &[u8], to: &[u8]) -> std::collections::btree_map::Range<'a, Vec<u8>, Vec<u8>> {
+fn range<'a>(
+    rows: &'a Rows,
+    from: &[u8],
+    to: &[u8],
+) -> std::collections::btree_map::Range<'a, Vec<u8>, Vec<u8>> {
     // An inverted range is empty, not a panic.
     let to = if from < to { to } else { from };
     rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))

@@ -1,0 +1,138 @@
+//! Subscription groups and who is connected: 200, 225, 207, 201, 352, 203, 204, 328.
+
+use super::super::convert::{
+    connection_body, group_body, group_config, members_body, version_body,
+};
+use super::super::ctx::{group_name, Ctx};
+use super::super::reply::Reply;
+use super::super::shared::BrokerSide;
+use super::{data_version, Answer};
+use crate::model::command::{DeleteGroup as DeleteOp, MetaOp};
+use crate::wire::remoting::body::config::GroupConfigList;
+use crate::wire::remoting::body::connection::{ProducerInfo, ProducerTableInfo};
+use crate::wire::remoting::body::{
+    self, ProducerConnection, SubscriptionGroupConfig, SubscriptionGroupWrapper,
+};
+use crate::wire::remoting::code::response as rc;
+use crate::wire::remoting::requests::{
+    ConsumerConnectionRequest, DeleteGroup, GroupRequest, ProducerConnectionRequest,
+};
+use crate::wire::remoting::Command;
+
+async fn put(
+    ctx: &Ctx,
+    broker: &BrokerSide,
+    wanted: &[SubscriptionGroupConfig],
+) -> Result<(), Reply> {
+    let mut configs = Vec::new();
+    for group in wanted {
+        group_name(&group.group_name)?;
+        let config = group_config(group).ok_or_else(|| {
+            Reply::err(
+                rc::INVALID_PARAMETER,
+                "a number of the group is out of range",
+            )
+        })?;
+        configs.push(config);
+    }
+    for config in configs {
+        ctx.shared()
+            .change(broker, MetaOp::PutGroup(config))
+            .await?;
+    }
+    Ok(())
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP 200.
+pub async fn create(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    let group: SubscriptionGroupConfig = body::decode(&command.body).map_err(Reply::failed)?;
+    put(ctx, broker, &[group]).await?;
+    Ok(Reply::ok())
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST 225.
+pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    let list: GroupConfigList = body::decode(&command.body).map_err(Reply::failed)?;
+    if list.group_config_list.len() > 1_000 {
+        return Err(Reply::err(rc::INVALID_PARAMETER, "more than 1000 groups"));
+    }
+    put(ctx, broker, &list.group_config_list).await?;
+    Ok(Reply::ok())
+}
+
+/// DELETE_SUBSCRIPTIONGROUP 207. Absent: success.
+pub async fn delete(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    let request = DeleteGroup::parse(command)?;
+    if broker.shard.meta().group(request.group_name).is_some() {
+        let op = DeleteOp {
+            name: request.group_name.to_owned(),
+            clean_offsets: request.clean_offset,
+        };
+        ctx.shared().change(broker, MetaOp::DeleteGroup(op)).await?;
+        broker.groups.group_deleted(request.group_name);
+    }
+    Ok(Reply::ok())
+}
+
+/// GET_ALL_SUBSCRIPTIONGROUP_CONFIG 201: everything in one answer.
+pub fn all(ctx: &Ctx, broker: &BrokerSide) -> Reply {
+    let groups = broker.shard.meta().groups();
+    Reply::body(body::encode(&SubscriptionGroupWrapper {
+        data_version: version_body(&data_version(broker, ctx.shared().started_ms)),
+        subscription_group_table: groups
+            .iter()
+            .map(|g| (g.name.clone(), group_body(g)))
+            .collect(),
+        ..SubscriptionGroupWrapper::default()
+    }))
+}
+
+/// GET_SUBSCRIPTIONGROUP_CONFIG 352.
+pub fn get(broker: &BrokerSide, command: &Command) -> Answer {
+    let name = GroupRequest::parse(command)?.group;
+    let group = broker.shard.meta().group(name).ok_or_else(|| {
+        let text = format!("No group in this broker. group: {name}");
+        Reply::err(rc::SUBSCRIPTION_GROUP_NOT_EXIST, text)
+    })?;
+    Ok(Reply::body(body::encode(&group_body(&group))))
+}
+
+/// GET_CONSUMER_CONNECTION_LIST 203.
+pub fn consumers(broker: &BrokerSide, command: &Command) -> Answer {
+    let name = ConsumerConnectionRequest::parse(command)?.consumer_group;
+    let members = broker.groups.members(name).ok_or_else(|| {
+        let text = format!("the consumer group[{name}] not online");
+        Reply::err(rc::CONSUMER_NOT_ONLINE, text)
+    })?;
+    Ok(Reply::body(body::encode(&members_body(&members))))
+}
+
+/// GET_PRODUCER_CONNECTION_LIST 204.
+pub fn producers(broker: &BrokerSide, command: &Command) -> Answer {
+    let name = ProducerConnectionRequest::parse(command)?.producer_group;
+    let connections = broker.groups.producer_connections(name);
+    if connections.is_empty() {
+        let text = format!("the producer group[{name}] not exist");
+        return Err(Reply::err(rc::SYSTEM_ERROR, text));
+    }
+    let connection_set = connections.iter().map(connection_body).collect();
+    Ok(Reply::body(body::encode(&ProducerConnection {
+        connection_set,
+    })))
+}
+
+/// GET_ALL_PRODUCER_INFO 328.
+pub fn all_producers(broker: &BrokerSide) -> Reply {
+    let info = |c: crate::actors::group::types::Connection| ProducerInfo {
+        client_id: c.client_id,
+        language: c.language,
+        last_update_timestamp: c.last_update_ms,
+        remote_ip: format!("/{}", c.client_addr),
+        version: c.version,
+    };
+    let groups = broker.groups.producers().into_iter();
+    let data = groups
+        .map(|(g, list)| (g, list.into_iter().map(info).collect()))
+        .collect();
+    Reply::body(body::encode(&ProducerTableInfo { data }))
+}

@@ -1,0 +1,280 @@
+//! Registers this broker with every name server: at start, on every change of its topics, in
+//! between every 30 s, and says goodbye at the stop (remoting-admin §8).
+
+use super::admin;
+use super::shared::{BrokerSide, Shared};
+use crate::actors::registry::Registry;
+use crate::routing::{AdvertisedAddr, BrokerRegistration, DataVersion, RouteTopic};
+use crate::wire::remoting::body::{self, RegisterBrokerBody};
+use crate::wire::remoting::code::{request as code, response as rc};
+use crate::wire::remoting::frame::HeaderFormat;
+use crate::wire::remoting::{
+    encode_request, split_frame, Command, FrameLimits, RequestHeader, Val,
+};
+use bytes::BytesMut;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longest a name server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(24);
+/// Longest a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the tables are looked at for changes that nobody announced.
+const POLL: Duration = Duration::from_millis(100);
+/// Longest the goodbyes may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// A name server that failed is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Registers with the registry of this process.
+pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Registry) {
+    let meta = broker.shard.meta();
+    let topics: Vec<RouteTopic> = meta
+        .topics()
+        .iter()
+        .map(|t| RouteTopic::from(&**t))
+        .collect();
+    let addr = advertised(shared);
+    let registration = BrokerRegistration {
+        cluster: shared.config.cluster_name.clone(),
+        broker_name: shared.broker_name.clone(),
+        broker_id: 0,
+        addr,
+        ha_addr: String::new(),
+        zone: None,
+        enable_acting_master: false,
+        heartbeat_timeout_ms: None,
+        data_version: version(shared, broker),
+        topics: Some(topics),
+        filter_servers: Vec::new(),
+        term: None,
+        troupe: true,
+    };
+    if let Err(error) = registry.register(registration, None).await {
+        tracing::warn!(%error, "the name server of this node refused the registration");
+    }
+}
+
+fn advertised(shared: &Shared) -> AdvertisedAddr {
+    let port = shared.port();
+    match shared.broker_ip {
+        Some(ip) => AdvertisedAddr::Fixed(SocketAddr::new(ip, port).to_string()),
+        None => AdvertisedAddr::Listening(port),
+    }
+}
+
+fn version(shared: &Shared, broker: &BrokerSide) -> DataVersion {
+    admin::data_version(broker, shared.started_ms)
+}
+
+/// Runs until the node stops: registers with the registry of this process and with the
+/// configured name servers, each on a task of its own, so that a slow one delays nobody.
+pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
+    let (tell, _) = tokio::sync::watch::channel(0u64);
+    let remotes: Vec<_> = shared
+        .config
+        .namesrv_addrs()
+        .into_iter()
+        .map(|addr| {
+            let remote = remote(shared.clone(), broker.clone(), addr, tell.subscribe());
+            tokio::task::spawn_local(remote)
+        })
+        .collect();
+    let period = Duration::from_secs(shared.config.register_period_secs);
+    let mut seen = None;
+    let mut last = tokio::time::Instant::now();
+    while !shared.is_stopping() {
+        let now = broker.shard.meta().version();
+        if seen != Some(now) || last.elapsed() >= period {
+            if let Some(registry) = &shared.registry {
+                register_here(&shared, &broker, registry).await;
+            }
+            if seen != Some(now) {
+                tell.send_replace(now);
+            }
+            seen = Some(now);
+            last = tokio::time::Instant::now();
+        }
+        let _ = tokio::time::timeout(POLL, shared.meta_changed.notified()).await;
+    }
+    if let Some(registry) = &shared.registry {
+        let cluster = shared.config.cluster_name.clone();
+        let name = shared.broker_name.clone();
+        let _ = registry
+            .unregister(cluster, name, 0, advertised(&shared))
+            .await;
+    }
+    drop(tell);
+    for remote in remotes {
+        let _ = tokio::time::timeout(GOODBYE, remote).await;
+    }
+}
+
+async fn remote(
+    shared: Arc<Shared>,
+    broker: BrokerSide,
+    addr: String,
+    mut changed: tokio::sync::watch::Receiver<u64>,
+) {
+    let period = Duration::from_secs(shared.config.register_period_secs);
+    let mut link: Option<Link> = None;
+    let mut failing = false;
+    loop {
+        changed.mark_unchanged();
+        let done = register_remote(&shared, &broker, &addr, &mut link).await;
+        match &done {
+            Ok(()) if failing => tracing::info!(name_server = %addr, "registered again"),
+            Ok(()) => {}
+            Err(error) if !failing => {
+                tracing::warn!(name_server = %addr, %error, "cannot register");
+            }
+            Err(_) => {}
+        }
+        failing = done.is_err();
+        let wait = if failing { RETRY.min(period) } else { period };
+        tokio::select! {
+            told = changed.changed() => if told.is_err() { break },
+            () = tokio::time::sleep(wait) => {}
+        }
+        if failing {
+            // Many changes must not become many attempts at a server that is not there.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    if let Some(mut link) = link {
+        let _ = goodbye(&shared, &mut link).await;
+    }
+}
+
+async fn register_remote(
+    shared: &Shared,
+    broker: &BrokerSide,
+    addr: &str,
+    link: &mut Option<Link>,
+) -> Result<(), LinkError> {
+    let mut current = match link.take() {
+        Some(link) => link,
+        None => Link::open(addr).await?,
+    };
+    let body = body::encode(&RegisterBrokerBody {
+        filter_server_list: Vec::new(),
+        topic_config_serialize_wrapper: admin::topic_wrapper(broker, shared.started_ms),
+    });
+    let own = shared.store_host(current.local.ip()).to_string();
+    let ext = identity(shared, &own);
+    let mut ext = ext.to_vec();
+    ext.extend([
+        ("haServerAddr", Val::Str(&own)),
+        ("compressed", Val::Bool(false)),
+        ("bodyCrc32", Val::Int(0)),
+        ("enableActingMaster", Val::Bool(false)),
+    ]);
+    let answer = current.call(code::REGISTER_BROKER, &ext, &body).await?;
+    if answer.code != rc::SUCCESS {
+        let remark = answer.remark.as_deref().unwrap_or("").to_owned();
+        return Err(LinkError::Refused(answer.code, remark));
+    }
+    *link = Some(current);
+    Ok(())
+}
+
+fn identity<'a>(shared: &'a Shared, own: &'a str) -> [(&'a str, Val<'a>); 4] {
+    [
+        ("brokerName", Val::Str(&shared.broker_name)),
+        ("brokerAddr", Val::Str(own)),
+        ("clusterName", Val::Str(&shared.config.cluster_name)),
+        ("brokerId", Val::Int(0)),
+    ]
+}
+
+async fn goodbye(shared: &Shared, link: &mut Link) -> Result<(), LinkError> {
+    let own = shared.store_host(link.local.ip()).to_string();
+    let ext = identity(shared, &own);
+    link.call(code::UNREGISTER_BROKER, &ext, &[])
+        .await
+        .map(|_| ())
+}
+
+/// A connection to a name server, one request at a time.
+struct Link {
+    stream: TcpStream,
+    local: SocketAddr,
+    opaque: i32,
+    buf: BytesMut,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("it answers nonsense: {0}")]
+    Protocol(String),
+    #[error("refused with code {0}: {1}")]
+    Refused(i32, String),
+}
+
+impl Link {
+    async fn open(addr: &str) -> Result<Self, LinkError> {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr));
+        let stream = stream.await.map_err(|_| LinkError::Timeout)??;
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?;
+        Ok(Self {
+            stream,
+            local,
+            opaque: 0,
+            buf: BytesMut::new(),
+        })
+    }
+
+    async fn call(
+        &mut self,
+        code: i32,
+        ext: &[(&str, Val<'_>)],
+        body: &[u8],
+    ) -> Result<Command, LinkError> {
+        tokio::time::timeout(TIMEOUT, self.exchange(code, ext, body))
+            .await
+            .map_err(|_| LinkError::Timeout)?
+    }
+
+    async fn exchange(
+        &mut self,
+        code: i32,
+        ext: &[(&str, Val<'_>)],
+        body: &[u8],
+    ) -> Result<Command, LinkError> {
+        self.opaque = self.opaque.wrapping_add(1);
+        let header = RequestHeader {
+            code,
+            opaque: self.opaque,
+            oneway: false,
+            remark: None,
+            ext,
+        };
+        let mut out = BytesMut::new();
+        encode_request(&mut out, HeaderFormat::Json, &header, &[body]);
+        self.stream.write_all(&out).await?;
+        loop {
+            let limits = FrameLimits::default();
+            let frame = split_frame(&mut self.buf, &limits);
+            if let Some(frame) = frame.map_err(|e| LinkError::Protocol(e.to_string()))? {
+                let command =
+                    Command::decode(frame).map_err(|e| LinkError::Protocol(e.to_string()))?;
+                // A name server may send requests of its own (one-way); they are not for us.
+                if command.is_response() && command.opaque == self.opaque {
+                    return Ok(command);
+                }
+                continue;
+            }
+            if self.stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(LinkError::Io(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}

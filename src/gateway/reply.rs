@@ -1,0 +1,170 @@
+//! An answer to a request, as handlers give it.
+
+use super::outbuf::OutBuf;
+use super::read_pool::PoolError;
+use crate::model::outcome::Refusal;
+use crate::wire::remoting::code::response as rc;
+use crate::wire::remoting::{encode_response_head, HeaderError, ResponseHeader, Val};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+/// The value of an ext field of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    Text(String),
+    Int(i64),
+    Bool(bool),
+}
+
+impl From<String> for Field {
+    fn from(v: String) -> Self {
+        Field::Text(v)
+    }
+}
+impl From<&str> for Field {
+    fn from(v: &str) -> Self {
+        Field::Text(v.to_owned())
+    }
+}
+impl From<i64> for Field {
+    fn from(v: i64) -> Self {
+        Field::Int(v)
+    }
+}
+impl From<bool> for Field {
+    fn from(v: bool) -> Self {
+        Field::Bool(v)
+    }
+}
+
+impl Field {
+    /// Borrowed, for the encoder.
+    pub fn val(&self) -> Val<'_> {
+        match self {
+            Field::Text(v) => Val::Str(v),
+            Field::Int(v) => Val::Int(*v),
+            Field::Bool(v) => Val::Bool(*v),
+        }
+    }
+}
+
+/// Code, remark, ext fields and body of an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    pub code: i32,
+    pub remark: Option<Cow<'static, str>>,
+    pub ext: Vec<(&'static str, Field)>,
+    pub body: Bytes,
+}
+
+/// Text sent to producers when too much is in flight.
+pub const OVERLOAD: &str = "[OVERLOAD]system busy, start flow control for a while";
+/// Text sent when the store is too busy to take anything.
+pub const REJECT: &str = "[REJECTREQUEST]system busy, start flow control for a while";
+
+impl Reply {
+    /// Success without a body.
+    pub fn ok() -> Self {
+        Self::default()
+    }
+
+    /// An error with its text.
+    pub fn err(code: i32, remark: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            remark: Some(remark.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The store, or something else inside, failed.
+    pub fn failed(e: impl std::fmt::Display) -> Self {
+        Self::err(rc::SYSTEM_ERROR, e.to_string())
+    }
+
+    /// Success with one ext field.
+    pub fn field(key: &'static str, value: impl Into<Field>) -> Self {
+        Self::ok().with(key, value)
+    }
+
+    /// Success with a body.
+    pub fn body(body: impl Into<Bytes>) -> Self {
+        Self {
+            body: body.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds an ext field.
+    pub fn with(mut self, key: &'static str, value: impl Into<Field>) -> Self {
+        self.ext.push((key, value.into()));
+        self
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, opaque: i32, out: &mut OutBuf) {
+        let ext: Vec<(&str, Val<'_>)> = self.ext.iter().map(|(k, v)| (*k, v.val())).collect();
+        let header = ResponseHeader {
+            code: self.code,
+            opaque,
+            remark: self.remark.as_deref(),
+            ext: &ext,
+        };
+        out.append(|buf| encode_response_head(buf, &header, self.body.len()));
+        if !self.body.is_empty() {
+            out.push(self.body.clone());
+        }
+    }
+}
+
+/// What a request code answers for an unknown code.
+pub fn not_supported(code: i32) -> Reply {
+    Reply::err(
+        rc::REQUEST_CODE_NOT_SUPPORTED,
+        format!(" request type {code} not supported"),
+    )
+}
+
+impl From<HeaderError> for Reply {
+    fn from(e: HeaderError) -> Self {
+        Reply::err(rc::SYSTEM_ERROR, e.to_string())
+    }
+}
+
+impl From<PoolError> for Reply {
+    fn from(e: PoolError) -> Self {
+        match e {
+            PoolError::Full => Reply::err(rc::SYSTEM_BUSY, OVERLOAD),
+            PoolError::Gone => Reply::err(rc::SYSTEM_ERROR, e.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        let (code, remark): (i32, Cow<'static, str>) = match refusal {
+            Refusal::NotLeader => {
+                (rc::SERVICE_NOT_AVAILABLE, "service not available now: not the leader".into())
+            }
+            Refusal::Busy => (rc::SYSTEM_BUSY, REJECT.into()),
+            Refusal::Indeterminate => (
+                rc::SERVICE_NOT_AVAILABLE,
+                "service not available now: leadership or storage was lost, the request may or may not have been done".into(),
+            ),
+            Refusal::Unavailable(why) => {
+                (rc::SERVICE_NOT_AVAILABLE, format!("service not available now: {why}").into())
+            }
+            Refusal::NotFound("topic") => (rc::TOPIC_NOT_EXIST, "the topic does not exist".into()),
+            Refusal::NotFound("group") => {
+                (rc::SUBSCRIPTION_GROUP_NOT_EXIST, "the group does not exist".into())
+            }
+            Refusal::NotFound(what) => (rc::INVALID_PARAMETER, format!("no such {what}").into()),
+            Refusal::Invalid(why) => (rc::INVALID_PARAMETER, why.into()),
+        };
+        Reply {
+            code,
+            remark: Some(remark),
+            ..Reply::default()
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! SEND_MESSAGE 10, SEND_MESSAGE_V2 310, SEND_BATCH_MESSAGE 320.
+
+use super::super::connection::{Conn, Ticket};
+use super::super::reply::{Reply, OVERLOAD};
+use super::super::shared::{BrokerSide, Shared};
+use super::super::worker::Waiting;
+use super::props::{self, Delivery};
+use super::{check, Burst, SendWaiting};
+use crate::actors::shard::handle::ScheduleRequest;
+use crate::model::append::{AppendRequest, RecordMeta};
+use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
+use crate::model::record::SYS_MULTI_TAGS;
+use crate::model::topic::TopicConfig;
+use crate::model::{QueueKey, TopicId};
+use crate::routing::auto_create;
+use crate::wire::message::batch::{self, BatchLimits};
+use crate::wire::message::names::group_of_retry_topic;
+use crate::wire::message::properties::{self, names as prop};
+use crate::wire::message::record::{RecordError, RecordInput};
+use crate::wire::message::tags::tag_code;
+use crate::wire::remoting::code::{response as rc, VERSION_MAX_RECONSUME};
+use crate::wire::remoting::requests::SendRequest;
+use crate::wire::remoting::{Command, Language};
+use bytes::BytesMut;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest a send waits for its topic to be created.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes of a record besides body, topic and properties, counted for the permit.
+const RECORD_OVERHEAD: usize = 256;
+
+/// Handles a send. Waits only while its topic is created; whatever the connection sent later waits
+/// too, so that it cannot overtake.
+pub async fn send(conn: &Rc<Conn>, broker: &BrokerSide, command: Command, burst: &mut Burst) {
+    let ticket = conn.ticket(&command);
+    let request = match SendRequest::parse(&command) {
+        Ok(request) => request,
+        Err(e) => return ticket.answer(e.into()),
+    };
+    if let Err(reply) = admit(conn.shared(), &request) {
+        return ticket.answer(reply);
+    }
+    let (mut request, topic) = match find_topic(conn, broker, &command, request, burst).await {
+        Ok(found) => found,
+        Err(reply) => return ticket.answer(reply),
+    };
+    // The record carries the topic it is stored in.
+    request.topic = &topic.name;
+    store(conn, broker, ticket, &command, &request, &topic, burst);
+}
+
+fn admit(shared: &Shared, request: &SendRequest<'_>) -> Result<(), Reply> {
+    if shared.is_stopping() {
+        let text = "service not available now: the broker is stopping";
+        return Err(Reply::err(rc::SERVICE_NOT_AVAILABLE, text));
+    }
+    if !shared.broker_writable() {
+        let text = format!(
+            "the broker[{}] sending message is forbidden",
+            shared.broker_name
+        );
+        return Err(Reply::err(rc::NO_PERMISSION, text));
+    }
+    check::topic_name(request.topic)
+}
+
+/// The topic to store in: the asked one, created when allowed; the dead-letter topic when a
+/// consumer sends to its retry topic once too often.
+async fn find_topic<'a>(
+    conn: &Rc<Conn>,
+    broker: &BrokerSide,
+    command: &'a Command,
+    request: SendRequest<'a>,
+    burst: &mut Burst,
+) -> Result<(SendRequest<'a>, Arc<TopicConfig>), Reply> {
+    let mut request = request;
+    if let Some(group) = group_of_retry_topic(request.topic) {
+        if given_up(broker, command, &request, group)? {
+            request.queue_id = 0;
+            let dlq = auto_create::dlq_topic(group);
+            let topic =
+                existing_or_new(conn, broker, burst, &dlq.name.clone(), || Some(dlq)).await?;
+            return Ok((request, topic));
+        }
+    }
+    let auto = conn.shared().config.auto_create_topic_enable;
+    let topic = existing_or_new(conn, broker, burst, request.topic, || {
+        if !auto && group_of_retry_topic(request.topic).is_none() {
+            return None;
+        }
+        let template = broker.shard.meta().topic(request.default_topic);
+        auto_create::topic_for_send(
+            request.topic,
+            template.as_deref(),
+            request.default_topic_queue_nums,
+            request.unit_mode,
+        )
+    })
+    .await?;
+    Ok((request, topic))
+}
+
+/// Whether a message sent to a retry topic was tried too often (§8.6).
+fn given_up(
+    broker: &BrokerSide,
+    command: &Command,
+    request: &SendRequest<'_>,
+    group: &str,
+) -> Result<bool, Reply> {
+    let Some(config) = broker.shard.meta().group(group) else {
+        let text = format!("subscription group not exist, {group}");
+        return Err(Reply::err(rc::SUBSCRIPTION_GROUP_NOT_EXIST, text));
+    };
+    // Go fills the field with 0 whatever was meant.
+    let own = request.max_reconsume_times.filter(|n| {
+        command.version >= VERSION_MAX_RECONSUME && !(command.language == Language::GO && *n == 0)
+    });
+    let limit = own.unwrap_or(config.retry_max_times);
+    Ok(request.reconsume_times > 0 && request.reconsume_times > limit)
+}
+
+async fn existing_or_new(
+    conn: &Rc<Conn>,
+    broker: &BrokerSide,
+    burst: &mut Burst,
+    name: &str,
+    new: impl FnOnce() -> Option<TopicConfig>,
+) -> Result<Arc<TopicConfig>, Reply> {
+    if let Some(topic) = broker.shard.meta().topic(name) {
+        return Ok(topic);
+    }
+    let missing = || {
+        let text = format!("topic[{name}] not exist, apply first please!");
+        Reply::err(rc::TOPIC_NOT_EXIST, text)
+    };
+    let topic = new().ok_or_else(missing)?;
+    burst.submit();
+    let created = conn.shared().ensure_topic(broker, topic);
+    match tokio::time::timeout(CREATE_TIMEOUT, created).await {
+        Ok(Ok(_)) => broker.shard.meta().topic(name).ok_or_else(missing),
+        Ok(Err(refusal)) => Err(refusal.into()),
+        Err(_) => Err(Reply::err(rc::SYSTEM_BUSY, super::super::reply::REJECT)),
+    }
+}
+
+/// What an answer waits for: the topic's own class or the node's, none with `WAIT=false`.
+fn policy(shared: &Shared, topic: &TopicConfig, properties: &[u8]) -> AckPolicy {
+    let waits =
+        properties::get(properties, prop::WAIT).is_none_or(|v| !v.eq_ignore_ascii_case("false"));
+    if !waits {
+        return AckPolicy::LEADER_APPENDED;
+    }
+    topic_policy(shared, topic)
+}
+
+/// The class of a topic: its attributes `flush.disk.type` and `broker.role`, else the node's.
+pub(super) fn topic_policy(shared: &Shared, topic: &TopicConfig) -> AckPolicy {
+    let mut policy = shared.config.ack_policy();
+    match topic.attributes.get("flush.disk.type").map(String::as_str) {
+        Some("SYNC_FLUSH") => policy.flush = FlushPolicy::Sync,
+        Some("ASYNC_FLUSH") => policy.flush = FlushPolicy::Async,
+        _ => {}
+    }
+    match topic.attributes.get("broker.role").map(String::as_str) {
+        Some("SYNC_MASTER") => policy.master = MasterPolicy::Sync,
+        Some("ASYNC_MASTER") => policy.master = MasterPolicy::Async,
+        _ => {}
+    }
+    policy
+}
+
+fn tag_of(properties: &[u8]) -> i32 {
+    properties::get(properties, prop::TAGS).map_or(0, tag_code)
+}
+
+/// What a checked send stores.
+struct Checked<'a> {
+    record: RecordInput<'a>,
+    delivery: Delivery,
+    policy: AckPolicy,
+    key: QueueKey,
+    permit: u64,
+}
+
+fn check_all<'a>(
+    conn: &Conn,
+    command: &'a Command,
+    request: &SendRequest<'a>,
+    topic: &'a TopicConfig,
+    now_ms: i64,
+) -> Result<Checked<'a>, Reply> {
+    let shared = conn.shared();
+    let props = request.properties.as_bytes();
+    let queue = check::queue(topic, request.queue_id, conn.worker.next_random())?;
+    check::content(
+        request,
+        command.body.len(),
+        shared.config.max_message_size as usize,
+    )?;
+    let delivery = props::delivery(props, &shared.levels, now_ms)?;
+    let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
+    if !shared.permits.try_take(permit) {
+        return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
+    }
+    let multi = if topic.multi_tag { SYS_MULTI_TAGS } else { 0 };
+    Ok(Checked {
+        record: RecordInput {
+            topic: &topic.name,
+            body: &command.body,
+            queue_id: queue as i32,
+            flag: request.flag,
+            queue_offset: 0,
+            phys_offset: 0,
+            sys_flag: request.sys_flag | multi,
+            born_ts: request.born_timestamp,
+            born_host: conn.peer,
+            store_ts: 0,
+            store_host: shared.store_host(conn.local_ip()),
+            reconsume_times: request.reconsume_times.max(0),
+            prepared_txn_offset: 0,
+            properties: &[],
+        },
+        delivery,
+        policy: policy(shared, topic, props),
+        key: QueueKey::new(TopicId(topic.id), queue),
+        permit,
+    })
+}
+
+/// Why an accepted send could not be encoded.
+enum Unfit {
+    Batch(batch::BatchError),
+    Record(RecordError),
+}
+
+impl From<Unfit> for Reply {
+    fn from(unfit: Unfit) -> Self {
+        let text = match unfit {
+            Unfit::Batch(e) => e.to_string(),
+            Unfit::Record(e) => e.to_string(),
+        };
+        Reply::err(rc::MESSAGE_ILLEGAL, text)
+    }
+}
+
+fn store(
+    conn: &Rc<Conn>,
+    broker: &BrokerSide,
+    ticket: Ticket,
+    command: &Command,
+    request: &SendRequest<'_>,
+    topic: &TopicConfig,
+    burst: &mut Burst,
+) {
+    let checked = match check_all(conn, command, request, topic, burst.now_ms) {
+        Ok(checked) => checked,
+        Err(reply) => return ticket.answer(reply),
+    };
+    let Checked {
+        mut record,
+        delivery,
+        policy,
+        key,
+        permit,
+    } = checked;
+    let own_key = properties::get(request.properties.as_bytes(), prop::UNIQ_KEY);
+    let mut waiting = SendWaiting {
+        uniq_key: own_key.map(str::to_owned),
+        ticket,
+        count: 1,
+        queue: key.queue,
+        permit,
+        body_bytes: command.body.len() as u64,
+        store_host: record.store_host,
+        topic: conn.worker.topic_metrics(key.topic, &topic.name),
+    };
+    let unfit = |waiting: SendWaiting, e: Unfit| {
+        conn.shared().permits.give(permit);
+        waiting.ticket.answer(e.into());
+    };
+    if request.batch {
+        let max_body = conn.shared().config.max_message_size as usize;
+        let limits = BatchLimits {
+            max_body,
+            ..BatchLimits::default()
+        };
+        let added = burst.records(key, |records, metas| {
+            let entries = batch::parse(&command.body, &limits).map_err(Unfit::Batch)?;
+            entries.iter().try_for_each(|entry| {
+                record.body = entry.body;
+                record.flag = entry.flag;
+                record.properties = entry.properties;
+                encode(&record, records, metas)
+            })
+        });
+        match added {
+            Ok(count) => waiting.count = count,
+            Err(e) => return unfit(waiting, e),
+        }
+    } else {
+        let cluster = &conn.shared().config.cluster_name;
+        let uniq_key = waiting
+            .uniq_key
+            .get_or_insert_with(|| conn.worker.new_uniq_key());
+        let stored = props::stored(request.properties.as_bytes(), cluster, uniq_key);
+        record.properties = &stored;
+        if let Delivery::At(due_ms) = delivery {
+            let mut bytes = BytesMut::new();
+            if let Err(e) = record.encode(&mut bytes) {
+                return unfit(waiting, Unfit::Record(e));
+            }
+            let tag = tag_of(record.properties);
+            let token = conn.worker.token(Waiting::Send(Box::new(waiting)));
+            let target = key;
+            let record = bytes.into();
+            let request = ScheduleRequest {
+                token,
+                policy,
+                due_ms,
+                target,
+                tag,
+                record,
+            };
+            return broker.shard.schedule(request);
+        }
+        if let Err(e) = burst.records(key, |records, metas| encode(&record, records, metas)) {
+            return unfit(waiting, e);
+        }
+    }
+    let count = waiting.count;
+    let token = conn.worker.token(Waiting::Send(Box::new(waiting)));
+    burst.request(
+        &broker.shard,
+        key,
+        AppendRequest {
+            token,
+            count,
+            policy,
+        },
+    );
+}
+
+fn encode(
+    record: &RecordInput<'_>,
+    records: &mut BytesMut,
+    metas: &mut Vec<RecordMeta>,
+) -> Result<(), Unfit> {
+    let size = record.encode(records).map_err(Unfit::Record)?;
+    metas.push(RecordMeta {
+        size: size as u32,
+        tag: tag_of(record.properties),
+    });
+    Ok(())
+}

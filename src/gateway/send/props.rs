@@ -1,0 +1,156 @@
+//! What a broker changes in a message's properties before it stores it, and when a delayed
+//! message is due (remoting-client §2.2, §8.7, §8.8). No I/O.
+
+use super::super::reply::Reply;
+use crate::routing::delay::DelayLevels;
+use crate::wire::message::properties::{self, names as prop};
+use crate::wire::remoting::code::response as rc;
+
+/// The region clients see.
+pub const REGION: &str = "DefaultRegion";
+/// Whether clients should write traces.
+pub const TRACE_ON: bool = true;
+/// Longest time a timer message may be away (stock `timerMaxDelaySec`).
+const MAX_TIMER_MS: i64 = 3 * 24 * 3_600 * 1_000;
+
+/// When a message goes to its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Now,
+    /// Not before this time, ms.
+    At(i64),
+}
+
+/// Reads the delay properties. `DELAY` above 0 wins; then the timer properties in their order.
+pub fn delivery(props: &[u8], levels: &DelayLevels, now_ms: i64) -> Result<Delivery, Reply> {
+    if let Some(text) = properties::get(props, prop::DELAY) {
+        let level: i32 = text
+            .parse()
+            .map_err(|_| illegal("the delay level is not a number"))?;
+        if let Some(delay) = levels.delay_ms(level) {
+            return Ok(Delivery::At(now_ms.saturating_add(delay)));
+        }
+    }
+    let number = |name| {
+        properties::get(props, name).map(|text: &str| {
+            text.parse::<i64>()
+                .map_err(|_| illegal("the timer property is not a number"))
+        })
+    };
+    let due = if let Some(seconds) = number(prop::TIMER_DELAY_SEC) {
+        seconds?
+            .checked_mul(1_000)
+            .and_then(|ms| now_ms.checked_add(ms))
+    } else if let Some(ms) = number(prop::TIMER_DELAY_MS) {
+        now_ms.checked_add(ms?)
+    } else if let Some(at) = number(prop::TIMER_DELIVER_MS) {
+        Some(at?)
+    } else {
+        return Ok(Delivery::Now);
+    };
+    let due = due.ok_or_else(|| illegal("the timer is out of range"))?;
+    if due.saturating_sub(now_ms) > MAX_TIMER_MS {
+        return Err(illegal("timer message illegal, the delay time should not be bigger than the max delay of 3 days"));
+    }
+    if due <= now_ms {
+        return Ok(Delivery::Now);
+    }
+    Ok(Delivery::At(due))
+}
+
+fn illegal(text: &'static str) -> Reply {
+    Reply::err(rc::MESSAGE_ILLEGAL, text)
+}
+
+/// The properties as stored: what the broker adds, without what it takes away. `uniq_key` is the
+/// message's own or a new one.
+pub fn stored(props: &[u8], cluster: &str, uniq_key: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(props.len() + 96);
+    let remove = [
+        prop::POP_CK,
+        prop::MSG_REGION,
+        prop::TRACE_ON,
+        prop::CLUSTER,
+        prop::DELAY,
+        prop::TIMER_DELAY_SEC,
+        prop::TIMER_DELAY_MS,
+        prop::TIMER_DELIVER_MS,
+    ];
+    let trace = if TRACE_ON { "true" } else { "false" };
+    let mut add = vec![
+        (prop::MSG_REGION, REGION),
+        (prop::TRACE_ON, trace),
+        (prop::CLUSTER, cluster),
+    ];
+    if properties::get(props, prop::UNIQ_KEY).is_none() {
+        add.push((prop::UNIQ_KEY, uniq_key));
+    }
+    properties::rewrite(props, &remove, &add, &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn when(text: &str) -> Result<Delivery, i32> {
+        delivery(text.as_bytes(), &DelayLevels::default(), NOW).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn delay_levels_win_over_timers() {
+        let at = |ms| Ok(Delivery::At(NOW + ms));
+        assert_eq!(when(""), Ok(Delivery::Now));
+        assert_eq!(when("DELAY\u{1}1\u{2}"), at(1_000));
+        assert_eq!(
+            when("DELAY\u{1}99\u{2}TIMER_DELAY_SEC\u{1}5\u{2}"),
+            at(7_200_000)
+        );
+        assert_eq!(
+            when("DELAY\u{1}0\u{2}TIMER_DELAY_SEC\u{1}5\u{2}"),
+            at(5_000)
+        );
+        assert_eq!(when("TIMER_DELAY_MS\u{1}7\u{2}"), at(7));
+        let absolute = format!("TIMER_DELIVER_MS\u{1}{}\u{2}", NOW + 9);
+        assert_eq!(when(&absolute), at(9));
+    }
+
+    #[test]
+    fn times_out_of_range_are_refused_or_now() {
+        assert_eq!(when("TIMER_DELIVER_MS\u{1}5\u{2}"), Ok(Delivery::Now));
+        assert_eq!(when("TIMER_DELAY_MS\u{1}-1\u{2}"), Ok(Delivery::Now));
+        assert_eq!(
+            when("TIMER_DELAY_SEC\u{1}-9223372036854775808\u{2}"),
+            Err(13)
+        );
+        for bad in [
+            "x",
+            "9223372036854775807",
+            "99999999999999999999",
+            "259201",
+            "1e3",
+        ] {
+            assert_eq!(
+                when(&format!("TIMER_DELAY_SEC\u{1}{bad}\u{2}")),
+                Err(13),
+                "{bad}"
+            );
+        }
+        assert_eq!(when("DELAY\u{1}abc\u{2}"), Err(13));
+        assert_eq!(when("DELAY\u{1}-3\u{2}"), Ok(Delivery::Now));
+    }
+
+    #[test]
+    fn stored_properties_have_the_brokers_values_once() {
+        let sent = "TAGS\u{1}a\u{2}CLUSTER\u{1}fake\u{2}POP_CK\u{1}x\u{2}DELAY\u{1}1\u{2}";
+        let out = stored(sent.as_bytes(), "C", "KEY");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "TAGS\u{1}a\u{2}MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C\u{2}UNIQ_KEY\u{1}KEY\u{2}"
+        );
+        let own = stored(b"UNIQ_KEY\x01MINE\x02", "C", "KEY");
+        assert_eq!(properties::get(&own, prop::UNIQ_KEY), Some("MINE"));
+    }
+}

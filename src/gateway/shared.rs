@@ -1,0 +1,177 @@
+//! What all gateway threads have in common.
+
+use super::inbox::GatewayLink;
+use super::limits::{BytePermits, ConnectionLimits};
+use super::rates::Rates;
+use super::read_pool::ReadHandle;
+use crate::actors::group::Groups;
+use crate::actors::registry::Registry;
+use crate::actors::shard::handle::ProposalResult;
+use crate::actors::shard::ShardHandle;
+use crate::config::Config;
+use crate::model::command::MetaOp;
+use crate::model::topic::{TopicConfig, PERM_READ, PERM_WRITE};
+use crate::routing::delay::DelayLevels;
+use crate::telemetry::{Metrics, RateLimited};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// The broker half of a node: its shard and the groups on it.
+#[derive(Clone)]
+pub struct BrokerSide {
+    pub shard: ShardHandle,
+    pub groups: Groups,
+}
+
+/// See the module text.
+pub struct Shared {
+    pub config: Arc<Config>,
+    /// `None` on a node that is only a name server.
+    pub broker: Option<BrokerSide>,
+    /// `None` on a node that is only a broker.
+    pub registry: Option<Registry>,
+    pub link: Arc<GatewayLink>,
+    pub metrics: Arc<Metrics>,
+    pub reads: ReadHandle,
+    pub broker_name: String,
+    pub permits: BytePermits,
+    pub connections: Arc<ConnectionLimits>,
+    pub levels: DelayLevels,
+    /// The configured address to advertise.
+    pub broker_ip: Option<IpAddr>,
+    /// The broker's port as bound.
+    pub broker_port: AtomicU16,
+    pub started_ms: i64,
+    /// Totals and averages.
+    pub rates: Rates,
+    /// Rung when the gateway begins to stop.
+    pub stop_bell: Notify,
+    /// Topics or groups changed: register with the name servers at once.
+    pub meta_changed: Notify,
+    stopping: AtomicBool,
+    bad_input_log: RateLimited,
+}
+
+/// What [`Shared::new`] is made of.
+pub struct SharedParts {
+    pub config: Arc<Config>,
+    pub broker: Option<BrokerSide>,
+    pub registry: Option<Registry>,
+    pub link: Arc<GatewayLink>,
+    pub metrics: Arc<Metrics>,
+    pub reads: ReadHandle,
+}
+
+impl Shared {
+    /// Everything at its beginning; the broker's port is set once it is bound.
+    pub fn new(parts: SharedParts) -> Self {
+        let config = parts.config;
+        Self {
+            broker: parts.broker,
+            registry: parts.registry,
+            link: parts.link,
+            metrics: parts.metrics,
+            reads: parts.reads,
+            broker_name: config.broker_name.clone(),
+            permits: BytePermits::new(config.max_inflight_bytes),
+            connections: Arc::new(ConnectionLimits::new(
+                config.max_connections,
+                config.connections_per_address(),
+            )),
+            levels: DelayLevels::parse(&config.message_delay_level).unwrap_or_default(),
+            broker_ip: config.broker_ip.parse().ok(),
+            broker_port: AtomicU16::new(config.listen_port),
+            started_ms: now_ms(),
+            rates: Rates::default(),
+            stop_bell: Notify::new(),
+            meta_changed: Notify::new(),
+            stopping: AtomicBool::new(false),
+            bad_input_log: RateLimited::new(5, 10_000),
+            config,
+        }
+    }
+
+    /// The broker's port as bound.
+    pub fn port(&self) -> u16 {
+        self.broker_port.load(Ordering::Relaxed)
+    }
+
+    /// The address stamped into records and message ids for a client that reached us at `local`.
+    pub fn store_host(&self, local: IpAddr) -> SocketAddr {
+        SocketAddr::new(self.broker_ip.unwrap_or(local.to_canonical()), self.port())
+    }
+
+    /// No new connections and requests.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+    pub(super) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop_bell.notify_one();
+        self.meta_changed.notify_one();
+    }
+    /// Producers may send at all.
+    pub fn broker_writable(&self) -> bool {
+        self.config.broker_permission & PERM_WRITE != 0
+    }
+    /// Consumers may pull at all.
+    pub fn broker_readable(&self) -> bool {
+        self.config.broker_permission & PERM_READ != 0
+    }
+
+    /// Counts refused input and logs some of it.
+    pub fn bad_input(&self, kind: &'static str, peer: SocketAddr, what: &dyn std::fmt::Display) {
+        self.metrics.bad_input(kind).inc();
+        if let Some(left_out) = self.bad_input_log.allow(now_ms().unsigned_abs()) {
+            let what = what.to_string();
+            tracing::warn!(kind, %peer, left_out, "refused input: {}", crate::telemetry::Escaped(&what));
+        }
+    }
+
+    /// Size and free part of the disk that holds the data, in the words of stock brokers.
+    pub fn disk_capacity(&self) -> String {
+        let dir = std::path::Path::new(&self.config.data_dir);
+        let total = fs4::total_space(dir).unwrap_or(0);
+        let free = fs4::available_space(dir).unwrap_or(0);
+        format!("Total : {}, Free : {}.", human(total), human(free))
+    }
+
+    /// Proposes a change of topics or groups; once applied, the name servers are told.
+    pub async fn change(&self, broker: &BrokerSide, op: MetaOp) -> ProposalResult {
+        let result = broker.shard.command(op).await;
+        if result.is_ok() {
+            self.meta_changed.notify_one();
+        }
+        result
+    }
+
+    /// Creates a topic unless it is there.
+    pub async fn ensure_topic(&self, broker: &BrokerSide, topic: TopicConfig) -> ProposalResult {
+        if broker.shard.meta().topic(&topic.name).is_some() {
+            return Ok(0);
+        }
+        self.change(broker, MetaOp::EnsureTopic(topic)).await
+    }
+}
+
+/// A size in binary units with one decimal.
+fn human(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
+        if size < 1_024.0 {
+            return format!("{size:.1} {unit}");
+        }
+        size /= 1_024.0;
+    }
+    format!("{size:.1} EiB")
+}
+
+/// Wall clock, ms since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}

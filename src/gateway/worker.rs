@@ -1,0 +1,260 @@
+//! One gateway thread: its connections, the requests that wait for a core, and the loop that
+//! turns mail into writes.
+
+use super::accept::{Accepted, Service};
+use super::connection::{self, Conn};
+use super::inbox::{conn_id, Inbox, Mail};
+use super::relay;
+use super::shared::{now_ms, Shared};
+use super::slots::Slots;
+use super::{pull, send};
+use crate::actors::link::ConnId;
+use crate::model::outcome::{Outcome, Token};
+use crate::model::TopicId;
+use crate::telemetry::TopicMetrics;
+use crate::wire::message::ids::UniqKeys;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Topics whose counters a thread keeps at hand.
+const TOPIC_CACHE: usize = 4_096;
+
+/// How often a stopping thread looks whether it is done.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+/// A request that waits for a core.
+pub enum Waiting {
+    /// A send; see [`send::SendWaiting`].
+    Send(Box<send::SendWaiting>),
+    /// A parked pull.
+    Pull(Box<pull::PullWaiting>),
+    /// A task of this thread.
+    Task(oneshot::Sender<Outcome>),
+}
+
+/// State of one gateway thread. Never leaves it.
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub inbox: Arc<Inbox>,
+    /// Number of this thread's sink.
+    sink: u32,
+    index: usize,
+    sequence: Cell<u64>,
+    slots: RefCell<Slots<Waiting>>,
+    conns: RefCell<FxHashMap<ConnId, Rc<Conn>>>,
+    dirty: RefCell<Vec<Rc<Conn>>>,
+    topics: RefCell<FxHashMap<TopicId, Arc<TopicMetrics>>>,
+    keys: UniqKeys,
+    random: Cell<u32>,
+}
+
+impl Worker {
+    /// The worker number `index`; its inbox is already registered as sink `sink`.
+    pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, sink: u32, index: usize) -> Rc<Self> {
+        let seed = (now_ms() as u32) ^ ((index as u32 + 1) << 24);
+        let ip = shared.broker_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        Rc::new(Self {
+            keys: UniqKeys::new(ip, std::process::id(), seed),
+            random: Cell::new(seed | 1),
+            shared,
+            inbox,
+            sink,
+            index,
+            sequence: Cell::new(0),
+            slots: RefCell::default(),
+            conns: RefCell::default(),
+            dirty: RefCell::default(),
+            topics: RefCell::default(),
+        })
+    }
+
+    /// Remembers who waits and gives the token a core answers to.
+    pub fn token(&self, waiting: Waiting) -> Token {
+        Token {
+            sink: self.sink,
+            slot: self.slots.borrow_mut().insert(waiting),
+        }
+    }
+
+    /// Forgets a token whose answer is no longer wanted.
+    pub fn forget(&self, token: Token) -> Option<Waiting> {
+        self.slots.borrow_mut().remove(token.slot)
+    }
+
+    /// A token for a pull that parks; the pull has to know its own token.
+    pub fn park_token(&self, make: impl FnOnce(Token) -> pull::PullWaiting) -> Token {
+        let sink = self.sink;
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.insert_with(|slot| Waiting::Pull(Box::new(make(Token { sink, slot }))));
+        Token { sink, slot }
+    }
+
+    /// A token for a task of this thread, and where its answer comes.
+    pub fn task_token(&self) -> (Token, oneshot::Receiver<Outcome>) {
+        let (done, outcome) = oneshot::channel();
+        (self.token(Waiting::Task(done)), outcome)
+    }
+
+    /// A message id for a producer that made none.
+    pub fn new_uniq_key(&self) -> String {
+        self.keys.next(now_ms().unsigned_abs())
+    }
+
+    /// A number that spreads well; nothing may depend on it being hard to guess.
+    pub fn next_random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.random.set(x);
+        x
+    }
+
+    /// The counters of a topic.
+    pub fn topic_metrics(&self, id: TopicId, name: &str) -> Arc<TopicMetrics> {
+        let mut topics = self.topics.borrow_mut();
+        if let Some(found) = topics.get(&id) {
+            return found.clone();
+        }
+        if topics.len() >= TOPIC_CACHE {
+            topics.clear();
+        }
+        let made = self.shared.metrics.topic(name);
+        topics.insert(id, made.clone());
+        made
+    }
+
+    /// A connection has bytes to write; they go out when the loop has seen all mail.
+    pub fn mark_dirty(&self, conn: Rc<Conn>) {
+        self.dirty.borrow_mut().push(conn);
+        self.inbox.bell.notify_one();
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> Vec<Rc<Conn>> {
+        self.conns.borrow().values().cloned().collect()
+    }
+
+    /// A closed connection leaves.
+    pub fn remove(&self, id: ConnId) {
+        self.conns.borrow_mut().remove(&id);
+    }
+
+    /// Handles mail, flushing each connection once per round, until the gateway stops and every
+    /// request is answered or out of time.
+    pub async fn run(self: Rc<Self>) {
+        let mut stop_by: Option<Instant> = None;
+        loop {
+            if stop_by.is_some() {
+                let bell = self.inbox.bell.notified();
+                let _ = tokio::time::timeout(STOP_POLL, bell).await;
+            } else {
+                self.inbox.bell.notified().await;
+            }
+            let mail = self.inbox.take();
+            let told = mail.stop_by;
+            self.handle(mail);
+            if told.is_some() {
+                stop_by = told;
+                self.release_parked();
+            }
+            self.flush();
+            let Some(end) = stop_by else { continue };
+            let late = Instant::now() >= end;
+            let mut left = 0;
+            for conn in self.connections() {
+                if late || conn.is_quiet() {
+                    conn.close("stop");
+                } else {
+                    left += 1;
+                }
+            }
+            // The tasks of closed connections clean up before the thread ends.
+            tokio::task::yield_now().await;
+            if late || (left == 0 && self.conns.borrow().is_empty()) {
+                return;
+            }
+        }
+    }
+
+    /// Answers every held pull.
+    fn release_parked(&self) {
+        for conn in self.connections() {
+            for token in conn.parked_tokens() {
+                if let Some(Waiting::Pull(waiting)) = self.forget(token) {
+                    pull::release(self, *waiting);
+                }
+            }
+        }
+    }
+
+    fn handle(self: &Rc<Self>, mail: Mail) {
+        for accepted in mail.accepted {
+            self.accept(accepted);
+        }
+        for completion in mail.completions {
+            self.complete(completion.token, completion.outcome);
+        }
+        let mut told = FxHashSet::default();
+        for (id, notice) in &mail.notices {
+            if !told.insert((*id, format!("{notice:?}"))) {
+                continue;
+            }
+            let conn = self.conns.borrow().get(id).cloned();
+            if let Some(conn) = conn {
+                relay::send_notice(&conn, &self.shared.broker_name, notice);
+            }
+        }
+        for call in mail.calls {
+            let conn = self.conns.borrow().get(&call.conn).cloned();
+            if let Some(conn) = conn {
+                relay::send_call(&conn, call);
+            }
+        }
+    }
+
+    fn complete(self: &Rc<Self>, token: Token, outcome: Outcome) {
+        let Some(waiting) = self.slots.borrow_mut().remove(token.slot) else {
+            return;
+        };
+        match waiting {
+            Waiting::Send(waiting) => send::complete(self, *waiting, outcome),
+            Waiting::Pull(waiting) => pull::woken(self, *waiting, outcome),
+            Waiting::Task(task) => {
+                let _ = task.send(outcome);
+            }
+        }
+    }
+
+    /// Writes what connections have ready: one write each.
+    pub fn flush(&self) {
+        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        for conn in dirty {
+            conn.flush();
+        }
+    }
+
+    fn accept(self: &Rc<Self>, accepted: Accepted) {
+        if self.shared.is_stopping() {
+            return;
+        }
+        let service: Service = accepted.service;
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        let id = conn_id(self.index, sequence);
+        match Conn::open(self, id, accepted) {
+            Ok(conn) => {
+                self.conns.borrow_mut().insert(id, conn.clone());
+                tokio::task::spawn_local(connection::serve(conn));
+            }
+            Err(error) => {
+                tracing::debug!(listener = service.name(), %error, "connection lost at once");
+            }
+        }
+    }
+}
