@@ -72,6 +72,8 @@ pub struct WriterOptions {
     pub max_write_bytes: usize,
     /// Where to look for free space; not looked at when `None`.
     pub disk_path: Option<PathBuf>,
+    /// Longest time that unsynced appends stay so: the most a power cut takes from ASYNC_FLUSH.
+    pub sync_after: Duration,
     /// How often to look for free space and for background errors.
     pub check_every: Duration,
 }
@@ -83,6 +85,7 @@ impl Default for WriterOptions {
             flush_after: Duration::from_secs(30),
             max_write_bytes: 16 << 20,
             disk_path: None,
+            sync_after: Duration::from_millis(500),
             check_every: Duration::from_secs(1),
         }
     }
@@ -202,6 +205,7 @@ struct Rounds<S> {
     /// Log bytes since the last flush, and when the first state row since then was written.
     unflushed_bytes: u64,
     unflushed_since: Option<Instant>,
+    unsynced_since: Option<Instant>,
     next_check: Instant,
 }
 
@@ -216,6 +220,7 @@ impl<S: LogStore + StateStore> Rounds<S> {
             failed: false,
             unflushed_bytes: 0,
             unflushed_since: None,
+            unsynced_since: None,
             next_check: now,
         }
     }
@@ -223,7 +228,7 @@ impl<S: LogStore + StateStore> Rounds<S> {
     fn run(&mut self, queue: &Receiver<Job>) {
         loop {
             let mut round = Gathered::default();
-            match queue.recv_timeout(self.options.check_every) {
+            match queue.recv_timeout(self.wait()) {
                 Ok(job) => gather(&mut round, job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => round.stop = true,
@@ -246,8 +251,24 @@ impl<S: LogStore + StateStore> Rounds<S> {
         }
     }
 
+    /// How long to wait for work.
+    fn wait(&self) -> Duration {
+        let sync = self.unsynced_since.map(|since| self.options.sync_after.saturating_sub(since.elapsed()));
+        sync.map_or(self.options.check_every, |left| left.min(self.options.check_every))
+    }
+
+    fn sync_if_due(&mut self) -> Result<(), StoreError> {
+        if self.unsynced_since.is_some_and(|since| since.elapsed() >= self.options.sync_after) {
+            self.store.sync()?;
+            self.unsynced_since = None;
+            StoreStats::add(&self.stats.syncs, 1);
+        }
+        Ok(())
+    }
+
     fn round(&mut self, round: Gathered) -> Result<(), StoreError> {
         self.append(&round)?;
+        self.sync_if_due()?;
         if !round.states.is_empty() {
             self.store.write_all(&round.states)?;
             StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
@@ -285,8 +306,12 @@ impl<S: LogStore + StateStore> Rounds<S> {
         let stats = &self.stats;
         StoreStats::add(&stats.writes, 1);
         if round.appends.iter().any(|a| a.sync) {
+            self.unsynced_since = None;
             StoreStats::add(&stats.syncs, 1);
             StoreStats::add(&stats.sync_micros_total, begun.elapsed().as_micros() as u64);
+        }
+        if !round.appends.iter().any(|a| a.sync) {
+            self.unsynced_since.get_or_insert(begun);
         }
         StoreStats::add(
             &stats.entries,

@@ -123,25 +123,32 @@ impl ShardHandle {
     /// token gets [`crate::model::outcome::Outcome::Appended`] or a refusal. Order of calls from
     /// one thread for one queue is the order in the queue.
     pub fn append(&self, key: QueueKey, batch: AppendBatch) {
-        if !self.addr.connected() {
+        if let Some(why) = self.closed_to_producers() {
             for request in batch.requests.iter().filter(|r| r.token.is_some()) {
-                self.refuse(request.token);
+                self.refuse(request.token, &why);
             }
             return;
         }
         self.to_queue(key, QueueInput::Append { batch, fired: Vec::new() });
     }
 
-    fn refuse(&self, token: Token) {
-        let completion = Completion { token, outcome: Outcome::Refused(STOPPED) };
+    fn closed_to_producers(&self) -> Option<Refusal> {
+        if self.deps.status.disk_full() {
+            return Some(Refusal::Unavailable("disk full"));
+        }
+        (!self.addr.connected()).then_some(STOPPED)
+    }
+
+    fn refuse(&self, token: Token, why: &Refusal) {
+        let completion = Completion { token, outcome: Outcome::Refused(why.clone()) };
         self.deps.sinks.deliver(token.sink, vec![completion]);
     }
 
     /// Stores a delayed message; the token gets `Scheduled` or a refusal.
     pub fn schedule(&self, request: ScheduleRequest) {
-        if !self.addr.connected() {
+        if let Some(why) = self.closed_to_producers() {
             if request.token.is_some() {
-                self.refuse(request.token);
+                self.refuse(request.token, &why);
             }
             return;
         }

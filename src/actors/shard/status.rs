@@ -10,6 +10,7 @@ pub struct ShardStatus {
     committed: AtomicU64,
     applied: AtomicU64,
     serving: AtomicBool,
+    disk_full: AtomicBool,
     failed: Mutex<Option<String>>,
 }
 
@@ -25,6 +26,15 @@ impl ShardStatus {
     pub(crate) fn set_failed(&self, why: String) {
         self.serving.store(false, Ordering::Release);
         *self.failed.lock() = Some(why);
+    }
+    /// Set by the node's disk watch: producers are refused while it is on; reads, offsets and
+    /// retention go on.
+    pub fn set_disk_full(&self, full: bool) -> bool {
+        self.disk_full.swap(full, Ordering::AcqRel) != full
+    }
+    /// Producers are refused because the disk is nearly full.
+    pub fn disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Acquire)
     }
     /// Raft term.
     pub fn term(&self) -> u64 {

@@ -9,6 +9,10 @@ macro_rules! codes {
             #[doc = concat!("Code ", stringify!($code), ".")]
             pub const $id: i32 = $code;
         )*
+        /// Every code with its name.
+        pub fn all() -> Vec<(i32, &'static str)> {
+            vec![$(($code, stringify!($id)),)*]
+        }
         $(#[$doc])*
         pub fn $name(code: i32) -> &'static str {
             match code {
