@@ -47,6 +47,9 @@ pub struct LogBounds {
     pub hard_state: HardState,
 }
 
+/// Key and value of a state row.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// A key range or row of the state store. Keys start with the shard number (see `storage::keys`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateOp {
@@ -188,12 +191,7 @@ pub trait StateStore {
     }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Up to `limit` rows with `from <= key < to`, ascending.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
     /// The last row with `from <= key < to`.
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreError>;
 }

@@ -253,12 +253,19 @@ impl<S: LogStore + StateStore> Rounds<S> {
 
     /// How long to wait for work.
     fn wait(&self) -> Duration {
-        let sync = self.unsynced_since.map(|since| self.options.sync_after.saturating_sub(since.elapsed()));
-        sync.map_or(self.options.check_every, |left| left.min(self.options.check_every))
+        let sync = self
+            .unsynced_since
+            .map(|since| self.options.sync_after.saturating_sub(since.elapsed()));
+        sync.map_or(self.options.check_every, |left| {
+            left.min(self.options.check_every)
+        })
     }
 
     fn sync_if_due(&mut self) -> Result<(), StoreError> {
-        if self.unsynced_since.is_some_and(|since| since.elapsed() >= self.options.sync_after) {
+        if self
+            .unsynced_since
+            .is_some_and(|since| since.elapsed() >= self.options.sync_after)
+        {
             self.store.sync()?;
             self.unsynced_since = None;
             StoreStats::add(&self.stats.syncs, 1);

@@ -51,6 +51,9 @@ pub(super) fn database(o: &StoreOptions) -> Options {
     db.set_keep_log_file_num(4);
     db.set_max_log_file_size(4 << 20);
     db.set_log_level(LogLevel::Warn);
+    // Tests count the syncs.
+    #[cfg(test)]
+    db.enable_statistics();
     db
 }
 

@@ -3,7 +3,7 @@
 use super::{cf_error, map_error, CF_STATE};
 use crate::model::{QueueKey, ShardId};
 use crate::storage::keys::index::{self, IndexRow};
-use crate::storage::{entry, LogEntry, StoreError};
+use crate::storage::{entry, LogEntry, Row, StoreError};
 use rocksdb::{ColumnFamily, ReadOptions, DB};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,12 +165,7 @@ impl Reader {
     }
 
     /// Up to `limit` state rows with `from <= key < to`, ascending.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let mut out = Vec::new();
         if limit > 0 {
             self.for_each(from, to, |key, value| {
@@ -182,7 +177,7 @@ impl Reader {
     }
 
     /// The last state row with `from <= key < to`.
-    pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreError> {
         if from >= to {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use super::marks::Mark;
 use super::{map_error, meta, RocksStore, CF_META, CF_STATE};
-use crate::storage::{StateBatch, StateOp, StateStore, StoreError};
+use crate::storage::{Row, StateBatch, StateOp, StateStore, StoreError};
 use rocksdb::{FlushOptions, WriteBatch, WriteOptions};
 
 impl RocksStore {
@@ -97,16 +97,11 @@ impl StateStore for RocksStore {
         self.reader().get(key)
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         self.reader().scan(from, to, limit)
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreError> {
         self.reader().last(from, to)
     }
 

@@ -346,6 +346,54 @@ fn after_a_clean_close_the_log_ends_exactly_at_the_mark() {
     assert_eq!(store.bounds(S).unwrap().synced, 3);
 }
 
+/// Whether `fsync` is called cannot be seen by cutting files: RocksDB's own count tells.
+#[test]
+fn appends_that_want_it_sync_the_wal_once_a_call_and_others_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    let syncs = |store: &RocksStore| -> u64 {
+        let text = store
+            .shared
+            .db
+            .property_value("rocksdb.options-statistics")
+            .unwrap()
+            .unwrap();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("rocksdb.wal.synced"))
+            .unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let before = syncs(&store);
+    store
+        .append(&[append(1..5, 1, 10, false), append(5..6, 1, 10, false)])
+        .unwrap();
+    assert_eq!(syncs(&store), before);
+    store
+        .append(&[
+            append(6..7, 1, 10, true),
+            append(7..8, 1, 10, false),
+            append(8..9, 1, 10, true),
+        ])
+        .unwrap();
+    assert_eq!(syncs(&store), before + 1);
+    store.append(&[append(9..10, 1, 10, false)]).unwrap();
+    store
+        .write(&StateBatch {
+            ops: vec![StateOp::Put {
+                key: vec![1],
+                value: vec![1],
+            }],
+        })
+        .unwrap();
+    assert_eq!(syncs(&store), before + 1);
+    store.sync().unwrap();
+    assert_eq!(syncs(&store), before + 2);
+    store.append(&[append(10..11, 1, 10, false)]).unwrap();
+    store.flush().unwrap();
+    assert!(syncs(&store) > before + 2);
+}
+
 /// Prints what writing costs: `cargo test --release -- --ignored --nocapture cost_of`.
 #[test]
 #[ignore = "a measurement"]

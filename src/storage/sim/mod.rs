@@ -11,7 +11,7 @@ pub use log::SimLogStore;
 pub use rng::SimRng;
 pub use state::SimStateStore;
 
-use super::{LogAppend, LogBounds, LogEntry, LogStore, StateBatch, StateStore, StoreError};
+use super::{LogAppend, LogBounds, LogEntry, LogStore, Row, StateBatch, StateStore, StoreError};
 use crate::model::ShardId;
 
 /// What can be planted to go wrong, once.
@@ -136,16 +136,11 @@ impl StateStore for SimStore {
         self.state.get(key)
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         self.state.scan(from, to, limit)
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreError> {
         self.state.last(from, to)
     }
 }

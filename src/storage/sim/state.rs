@@ -1,7 +1,7 @@
 //! The state store in memory.
 
 use super::SimRng;
-use crate::storage::{StateBatch, StateOp, StateStore, StoreError};
+use crate::storage::{Row, StateBatch, StateOp, StateStore, StoreError};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
@@ -88,19 +88,14 @@ impl StateStore for SimStateStore {
         Ok(self.current.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         Ok(range(&self.current, from, to)
             .take(limit)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect())
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreError> {
         Ok(range(&self.current, from, to)
             .next_back()
             .map(|(k, v)| (k.clone(), v.clone())))
