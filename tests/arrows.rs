@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("actors", &["raft", "storage", "routing", "model"]),
     (
         "gateway",
-        &["actors", "wire", "routing", "telemetry", "model"],
+        &["actors", "wire", "routing", "telemetry", "config", "model"],
     ),
     ("client", &["wire", "model"]),
     (

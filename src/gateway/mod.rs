@@ -48,6 +48,9 @@ use std::time::{Duration, Instant};
 use tokio::task::LocalSet;
 use worker::Worker;
 
+/// What a thread leaves behind at its end gets this long.
+const LEAVE: Duration = Duration::from_millis(100);
+
 /// What a gateway needs of its node.
 pub struct GatewayDeps {
     pub config: Arc<Config>,
@@ -185,18 +188,19 @@ impl Gateway {
             let runtime = runtime()?;
             let thread = std::thread::Builder::new().name(format!("gateway-{index}"));
             self.workers.push(thread.spawn(move || {
-                let set = LocalSet::new();
-                set.block_on(&runtime, async move {
+                LocalSet::new().block_on(&runtime, async move {
                     Worker::new(shared, inbox, sink, index).run().await;
                 });
+                runtime.shutdown_timeout(LEAVE);
             })?);
         }
         let (shared, inboxes) = (self.shared.clone(), self.inboxes.clone());
         let runtime = runtime()?;
         let thread = std::thread::Builder::new().name("gateway-front".to_owned());
         self.front = Some(thread.spawn(move || {
-            let set = LocalSet::new();
-            set.block_on(&runtime, front(shared, inboxes, listeners));
+            LocalSet::new().block_on(&runtime, front(shared, inboxes, listeners));
+            // A name look-up may still run.
+            runtime.shutdown_timeout(LEAVE);
         })?);
         Ok(())
     }

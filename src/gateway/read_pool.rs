@@ -4,7 +4,8 @@ use crossbeam_channel::{bounded, Sender, TrySendError};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// `None` ends the thread that takes it.
+type Job = Option<Box<dyn FnOnce() + Send>>;
 
 /// Reads waiting beyond this are refused ("system busy").
 const QUEUE: usize = 4_096;
@@ -36,7 +37,7 @@ impl ReadPool {
                 std::thread::Builder::new()
                     .name(format!("read-{i}"))
                     .spawn(move || {
-                        while let Ok(job) = queue.recv() {
+                        while let Ok(Some(job)) = queue.recv() {
                             // A read that panics loses its own answer, nobody else's.
                             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                         }
@@ -53,9 +54,11 @@ impl ReadPool {
         }
     }
 
-    /// Lets the waiting reads finish and joins the threads. Every handle must be gone.
+    /// Lets the waiting reads finish and joins the threads.
     pub fn stop(self) {
-        drop(self.jobs);
+        for _ in &self.threads {
+            let _ = self.jobs.send(None);
+        }
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -75,9 +78,9 @@ impl ReadHandle {
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         let (done, result) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let job: Job = Some(Box::new(move || {
             let _ = done.send(read());
-        });
+        }));
         match self.jobs.try_send(job) {
             Ok(()) => result.await.map_err(|_| PoolError::Gone),
             Err(TrySendError::Full(_)) => Err(PoolError::Full),
@@ -105,7 +108,7 @@ mod tests {
             );
             assert_eq!(handle.run(|| 8).await, Ok(8));
         });
-        drop(handle);
         pool.stop();
+        assert_eq!(rt.block_on(handle.run(|| 9)), Err(PoolError::Gone));
     }
 }

@@ -176,7 +176,15 @@ impl Worker {
             }
             // The tasks of closed connections clean up before the thread ends.
             tokio::task::yield_now().await;
-            if late || (left == 0 && self.conns.borrow().is_empty()) {
+            if late {
+                // Connections and waiting requests hold each other and this worker.
+                let waiting = self.slots.take();
+                let conns = self.conns.take();
+                drop((waiting, conns));
+                self.dirty.take();
+                return;
+            }
+            if left == 0 && self.conns.borrow().is_empty() {
                 return;
             }
         }
