@@ -22,7 +22,13 @@ pub fn topic_name(topic: &str) -> Result<(), Reply> {
 }
 
 /// The queue to store in: the asked one, or for a negative one a write queue chosen by `random`.
+///
+/// Stock brokers leave the topic's write bit to the client; here a topic without it takes nothing.
 pub fn queue(topic: &TopicConfig, asked: i32, random: u32) -> Result<u32, Reply> {
+    if !topic.writable() {
+        let text = format!("the topic[{}] sending message is forbidden", topic.name);
+        return Err(Reply::err(rc::NO_PERMISSION, text));
+    }
     let Ok(asked) = u32::try_from(asked) else {
         if topic.write_queues == 0 {
             let text = format!("the topic[{}] has no write queue", topic.name);
