@@ -38,8 +38,15 @@ pub enum StartError {
     Config(String),
     #[error("data directory {dir}: {error}")]
     Store { dir: String, error: StoreError },
-    #[error("data directory {dir}: the disk is nearly full ({used} % used, {free} bytes free); {hint}")]
-    DiskFull { dir: String, used: u64, free: u64, hint: &'static str },
+    #[error(
+        "data directory {dir}: the disk is nearly full ({used} % used, {free} bytes free); {hint}"
+    )]
+    DiskFull {
+        dir: String,
+        used: u64,
+        free: u64,
+        hint: &'static str,
+    },
     #[error(transparent)]
     Shard(#[from] StartShardError),
     #[error("name server configuration: {0}")]
@@ -140,7 +147,10 @@ impl Broker {
     }
     /// Addresses as bound.
     pub fn listening(&self) -> Listening {
-        self.gateway.as_ref().map(Gateway::listening).unwrap_or_default()
+        self.gateway
+            .as_ref()
+            .map(Gateway::listening)
+            .unwrap_or_default()
     }
     /// Why the node can do no more writes, once storage failed.
     pub fn failed(&self) -> Option<String> {
@@ -161,10 +171,17 @@ impl Broker {
         if config.roles.broker {
             let arbiter = Arbiter::new();
             let shard = self.start_shard(config, &arbiter).await?;
-            let groups =
-                Groups::new(shard.handle.clone(), arbiter.handle(), link.clone(), GroupLimits::default());
+            let groups = Groups::new(
+                shard.handle.clone(),
+                arbiter.handle(),
+                link.clone(),
+                GroupLimits::default(),
+            );
             self.arbiters.push(arbiter);
-            side = Some(BrokerSide { shard: shard.handle.clone(), groups: groups.clone() });
+            side = Some(BrokerSide {
+                shard: shard.handle.clone(),
+                groups: groups.clone(),
+            });
             self.groups = Some(groups);
             self.watch = Some(watch(&shard, config, self.metrics.clone()));
             self.shard = Some(shard);
@@ -181,7 +198,11 @@ impl Broker {
         Ok(())
     }
 
-    async fn start_shard(&self, config: &Arc<Config>, arbiter: &Arbiter) -> Result<RunningShard, StartError> {
+    async fn start_shard(
+        &self,
+        config: &Arc<Config>,
+        arbiter: &Arbiter,
+    ) -> Result<RunningShard, StartError> {
         let (config, sinks, arbiter) = (config.clone(), self.sinks.clone(), arbiter.handle());
         let begun = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
@@ -275,8 +296,12 @@ fn open_store(config: &Config) -> Result<RocksStore, StartError> {
         block_cache_bytes: config.block_cache_bytes as usize,
         ..StoreOptions::default()
     };
-    let store = RocksStore::open(Path::new(&dir), options, &[SHARD])
-        .map_err(|error| StartError::Store { dir: dir.clone(), error })?;
+    let store = RocksStore::open(Path::new(&dir), options, &[SHARD]).map_err(|error| {
+        StartError::Store {
+            dir: dir.clone(),
+            error,
+        }
+    })?;
     if let Ok((total, free)) = store.space() {
         if nearly_full(config, total, free) {
             return Err(StartError::DiskFull {
@@ -321,7 +346,9 @@ async fn create_system_topics(shard: &ShardHandle, config: &Config) -> Result<()
         trace_topic: config.trace_topic_enable.then_some(TRACE),
         delay_levels: config.delay_levels_ms().len() as u32,
     };
-    let missing = startup_topics(&traits).into_iter().filter(|t| shard.meta().topic(&t.name).is_none());
+    let missing = startup_topics(&traits)
+        .into_iter()
+        .filter(|t| shard.meta().topic(&t.name).is_none());
     let mut told = Vec::new();
     for topic in missing {
         let (done, applied) = tokio::sync::oneshot::channel();
@@ -332,33 +359,54 @@ async fn create_system_topics(shard: &ShardHandle, config: &Config) -> Result<()
         told.push(applied);
     }
     for applied in told {
-        let result = applied.await.map_err(|_| StartError::NotServing("the shard stopped".into()))?;
+        let result = applied
+            .await
+            .map_err(|_| StartError::NotServing("the shard stopped".into()))?;
         result.map_err(|why| StartError::NotServing(why.to_string()))?;
     }
     Ok(())
 }
 
 /// Copies the store's and raft's figures into the metrics, and guards the disk.
-fn watch(shard: &RunningShard, config: &Arc<Config>, metrics: Arc<Metrics>) -> tokio::task::JoinHandle<()> {
-    let (handle, stats, config) = (shard.handle.clone(), shard.writer.stats().clone(), config.clone());
+fn watch(
+    shard: &RunningShard,
+    config: &Arc<Config>,
+    metrics: Arc<Metrics>,
+) -> tokio::task::JoinHandle<()> {
+    let (handle, stats, config) = (
+        shard.handle.clone(),
+        shard.writer.stats().clone(),
+        config.clone(),
+    );
     let raft = metrics.shard(&config.broker_name);
     tokio::task::spawn_local(async move {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         loop {
             ticks.tick().await;
             copy_stats(&stats, &metrics);
-            metrics.store.tail_cache_bytes.set(handle.tail_bytes() as i64);
-            metrics.queue_length("active_queues").set(handle.active_queues() as i64);
+            metrics
+                .store
+                .tail_cache_bytes
+                .set(handle.tail_bytes() as i64);
+            metrics
+                .queue_length("active_queues")
+                .set(handle.active_queues() as i64);
             let status = handle.status();
             raft.term.set(status.term() as i64);
             raft.commit.set(status.committed() as i64);
             raft.applied.set(status.applied() as i64);
             raft.leader.set(i64::from(status.serving()));
-            let (total, free) =
-                (stats.disk_total.load(Ordering::Relaxed), stats.disk_free.load(Ordering::Relaxed));
+            let (total, free) = (
+                stats.disk_total.load(Ordering::Relaxed),
+                stats.disk_free.load(Ordering::Relaxed),
+            );
             let full = total > 0 && nearly_full(&config, total, free);
             if status.set_disk_full(full) {
-                tracing::warn!(full, free, "disk space: producers are refused while it is nearly full");
+                tracing::warn!(
+                    full,
+                    free,
+                    "disk space: producers are refused while it is nearly full"
+                );
             }
         }
     })
@@ -373,12 +421,16 @@ fn copy_stats(stats: &StoreStats, metrics: &Metrics) {
     up(&m.bytes_appended, stats.bytes.load(Ordering::Relaxed));
     up(&m.writes, stats.writes.load(Ordering::Relaxed));
     up(&m.syncs, stats.syncs.load(Ordering::Relaxed));
-    m.disk_used_percent.set((stats.disk_used_ratio() * 100.0) as i64);
+    m.disk_used_percent
+        .set((stats.disk_used_ratio() * 100.0) as i64);
 }
 
 /// Runs a node until SIGTERM or SIGINT, or until its storage failed. `ready` is told the node
 /// once clients can connect.
-pub fn run_server(config: Config, ready: impl FnOnce(&Config, Listening)) -> Result<(), StartError> {
+pub fn run_server(
+    config: Config,
+    ready: impl FnOnce(&Config, Listening),
+) -> Result<(), StartError> {
     use tokio::signal::unix::{signal, SignalKind};
     let system = actix_rt::System::new();
     system.block_on(async move {

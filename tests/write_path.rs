@@ -73,7 +73,12 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-const SPEC: ReadSpec = ReadSpec { max_messages: 10_000, max_bytes: 64 << 20, tags: None, max_scan: 100_000 };
+const SPEC: ReadSpec = ReadSpec {
+    max_messages: 10_000,
+    max_bytes: 64 << 20,
+    tags: None,
+    max_scan: 100_000,
+};
 
 fn numbers(shard: &RunningShard, key: QueueKey, stored: bool) -> Vec<u32> {
     let max = shard.handle.bounds(key).max;
@@ -82,15 +87,24 @@ fn numbers(shard: &RunningShard, key: QueueKey, stored: bool) -> Vec<u32> {
     while at < max {
         let batch = match stored {
             true => shard.handle.read_stored(key, at, &SPEC).expect("reads"),
-            false => shard.handle.read_tail(key, at, &SPEC).expect("is in the cache"),
+            false => shard
+                .handle
+                .read_tail(key, at, &SPEC)
+                .expect("is in the cache"),
         };
         for slice in &batch.slices {
             let mut rest = &slice[..];
             while !rest.is_empty() {
                 let (one, more) = rest.split_at(record::record_len(rest).expect("a record"));
-                assert_eq!(record::queue_offset(one), Some(out.len() as i64), "offsets are contiguous");
+                assert_eq!(
+                    record::queue_offset(one),
+                    Some(out.len() as i64),
+                    "offsets are contiguous"
+                );
                 let n = record::MIN_RECORD_LEN;
-                out.push(u32::from_be_bytes(one[n..n + 4].try_into().expect("4 bytes")));
+                out.push(u32::from_be_bytes(
+                    one[n..n + 4].try_into().expect("4 bytes"),
+                ));
                 rest = more;
             }
         }
@@ -109,30 +123,57 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
     let sink = sinks.register(Arc::new(Channel(tell)));
     let arbiter = Arbiter::new();
     let shard = start(dir.path(), &sinks, &arbiter);
-    wait_for("leadership", || shard.handle.status().serving().then_some(()));
+    wait_for("leadership", || {
+        shard.handle.status().serving().then_some(())
+    });
 
     let (done, applied) = std::sync::mpsc::channel();
     let op = MetaOp::EnsureTopic(TopicConfig::new("t", 4, 6));
-    shard.handle.propose(op, Box::new(move |r| done.send(r).expect("waits")));
-    applied.recv_timeout(Duration::from_secs(10)).expect("answer").expect("applied");
+    shard
+        .handle
+        .propose(op, Box::new(move |r| done.send(r).expect("waits")));
+    applied
+        .recv_timeout(Duration::from_secs(10))
+        .expect("answer")
+        .expect("applied");
     let topic = TopicId(shard.handle.meta().topic("t").expect("there").id);
 
     for n in 0..400u32 {
         let r = blank_record(n);
         let request = AppendRequest {
-            token: Token { sink, slot: u64::from(n) },
+            token: Token {
+                sink,
+                slot: u64::from(n),
+            },
             count: 1,
-            policy: if n % 3 == 0 { AckPolicy::LEADER_APPENDED } else { AckPolicy::STRICTEST },
+            policy: if n % 3 == 0 {
+                AckPolicy::LEADER_APPENDED
+            } else {
+                AckPolicy::STRICTEST
+            },
         };
-        let metas = vec![RecordMeta { size: r.len() as u32, tag: (n % 2) as i32 }];
-        let batch = AppendBatch { requests: vec![request], metas, records: r };
+        let metas = vec![RecordMeta {
+            size: r.len() as u32,
+            tag: (n % 2) as i32,
+        }];
+        let batch = AppendBatch {
+            requests: vec![request],
+            metas,
+            records: r,
+        };
         shard.handle.append(QueueKey::new(topic, n % 4), batch);
     }
     let mut acked = std::collections::BTreeMap::new();
     while acked.len() < 400 {
-        let c = told.recv_timeout(Duration::from_secs(10)).expect("every request is answered");
+        let c = told
+            .recv_timeout(Duration::from_secs(10))
+            .expect("every request is answered");
         match c.outcome {
-            Outcome::Appended { queue, base_offset, position } => {
+            Outcome::Appended {
+                queue,
+                base_offset,
+                position,
+            } => {
                 let before = acked.insert(c.token.slot, (queue, base_offset, position));
                 assert_eq!(before, None, "one answer a request");
             }
@@ -140,16 +181,39 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
         }
     }
     for (n, (queue, offset, position)) in &acked {
-        assert_eq!((u64::from(*queue), *offset), (n % 4, n / 4), "order of one caller is kept");
-        let found = shard.handle.read_record(*position).expect("reads").expect("is there");
+        assert_eq!(
+            (u64::from(*queue), *offset),
+            (n % 4, n / 4),
+            "order of one caller is kept"
+        );
+        let found = shard
+            .handle
+            .read_record(*position)
+            .expect("reads")
+            .expect("is there");
         assert_eq!(record::phys_offset(&found), Some(position.to_physical()));
     }
     let key = QueueKey::new(topic, 1);
     let expect: Vec<u32> = (0..100).map(|i| i * 4 + 1).collect();
-    assert!(shard.handle.read_tail(key, 0, &SPEC).is_none(), "64 KiB hold only the newest");
+    assert!(
+        shard.handle.read_tail(key, 0, &SPEC).is_none(),
+        "64 KiB hold only the newest"
+    );
     assert_eq!(numbers(&shard, key, true), expect);
-    assert_eq!(shard.handle.offset_by_time(key, 0, Boundary::Lower).expect("search"), 0);
-    assert_eq!(shard.handle.offset_by_time(key, i64::MAX, Boundary::Lower).expect("search"), 100);
+    assert_eq!(
+        shard
+            .handle
+            .offset_by_time(key, 0, Boundary::Lower)
+            .expect("search"),
+        0
+    );
+    assert_eq!(
+        shard
+            .handle
+            .offset_by_time(key, i64::MAX, Boundary::Lower)
+            .expect("search"),
+        100
+    );
 
     let now = troupemq::actors::shard::actor::wall_ms();
     let schedule = |slot, due_ms| Schedule {
@@ -166,15 +230,23 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
         let c = told.recv_timeout(Duration::from_secs(10)).expect("answer");
         assert!(matches!(c.outcome, Outcome::Scheduled { .. }), "{c:?}");
     }
-    wait_for("the first delayed message", || (shard.handle.bounds(key).max == 101).then_some(()));
-    let at = shard.handle.store_time(key, 100).expect("reads").expect("is there");
+    wait_for("the first delayed message", || {
+        (shard.handle.bounds(key).max == 101).then_some(())
+    });
+    let at = shard
+        .handle
+        .store_time(key, 100)
+        .expect("reads")
+        .expect("is there");
     assert!(at >= now + 300, "never early");
     stop(shard, arbiter);
 
     let arbiter = Arbiter::new();
     let shard = start(dir.path(), &sinks, &arbiter);
     assert_eq!(shard.handle.bounds(key).max, 101);
-    wait_for("the second delayed message", || (shard.handle.bounds(key).max == 102).then_some(()));
+    wait_for("the second delayed message", || {
+        (shard.handle.bounds(key).max == 102).then_some(())
+    });
     let mut all = expect;
     all.extend([1000, 1001]);
     assert_eq!(numbers(&shard, key, true), all);

@@ -59,8 +59,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    if shared.broker.as_ref().is_some_and(|b| !b.shard.status().serving()) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the shard does not serve\n");
+    if shared
+        .broker
+        .as_ref()
+        .is_some_and(|b| !b.shard.status().serving())
+    {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the shard does not serve\n",
+        );
     }
     (StatusCode::OK, "ready\n")
 }

@@ -16,15 +16,17 @@ pub(super) struct LogWindow {
 }
 
 pub(super) fn to_raft(e: &LogEntry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.index = e.index;
-    out.term = e.term;
+    let mut out = eraftpb::Entry {
+        index: e.index,
+        term: e.term,
+        data: e.data.clone(),
+        ..eraftpb::Entry::default()
+    };
     out.set_entry_type(match e.kind {
         1 => eraftpb::EntryType::EntryConfChange,
         2 => eraftpb::EntryType::EntryConfChangeV2,
         _ => eraftpb::EntryType::EntryNormal,
     });
-    out.data = e.data.clone();
     out
 }
 
@@ -39,10 +41,12 @@ pub(super) fn from_raft(e: &eraftpb::Entry) -> LogEntry {
 
 impl LogWindow {
     pub fn new(before: (u64, u64), entries: &[LogEntry], hs: HardState, voters: Vec<u64>) -> Self {
-        let mut hard_state = eraftpb::HardState::default();
-        hard_state.term = hs.term;
-        hard_state.vote = hs.vote;
-        hard_state.commit = hs.commit;
+        let hard_state = eraftpb::HardState {
+            term: hs.term,
+            vote: hs.vote,
+            commit: hs.commit,
+            ..eraftpb::HardState::default()
+        };
         Self {
             before,
             entries: entries.iter().map(to_raft).collect(),

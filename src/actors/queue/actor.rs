@@ -68,7 +68,10 @@ impl Handler<QueueMail> for QueueActor {
         let _guard = AbortOnPanic;
         if self.retired {
             if !matches!(input, QueueInput::Tick { .. }) {
-                self.shard.do_send(ToQueue { key: self.key, input });
+                self.shard.do_send(ToQueue {
+                    key: self.key,
+                    input,
+                });
             }
             return;
         }

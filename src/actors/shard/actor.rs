@@ -112,7 +112,9 @@ pub struct ShardActor {
 
 /// Wall clock, ms since 1970.
 pub fn wall_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }
 
 impl ShardActor {
@@ -126,7 +128,13 @@ impl ShardActor {
             deps.meta.put_group(group.clone());
         }
         for (key, meta) in machine.queues() {
-            deps.views.restore(key, QueueBounds { min: meta.min, max: meta.next });
+            deps.views.restore(
+                key,
+                QueueBounds {
+                    min: meta.min,
+                    max: meta.next,
+                },
+            );
         }
         deps.views.set_applied(machine.applied.0);
         deps.views.stored(machine.applied.0);
@@ -159,8 +167,8 @@ impl ShardActor {
                     self.core.step(input, &mut more);
                     queue.extend(more);
                 }
-                Effect::ToQueue(key, input) => self.to_queue(key, input, &mut queue, ctx),
-                Effect::ToTimer(input) => self.to_timer(input),
+                Effect::ToQueue(key, input) => self.send_queue(key, input, &mut queue, ctx),
+                Effect::ToTimer(input) => self.send_timer(input),
                 Effect::LoadScheduled(timers) => self.load_scheduled(timers),
                 Effect::Disk(work) => self.disk(work, &mut queue),
                 Effect::Answer(token, outcome) => self.outbox.push(token, outcome),
@@ -183,13 +191,13 @@ impl ShardActor {
         self.deps.status.set(raft.term(), raft.committed(), applied);
     }
 
-    fn to_timer(&self, input: TimerInput) {
+    fn send_timer(&self, input: TimerInput) {
         if let Some(timer) = &self.timer {
             timer.do_send(TimerMail(input));
         }
     }
 
-    fn to_queue(
+    fn send_queue(
         &mut self,
         key: QueueKey,
         input: QueueInput,
@@ -244,10 +252,24 @@ impl ShardActor {
     fn disk(&mut self, work: DiskWork, effects: &mut VecDeque<Effect>) {
         let shard = self.deps.shard;
         let job = match work {
-            DiskWork::Append { ticket, append } => Job::Append { shard, ticket, append },
+            DiskWork::Append { ticket, append } => Job::Append {
+                shard,
+                ticket,
+                append,
+            },
             // The ticket that comes back says up to where rows can be read.
-            DiskWork::State { batch, applied, .. } => Job::State { shard, ticket: applied, batch, applied },
-            DiskWork::Trim { first, term } => Job::Trim { shard, ticket: 0, first, term },
+            DiskWork::State { batch, applied, .. } => Job::State {
+                shard,
+                ticket: applied,
+                batch,
+                applied,
+            },
+            DiskWork::Trim { first, term } => Job::Trim {
+                shard,
+                ticket: 0,
+                first,
+                term,
+            },
         };
         if let Err(error) = self.deps.writer.submit(job) {
             effects.push_back(Effect::ToShard(ShardInput::DiskFailed(error.to_string())));
@@ -255,7 +277,9 @@ impl ShardActor {
     }
 
     fn load_scheduled(&self, timers: Vec<(TimerKey, QueueKey)>) {
-        let (Some(timer), reads) = (self.timer.clone(), self.deps.reads.clone()) else { return };
+        let (Some(timer), reads) = (self.timer.clone(), self.deps.reads.clone()) else {
+            return;
+        };
         let failed = timers.clone();
         let back = timer.clone();
         let work = Box::new(move |_: &crate::storage::Reader| {
@@ -265,13 +289,23 @@ impl ShardActor {
                     None
                 });
                 let (tag, record) = found.map_or((0, None), |(tag, record)| (tag, Some(record)));
-                timer.do_send(TimerMail(TimerInput::Loaded { timer: key, target, tag, record }));
+                timer.do_send(TimerMail(TimerInput::Loaded {
+                    timer: key,
+                    target,
+                    tag,
+                    record,
+                }));
             }
         });
         if self.deps.pool.submit(work).is_err() {
             // Asked again at the next tick.
             for (key, target) in failed {
-                back.do_send(TimerMail(TimerInput::Loaded { timer: key, target, tag: 0, record: None }));
+                back.do_send(TimerMail(TimerInput::Loaded {
+                    timer: key,
+                    target,
+                    tag: 0,
+                    record: None,
+                }));
             }
         }
     }
@@ -294,7 +328,12 @@ impl ShardActor {
             Publish::TopicDeleted { name, id } => {
                 self.deps.meta.delete_topic(&name);
                 self.deps.views.remove_topic(TopicId(id));
-                let gone: Vec<_> = self.queues.keys().filter(|k| k.topic.0 == id).copied().collect();
+                let gone: Vec<_> = self
+                    .queues
+                    .keys()
+                    .filter(|k| k.topic.0 == id)
+                    .copied()
+                    .collect();
                 for key in gone {
                     self.deps.directory.remove(key);
                     if let Some(addr) = self.queues.remove(&key) {
@@ -304,7 +343,12 @@ impl ShardActor {
             }
             Publish::Group(group) => self.deps.meta.put_group(group),
             Publish::GroupDeleted { name, .. } => self.deps.meta.delete_group(&name),
-            Publish::Appended { index, at_ms, block, data } => {
+            Publish::Appended {
+                index,
+                at_ms,
+                block,
+                data,
+            } => {
                 let from = block.records_at as usize;
                 let records = data.slice(from..from + block.records_len as usize);
                 let segment = Segment {
@@ -343,8 +387,8 @@ impl Actor for ShardActor {
             let now_ms = wall_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
-            shard.to_timer(TimerInput::Tick { now_ms });
-            if shard.ticks.is_multiple_of(QUEUE_TICKS) {
+            shard.send_timer(TimerInput::Tick { now_ms });
+            if shard.ticks % QUEUE_TICKS == 0 {
                 for addr in shard.queues.values() {
                     addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
                 }

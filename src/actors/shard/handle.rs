@@ -66,7 +66,11 @@ impl QueueDirectory {
         self.awake.write().remove(&key);
     }
     fn get(&self, key: QueueKey) -> Option<Addr<QueueActor>> {
-        self.awake.read().get(&key).filter(|addr| addr.connected()).cloned()
+        self.awake
+            .read()
+            .get(&key)
+            .filter(|addr| addr.connected())
+            .cloned()
     }
     /// Queues awake now.
     pub fn len(&self) -> usize {
@@ -129,7 +133,13 @@ impl ShardHandle {
             }
             return;
         }
-        self.to_queue(key, QueueInput::Append { batch, fired: Vec::new() });
+        self.to_queue(
+            key,
+            QueueInput::Append {
+                batch,
+                fired: Vec::new(),
+            },
+        );
     }
 
     fn closed_to_producers(&self) -> Option<Refusal> {
@@ -140,7 +150,10 @@ impl ShardHandle {
     }
 
     fn refuse(&self, token: Token, why: &Refusal) {
-        let completion = Completion { token, outcome: Outcome::Refused(why.clone()) };
+        let completion = Completion {
+            token,
+            outcome: Outcome::Refused(why.clone()),
+        };
         self.deps.sinks.deliver(token.sink, vec![completion]);
     }
 
@@ -198,7 +211,10 @@ impl ShardHandle {
 
     /// Visible bounds of a queue; zeros for one that never had a message. No message is sent.
     pub fn bounds(&self, key: QueueKey) -> QueueBounds {
-        self.deps.views.get(key).map_or_else(QueueBounds::default, |view| view.bounds())
+        self.deps
+            .views
+            .get(key)
+            .map_or_else(QueueBounds::default, |view| view.bounds())
     }
 
     /// Reads committed records at `offset` from the tail cache; `None` when they are not there
@@ -208,7 +224,12 @@ impl ShardHandle {
     }
 
     /// Reads committed records from storage. Blocks: read pool only.
-    pub fn read_stored(&self, key: QueueKey, offset: u64, spec: &ReadSpec) -> Result<ReadBatch, StoreError> {
+    pub fn read_stored(
+        &self,
+        key: QueueKey,
+        offset: u64,
+        spec: &ReadSpec,
+    ) -> Result<ReadBatch, StoreError> {
         let max = self.bounds(key).max;
         self.deps.reads.read(key, offset, max, spec)
     }
@@ -223,8 +244,15 @@ impl ShardHandle {
 
     /// Offset of the first (last) message stored at or after (before) `ts_ms`; before all: min,
     /// after all: max. Blocks.
-    pub fn offset_by_time(&self, key: QueueKey, ts_ms: i64, boundary: Boundary) -> Result<u64, StoreError> {
-        self.deps.reads.offset_by_time(&self.deps.views, key, ts_ms, boundary)
+    pub fn offset_by_time(
+        &self,
+        key: QueueKey,
+        ts_ms: i64,
+        boundary: Boundary,
+    ) -> Result<u64, StoreError> {
+        self.deps
+            .reads
+            .offset_by_time(&self.deps.views, key, ts_ms, boundary)
     }
 
     /// Store time of the message at `offset`, `None` when it is not there. Blocks.

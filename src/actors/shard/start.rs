@@ -69,7 +69,9 @@ pub fn start_shard(
         retention_bytes: options.retention_bytes,
         defect: None,
     };
-    let machine_options = MachineOptions { segment_bytes: options.segment_bytes };
+    let machine_options = MachineOptions {
+        segment_bytes: options.segment_bytes,
+    };
     let (core, recovery) = recover(&mut store, core_options, machine_options, options.raft)?;
     let reader = store.reader();
     let pool = Arc::new(ReadPool::spawn(&reader, options.read_threads)?);
@@ -100,5 +102,10 @@ pub fn start_shard(
         let _ = cell.set(ctx.address());
         shard
     });
-    Ok(RunningShard { handle: ShardHandle::new(addr, deps), writer, pool, recovery })
+    Ok(RunningShard {
+        handle: ShardHandle::new(addr, deps),
+        writer,
+        pool,
+        recovery,
+    })
 }

@@ -28,7 +28,13 @@ impl Segment {
     }
 
     /// Adds the records from `offset` on that pass the filter. Returns false when a limit was hit.
-    pub fn collect(&self, offset: u64, spec: &ReadSpec, scan: &mut u32, out: &mut ReadBatch) -> bool {
+    pub fn collect(
+        &self,
+        offset: u64,
+        spec: &ReadSpec,
+        scan: &mut u32,
+        out: &mut ReadBatch,
+    ) -> bool {
         let mut at = 0usize;
         // Records that follow each other and pass share one slice.
         let mut run: Option<(usize, usize)> = None;
@@ -42,7 +48,10 @@ impl Segment {
             let full = out.messages >= spec.max_messages
                 || *scan >= spec.max_scan
                 || (out.messages > 0 && out.bytes + size > spec.max_bytes);
-            let pass = spec.tags.as_ref().is_none_or(|tags| tags.binary_search(&meta.tag).is_ok());
+            let pass = spec
+                .tags
+                .as_ref()
+                .is_none_or(|tags| tags.binary_search(&meta.tag).is_ok());
             if full && (pass || *scan >= spec.max_scan) {
                 more = false;
                 break;
@@ -81,7 +90,10 @@ impl QueueView {
     /// Visible bounds.
     pub fn bounds(&self) -> QueueBounds {
         let max = self.max.load(Ordering::Acquire);
-        QueueBounds { min: self.min.load(Ordering::Acquire).min(max), max }
+        QueueBounds {
+            min: self.min.load(Ordering::Acquire).min(max),
+            max,
+        }
     }
 
     /// Reads from the cache; `None` when `offset` is not in it.
@@ -91,7 +103,10 @@ impl QueueView {
             return None;
         }
         let start = tail.partition_point(|s| s.end() <= offset);
-        let mut out = ReadBatch { next_offset: offset, ..ReadBatch::default() };
+        let mut out = ReadBatch {
+            next_offset: offset,
+            ..ReadBatch::default()
+        };
         let mut scan = 0;
         for segment in tail.iter().skip(start) {
             if !segment.collect(offset, spec, &mut scan, &mut out) {
@@ -122,7 +137,10 @@ pub struct Views {
 impl Views {
     /// A cache of about `limit` bytes of records.
     pub fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            limit,
+            ..Self::default()
+        }
     }
 
     /// The view of a queue, if it ever had a message.
@@ -181,7 +199,9 @@ impl Views {
         let stored = self.stored.load(Ordering::Acquire);
         while self.bytes.load(Ordering::Relaxed) > self.limit {
             let mut order = self.order.lock();
-            let Some((key, base, bytes)) = order.front().copied() else { return };
+            let Some((key, base, bytes)) = order.front().copied() else {
+                return;
+            };
             if let Some(view) = self.get(key) {
                 let mut tail = view.tail.lock();
                 match tail.front() {
@@ -217,15 +237,35 @@ mod tests {
     use super::*;
     use crate::model::TopicId;
 
-    const KEY: QueueKey = QueueKey { topic: TopicId(1), queue: 0 };
+    const KEY: QueueKey = QueueKey {
+        topic: TopicId(1),
+        queue: 0,
+    };
 
     fn segment(base: u64, index: u64, tags: &[i32]) -> Segment {
-        let metas: Vec<_> = tags.iter().map(|tag| RecordMeta { size: 10, tag: *tag }).collect();
+        let metas: Vec<_> = tags
+            .iter()
+            .map(|tag| RecordMeta {
+                size: 10,
+                tag: *tag,
+            })
+            .collect();
         let records = Bytes::from(vec![index as u8; 10 * tags.len()]);
-        Segment { base, index, store_ts: index as i64, metas: metas.into(), records }
+        Segment {
+            base,
+            index,
+            store_ts: index as i64,
+            metas: metas.into(),
+            records,
+        }
     }
     fn spec(max_messages: u32, tags: Option<Vec<i32>>) -> ReadSpec {
-        ReadSpec { max_messages, max_bytes: 1000, tags: tags.map(Into::into), max_scan: 800 }
+        ReadSpec {
+            max_messages,
+            max_bytes: 1000,
+            tags: tags.map(Into::into),
+            max_scan: 800,
+        }
     }
 
     #[test]
@@ -237,7 +277,11 @@ mod tests {
         let all = view.read(0, &spec(32, None)).unwrap();
         assert_eq!((all.messages, all.next_offset, all.slices.len()), (5, 5, 2));
         let ones = view.read(0, &spec(32, Some(vec![1]))).unwrap();
-        assert_eq!((ones.messages, ones.next_offset, ones.bytes), (3, 5, 30), "skips the rest too");
+        assert_eq!(
+            (ones.messages, ones.next_offset, ones.bytes),
+            (3, 5, 30),
+            "skips the rest too"
+        );
         let two = view.read(1, &spec(2, None)).unwrap();
         assert_eq!((two.messages, two.next_offset), (2, 3));
     }
