@@ -9,7 +9,8 @@ use crate::actors::shard::start::{start_shard, RunningShard, StartShard, StartSh
 use crate::actors::shard::ShardHandle;
 use crate::actors::sinks::Sinks;
 use crate::config::Config;
-use crate::gateway::{BrokerSide, Gateway, GatewayDeps, GatewayError, GatewayLink, Listening};
+pub use crate::gateway::Listening;
+use crate::gateway::{BrokerSide, Gateway, GatewayDeps, GatewayError, GatewayLink};
 use crate::model::command::MetaOp;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
@@ -414,7 +415,7 @@ fn watch(
 
 fn copy_stats(stats: &StoreStats, metrics: &Metrics) {
     let m = &metrics.store;
-    let up = |counter: &prometheus_client::metrics::counter::Counter, now: u64| {
+    let up = |counter: &crate::telemetry::Counter, now: u64| {
         counter.inc_by(now.saturating_sub(counter.get()));
     };
     up(&m.entries_appended, stats.entries.load(Ordering::Relaxed));

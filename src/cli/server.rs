@@ -3,6 +3,8 @@
 use super::Failure;
 use crate::config::{Config, Loaded, LogFormat};
 use clap::Args;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -46,11 +48,22 @@ pub(super) fn run(args: ServerArgs) -> Result<(), Failure> {
 }
 
 fn start(config: Config) -> Result<(), Failure> {
-    let ready = |config: &Config, _| {
+    let ready = |config: &Config, at: crate::node::Listening| {
+        // The ports that were asked for may have been "any".
+        let port = |addr: Option<SocketAddr>, asked: u16| addr.map_or(asked, |a| a.port());
+        let config = Config {
+            listen_port: port(at.broker, config.listen_port),
+            vip_enable: at.vip.is_some(),
+            namesrv_listen_port: port(at.registry, config.namesrv_listen_port),
+            http_listen_port: port(at.http, config.http_listen_port),
+            ..config.clone()
+        };
+        let mut out = std::io::stdout().lock();
         for line in config.summary_lines() {
-            // Nobody reads our output any more: the server goes on.
-            let _ = super::print_line(&line);
+            // When nobody reads our output any more, the server goes on.
+            let _ = writeln!(out, "{line}");
         }
+        let _ = out.flush();
     };
     crate::node::run_server(config, ready).map_err(|e| e.to_string())
 }

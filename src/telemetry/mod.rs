@@ -16,3 +16,4 @@ pub use metrics::{
     CodeMetrics, Metrics, MetricsOptions, ShardMetrics, StoreMetrics, TopicMetrics, CONTENT_TYPE,
     OTHER_TOPIC,
 };
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
