@@ -128,7 +128,7 @@ impl GroupActor {
                     }
                 }
                 Effect::PublishMembers => self.cell.publish_members(self.core.members().snapshot()),
-                Effect::PublishResets => self.cell.publish_resets(self.core.resets().clone()),
+                Effect::PublishResets => self.cell.publish_resets(self.core.resets()),
                 Effect::Answer { request, answer } => {
                     if let Some(reply) = self.replies.remove(&request) {
                         // Nobody may wait any more: not an error.

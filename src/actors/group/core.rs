@@ -141,7 +141,7 @@ impl GroupCore {
     }
 
     fn forget_state(&mut self, out: &mut Vec<Effect>) {
-        let had_resets = !self.offsets.moved().is_empty();
+        let had_resets = !self.offsets.redirects().is_empty();
         let mut failed = waiting_requests(&self.offsets.clear());
         failed.extend(self.locks.clear());
         failed.extend(
@@ -162,9 +162,14 @@ impl GroupCore {
         &self.members
     }
 
-    /// Queues with a pending reset.
-    pub fn resets(&self) -> &BTreeMap<Key, u64> {
-        self.offsets.moved()
+    /// Resets that pulls are redirected by.
+    pub fn resets(&self) -> BTreeMap<Key, u64> {
+        self.offsets.redirects()
+    }
+
+    /// Commits of the queue are ignored because of a reset.
+    pub fn ignores_commits(&self, key: Key) -> bool {
+        self.offsets.ignores_commits(key)
     }
 
     /// Who holds a live lock, as applied.
@@ -267,8 +272,10 @@ impl GroupCore {
         let Some(group) = self.group else {
             return refuse([request], &Refusal::NotFound("group"), out);
         };
+        // A reset needs to know nothing, and has to hold against commits from this moment on.
+        let ready = self.state == StateOf::Known || matches!(what, Request::Reset { .. });
         match self.state {
-            StateOf::Known => {
+            _ if ready => {
                 self.serve(request, what, out);
                 self.propose(now_ms, out);
             }
@@ -349,7 +356,6 @@ impl GroupCore {
                         answer,
                     });
                 }
-                out.push(Effect::PublishResets);
             }
             Request::Lock { keys, .. } | Request::Unlock { keys, .. }
                 if keys.len() > self.limits.queues_per_request =>
@@ -471,6 +477,11 @@ impl GroupCore {
             return;
         };
         for waiter in &batch.waiters {
+            if let (Waiter::Query { request, key }, true) = (waiter, self.state != StateOf::Known) {
+                // The rest of the state was lost meanwhile: a smaller commit says nothing.
+                self.waiting.push((*request, Request::Query { key: *key }));
+                continue;
+            }
             let answer = match waiter {
                 Waiter::Commit { .. } => Answer::Committed(Committed::Applied),
                 Waiter::Query { key, .. } => Answer::Offset(self.offsets.get(*key)),
@@ -482,6 +493,7 @@ impl GroupCore {
             });
         }
         if let Some(topic) = batch.topic {
+            out.push(Effect::PublishResets);
             let offsets = batch.offsets.iter().map(|o| (o.queue, o.offset)).collect();
             let notice = Notice::OffsetsReset {
                 group: self.name.clone(),
@@ -522,7 +534,7 @@ impl GroupCore {
         ) {
             // Somebody else may have changed the state, or this change may still happen: what
             // waits fails, and the state is read again before it is used.
-            let had_resets = !self.offsets.moved().is_empty();
+            let had_resets = !self.offsets.redirects().is_empty();
             let mut failed = waiting_requests(&self.offsets.forget_applied());
             failed.extend(self.locks.forget_applied());
             refuse(failed, refusal, out);

@@ -12,3 +12,12 @@ pub mod types;
 
 pub use handle::Groups;
 pub use types::*;
+
+#[cfg(test)]
+mod actor_tests;
+#[cfg(test)]
+mod core_tests;
+#[cfg(test)]
+mod members_tests;
+#[cfg(test)]
+mod random_tests;

@@ -13,8 +13,10 @@ pub type Key = (u32, u32);
 pub const COALESCE_MS: i64 = 200;
 /// After a refusal, commits are offered again no sooner than this, ms.
 pub const RETRY_MS: i64 = 1_000;
-/// One-way commits are given up when they were refused for this long, ms.
+/// One-way commits are given up when they were refused for this long, ms, …
 pub const GIVE_UP_MS: i64 = 60_000;
+/// … and this often in a row.
+pub const GIVE_UP_AFTER: u32 = 30;
 /// Most offsets in one command.
 pub const MAX_BATCH: usize = 4_096;
 
@@ -60,6 +62,7 @@ pub struct Offsets {
     moved: BTreeMap<Key, u64>,
     not_before_ms: i64,
     failing_since_ms: Option<i64>,
+    failures: u32,
 }
 
 impl Offsets {
@@ -101,6 +104,7 @@ impl Offsets {
             let slot = self.waiting.entry(key).or_insert(offset);
             *slot = offset.max(*slot);
             self.waiters.push((key, Waiter::Commit { request }));
+            self.waiting_since_ms.get_or_insert(now_ms);
         } else if !stale {
             self.waiting.insert(key, offset);
             self.waiting_since_ms.get_or_insert(now_ms);
@@ -154,14 +158,33 @@ impl Offsets {
 
     /// A client pulled from the new position: the reset is over.
     pub fn reset_done(&mut self, key: Key, offset: u64) {
-        if self.moved.get(&key) == Some(&offset) {
+        if self.moved.get(&key) == Some(&offset) && !self.resetting(key) {
             self.moved.remove(&key);
         }
     }
 
-    /// Queues with a pending reset.
-    pub fn moved(&self) -> &BTreeMap<Key, u64> {
-        &self.moved
+    /// Commits of the queue are ignored because of a reset.
+    pub fn ignores_commits(&self, key: Key) -> bool {
+        self.moved.contains_key(&key)
+    }
+
+    /// Resets that are applied and that no client has followed yet: pulls are redirected.
+    pub fn redirects(&self) -> BTreeMap<Key, u64> {
+        let applied = self.moved.iter().filter(|(key, _)| !self.resetting(**key));
+        applied.map(|(key, offset)| (*key, *offset)).collect()
+    }
+
+    /// A reset of the queue waits or is in flight.
+    fn resetting(&self, key: Key) -> bool {
+        let waits = self
+            .resets
+            .iter()
+            .any(|r| r.offsets.iter().any(|(k, _)| *k == key));
+        waits
+            || self
+                .in_flight
+                .as_ref()
+                .is_some_and(|b| b.reset && b.offsets.iter().any(|o| (o.topic, o.queue) == key))
     }
 
     /// The command to propose now, if any; call [`Offsets::done`] with its outcome.
@@ -268,6 +291,7 @@ impl Offsets {
             };
         }
         self.failing_since_ms = None;
+        self.failures = 0;
         self.not_before_ms = 0;
         Some(batch)
     }
@@ -277,12 +301,14 @@ impl Offsets {
     pub fn refused(&mut self, now_ms: i64) -> Option<Batch> {
         let batch = self.in_flight.take()?;
         let since = *self.failing_since_ms.get_or_insert(now_ms);
+        self.failures = self.failures.saturating_add(1);
+        let hopeless = self.failures >= GIVE_UP_AFTER && now_ms.saturating_sub(since) >= GIVE_UP_MS;
         self.not_before_ms = now_ms.saturating_add(RETRY_MS);
         if batch.reset {
             for o in &batch.offsets {
                 self.reset_done((o.topic, o.queue), o.offset);
             }
-        } else if now_ms.saturating_sub(since) < GIVE_UP_MS {
+        } else if !hopeless {
             for o in &batch.offsets {
                 let key = (o.topic, o.queue);
                 if !self.moved.contains_key(&key) {

@@ -8,3 +8,8 @@ mod view;
 
 pub use self::core::{RegisterReply, RegistryCore, RegistryLimits};
 pub use handle::Registry;
+
+#[cfg(test)]
+mod actor_tests;
+#[cfg(test)]
+mod core_tests;
