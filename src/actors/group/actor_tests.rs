@@ -161,6 +161,8 @@ fn a_one_way_commit_reaches_the_shard_by_itself() {
         b.groups.commit_offset("G", queue(0), 1, BOUNDS);
         b.groups.commit_offset("G", queue(0), 2, BOUNDS);
         b.groups.commit_offset("G", queue(0), -1, BOUNDS);
+        let seen = b.groups.offsets_of("G").await.expect("known");
+        assert_eq!((seen[&(1, 0)], b.table.commands.load(Ordering::SeqCst)), (2, 0));
         // The core's clock is the test's.
         b.now.store(250, Ordering::SeqCst);
         until(|| b.table.offsets.lock().get(&(1, 0)) == Some(&2)).await;
