@@ -94,14 +94,16 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    for topic in args
-        .cluster
-        .client()
-        .topics()
-        .await
-        .map_err(|e| e.to_string())?
-    {
+    let client = args.cluster.client();
+    // Every cluster and every broker has a topic of its own name.
+    let info = client.cluster_info().await.map_err(|e| e.to_string())?;
+    let is_member = |topic: &str| {
+        let cluster = topic.strip_suffix("_REPLY_TOPIC").unwrap_or(topic);
+        info.cluster_addr_table.contains_key(cluster) || info.broker_addr_table.contains_key(topic)
+    };
+    for topic in client.topics().await.map_err(|e| e.to_string())? {
         let internal = names::is_system_topic(&topic)
+            || is_member(&topic)
             || names::group_of_retry_topic(&topic).is_some()
             || names::group_of_dlq_topic(&topic).is_some();
         if args.all || !internal {
