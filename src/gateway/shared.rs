@@ -53,6 +53,7 @@ pub struct Shared {
     pub meta_changed: Notify,
     stopping: AtomicBool,
     bad_input_log: RateLimited,
+    error_log: RateLimited,
 }
 
 /// What [`Shared::new`] is made of.
@@ -90,6 +91,7 @@ impl Shared {
             meta_changed: Notify::new(),
             stopping: AtomicBool::new(false),
             bad_input_log: RateLimited::new(5, 10_000),
+            error_log: RateLimited::new(5, 10_000),
             config,
         }
     }
@@ -137,6 +139,13 @@ impl Shared {
         let total = fs4::total_space(dir).unwrap_or(0);
         let free = fs4::available_space(dir).unwrap_or(0);
         format!("Total : {}, Free : {}.", human(total), human(free))
+    }
+
+    /// Logs some of the errors that may come in any number.
+    pub fn hot_error(&self, what: &'static str, error: &dyn std::fmt::Display) {
+        if let Some(left_out) = self.error_log.allow(now_ms().unsigned_abs()) {
+            tracing::error!(%error, left_out, "{what}");
+        }
     }
 
     /// Proposes a change of topics or groups; once applied, the name servers are told.

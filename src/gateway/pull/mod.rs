@@ -329,7 +329,10 @@ impl Pull {
                 .await
             {
                 Ok(Ok(batch)) => self.found(batch, offset, bounds),
-                Ok(Err(e)) => self.ticket.answer(Reply::failed(e)),
+                Ok(Err(error)) => {
+                    self.ticket.conn().shared().hot_error("a stored read failed", &error);
+                    self.ticket.answer(Reply::failed(error));
+                }
                 Err(e) => self.ticket.answer(e.into()),
             }
         });
