@@ -39,9 +39,12 @@ pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
     }
     let mut changed = false;
     let short = beat.is_short();
-    for consumer in beat.consumer_data_set {
+    // Everything is created first: once a group knows the member, clients rebalance at once.
+    for consumer in &beat.consumer_data_set {
         group_name(&consumer.group_name)?;
         prepare_group(ctx, broker, &consumer.group_name).await?;
+    }
+    for consumer in beat.consumer_data_set {
         let name = consumer.group_name.clone();
         let member = member(
             ctx,

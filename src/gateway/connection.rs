@@ -3,11 +3,12 @@
 use super::accept::{Accepted, Service};
 use super::dispatch;
 use super::outbuf::{OutBuf, MAX_SLICES};
+use super::relay;
 use super::reply::Reply;
 use super::send::Burst;
 use super::shared::{now_ms, Shared};
 use super::worker::Worker;
-use crate::actors::link::ConnId;
+use crate::actors::link::{ConnId, Notice};
 use crate::model::outcome::Token;
 use crate::model::QueueKey;
 use crate::wire::remoting::{split_frame, Command, FrameLimits, Language};
@@ -28,6 +29,9 @@ const READ_CHUNK: usize = 64 * 1024;
 const READS_PER_BURST: usize = 4;
 /// No more is read while so many bytes of answers wait.
 const PAUSE_AT: usize = 1024 * 1024;
+/// Notices held while a heartbeat is under way. More would be from as many groups; those then
+/// rebalance by their own clock.
+const MAX_HELD: usize = 1_024;
 /// Requests to this client that may wait for its answer.
 const MAX_CALLS: usize = 1_024;
 
@@ -49,6 +53,9 @@ pub struct Conn {
     kick: Notify,
     opaque: Cell<i32>,
     calls: RefCell<FxHashMap<i32, oneshot::Sender<Command>>>,
+    /// Heartbeats under way, and what the client is told once they are answered.
+    heartbeats: Cell<u32>,
+    held_notices: RefCell<Vec<Notice>>,
     /// Parked pulls, to be taken back when the connection closes.
     parked: RefCell<FxHashMap<Token, QueueKey>>,
     last_used: Cell<Instant>,
@@ -88,6 +95,8 @@ impl Conn {
             kick: Notify::new(),
             opaque: Cell::new(0),
             calls: RefCell::default(),
+            heartbeats: Cell::new(0),
+            held_notices: RefCell::default(),
             parked: RefCell::default(),
             last_used: Cell::new(Instant::now()),
             language: Cell::new(Language::OTHER),
@@ -138,6 +147,34 @@ impl Conn {
     fn answered(&self, command: Command) {
         if let Some(waiting) = self.calls.borrow_mut().remove(&command.opaque) {
             let _ = waiting.send(command);
+        }
+    }
+
+    /// Sends a notice, or holds it while a heartbeat is under way: a Java client that rebalances
+    /// while its heartbeat is unanswered cannot send the one that the rebalance asks for, and is
+    /// then refused with "subscription not latest" until the next one, 30 s later.
+    pub fn notify(self: &Rc<Self>, notice: &Notice) {
+        if self.heartbeats.get() == 0 {
+            return relay::send_notice(self, &self.shared().broker_name, notice);
+        }
+        let mut held = self.held_notices.borrow_mut();
+        if !held.contains(notice) && held.len() < MAX_HELD {
+            held.push(notice.clone());
+        }
+    }
+
+    /// A heartbeat begins; drop the guard after its answer. See [`Conn::notify`].
+    pub fn heartbeat(self: &Rc<Self>) -> HeartbeatGuard {
+        self.heartbeats.set(self.heartbeats.get() + 1);
+        HeartbeatGuard { conn: self.clone() }
+    }
+
+    fn heartbeat_ends(self: &Rc<Self>) {
+        self.heartbeats.set(self.heartbeats.get().saturating_sub(1));
+        if self.heartbeats.get() == 0 {
+            for notice in self.held_notices.take() {
+                relay::send_notice(self, &self.shared().broker_name, &notice);
+            }
         }
     }
 
@@ -254,6 +291,17 @@ impl Conn {
     }
 }
 
+/// A heartbeat under way.
+pub struct HeartbeatGuard {
+    conn: Rc<Conn>,
+}
+
+impl Drop for HeartbeatGuard {
+    fn drop(&mut self) {
+        self.conn.heartbeat_ends();
+    }
+}
+
 impl Ticket {
     /// The connection the request came from.
     pub fn conn(&self) -> &Rc<Conn> {
@@ -287,7 +335,7 @@ impl Ticket {
 
     fn finish(&mut self, code: i32, append: impl FnOnce(&mut OutBuf, i32)) {
         self.done = true;
-        if code != 0 {
+        if code != 0 && !self.conn.closed.get() {
             self.conn.shared().metrics.request(self.code).errors.inc();
             self.conn.shared().metrics.error_response(code);
         }

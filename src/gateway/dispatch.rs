@@ -28,9 +28,11 @@ pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst) {
             burst.submit();
             let ticket = conn.ticket(&command);
             let ctx = Ctx { conn: conn.clone() };
+            let heartbeat = (command.code == code::HEART_BEAT).then(|| conn.heartbeat());
             tokio::task::spawn_local(async move {
                 let answer = answer(&ctx, broker.as_ref(), &command).await;
                 ticket.answer(answer.unwrap_or_else(|error| error));
+                drop(heartbeat);
             });
         }
     }

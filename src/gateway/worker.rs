@@ -215,7 +215,7 @@ impl Worker {
             }
             let conn = self.conns.borrow().get(id).cloned();
             if let Some(conn) = conn {
-                relay::send_notice(&conn, &self.shared.broker_name, notice);
+                conn.notify(notice);
             }
         }
         for call in mail.calls {

@@ -330,7 +330,10 @@ impl Pull {
             {
                 Ok(Ok(batch)) => self.found(batch, offset, bounds),
                 Ok(Err(error)) => {
-                    self.ticket.conn().shared().hot_error("a stored read failed", &error);
+                    self.ticket
+                        .conn()
+                        .shared()
+                        .hot_error("a stored read failed", &error);
                     self.ticket.answer(Reply::failed(error));
                 }
                 Err(e) => self.ticket.answer(e.into()),
