@@ -47,7 +47,12 @@ impl GroupStore for Table {
     }
     fn load(&self, _: GroupId) -> StateFuture {
         let offsets = self.offsets.lock().iter().map(|(k, o)| (*k, *o)).collect();
-        Box::pin(async move { Ok(GroupState { offsets, locks: vec![] }) })
+        Box::pin(async move {
+            Ok(GroupState {
+                offsets,
+                locks: vec![],
+            })
+        })
     }
 }
 
@@ -83,7 +88,12 @@ fn bench(limits: GroupLimits) -> Bench {
         Arc::new(move || clock.load(Ordering::SeqCst)),
         Duration::from_millis(5),
     );
-    Bench { groups, table, link, now }
+    Bench {
+        groups,
+        table,
+        link,
+        now,
+    }
 }
 
 async fn until(mut reached: impl FnMut() -> bool) {
@@ -100,14 +110,31 @@ async fn until(mut reached: impl FnMut() -> bool) {
 fn members_are_visible_when_answered_and_leave_with_their_connection() {
     actix_rt::System::new().block_on(async {
         let b = bench(GroupLimits::default());
-        b.groups.heartbeat("G", beat(1, "a", &["T"])).await.expect("ok");
-        b.groups.heartbeat("G", beat(2, "b", &["T"])).await.expect("ok");
-        b.groups.heartbeat("quiet", beat(2, "b", &["U"])).await.expect("members need no state");
+        b.groups
+            .heartbeat("G", beat(1, "a", &["T"]))
+            .await
+            .expect("ok");
+        b.groups
+            .heartbeat("G", beat(2, "b", &["T"]))
+            .await
+            .expect("ok");
+        b.groups
+            .heartbeat("quiet", beat(2, "b", &["U"]))
+            .await
+            .expect("members need no state");
         assert_eq!(b.groups.consumer_ids("G"), ["a", "b"]);
-        assert!(b.groups.subscription("G", "T").is_some() && b.groups.subscription("G", "U").is_none());
+        assert!(
+            b.groups.subscription("G", "T").is_some() && b.groups.subscription("G", "U").is_none()
+        );
         assert_eq!(b.groups.groups_of_topic("U"), ["quiet"]);
         assert_eq!(b.groups.online(), ["G", "quiet"]);
-        let heard: Vec<u64> = b.link.heard.lock().drain(..).map(|(conn, _)| conn.0).collect();
+        let heard: Vec<u64> = b
+            .link
+            .heard
+            .lock()
+            .drain(..)
+            .map(|(conn, _)| conn.0)
+            .collect();
         assert_eq!(heard, [1, 1, 2]);
 
         b.groups.conn_closed(ConnId(2));
@@ -116,7 +143,10 @@ fn members_are_visible_when_answered_and_leave_with_their_connection() {
         assert_eq!(*b.link.heard.lock(), [(ConnId(1), changed)]);
         b.groups.unregister("G", ConnId(1), "a").await.expect("ok");
         assert!(b.groups.members("G").is_none());
-        b.groups.unregister("nobody", ConnId(1), "a").await.expect("ok");
+        b.groups
+            .unregister("nobody", ConnId(1), "a")
+            .await
+            .expect("ok");
     });
 }
 
@@ -129,28 +159,57 @@ fn offsets_locks_and_resets_work_end_to_end() {
         assert_eq!(b.groups.query_offset("G", queue(0)).await, Ok(Some(7)));
         let waited = b.groups.commit_offset_wait("G", queue(1), 9, BOUNDS).await;
         assert_eq!(waited, Ok(Committed::Applied));
-        let beyond = b.groups.commit_offset_wait("G", queue(1), 101, BOUNDS).await;
+        let beyond = b
+            .groups
+            .commit_offset_wait("G", queue(1), 101, BOUNDS)
+            .await;
         assert!(matches!(beyond, Err(Refusal::Invalid(_))));
         let all = b.groups.offsets_of("G").await.expect("known");
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), [((1, 0), 7), ((1, 1), 9)]);
+        assert_eq!(
+            all.into_iter().collect::<Vec<_>>(),
+            [((1, 0), 7), ((1, 1), 9)]
+        );
 
-        assert_eq!(b.groups.lock("G", "a", vec![queue(0), queue(1)]).await, Ok(vec![queue(0), queue(1)]));
-        assert_eq!(b.groups.lock("G", "b", vec![queue(1), queue(2)]).await, Ok(vec![queue(2)]));
+        assert_eq!(
+            b.groups.lock("G", "a", vec![queue(0), queue(1)]).await,
+            Ok(vec![queue(0), queue(1)])
+        );
+        assert_eq!(
+            b.groups.lock("G", "b", vec![queue(1), queue(2)]).await,
+            Ok(vec![queue(2)])
+        );
         b.groups.unlock("G", "a", vec![queue(1)]).await.expect("ok");
-        assert_eq!(b.groups.lock("G", "b", vec![queue(1)]).await, Ok(vec![queue(1)]));
+        assert_eq!(
+            b.groups.lock("G", "b", vec![queue(1)]).await,
+            Ok(vec![queue(1)])
+        );
 
-        b.groups.reset_offsets("G", "T", 1, vec![(0, 3)]).await.expect("applied");
+        b.groups
+            .reset_offsets("G", "T", 1, vec![(0, 3)])
+            .await
+            .expect("applied");
         assert_eq!(b.groups.reset_position("G", queue(0), 8), Some(3));
         assert_eq!(b.groups.reset_position("G", queue(1), 8), None);
         let ignored = b.groups.commit_offset_wait("G", queue(0), 8, BOUNDS).await;
         assert_eq!(ignored, Ok(Committed::ResetPending));
         assert_eq!(b.groups.reset_position("G", queue(0), 3), None);
-        assert_eq!(b.groups.reset_position("G", queue(0), 4), None, "the reset is over");
-        assert_eq!(b.groups.commit_offset_wait("G", queue(0), 4, BOUNDS).await, Ok(Committed::Applied));
+        assert_eq!(
+            b.groups.reset_position("G", queue(0), 4),
+            None,
+            "the reset is over"
+        );
+        assert_eq!(
+            b.groups.commit_offset_wait("G", queue(0), 4, BOUNDS).await,
+            Ok(Committed::Applied)
+        );
 
         let missing = b.groups.query_offset("missing", queue(0)).await;
         assert_eq!(missing, Err(Refusal::NotFound("group")));
-        assert_eq!(b.groups.awake(), 1, "nobody is woken for a group that is not there");
+        assert_eq!(
+            b.groups.awake(),
+            1,
+            "nobody is woken for a group that is not there"
+        );
     });
 }
 
@@ -162,7 +221,10 @@ fn a_one_way_commit_reaches_the_shard_by_itself() {
         b.groups.commit_offset("G", queue(0), 2, BOUNDS);
         b.groups.commit_offset("G", queue(0), -1, BOUNDS);
         let seen = b.groups.offsets_of("G").await.expect("known");
-        assert_eq!((seen[&(1, 0)], b.table.commands.load(Ordering::SeqCst)), (2, 0));
+        assert_eq!(
+            (seen[&(1, 0)], b.table.commands.load(Ordering::SeqCst)),
+            (2, 0)
+        );
         // The core's clock is the test's.
         b.now.store(250, Ordering::SeqCst);
         until(|| b.table.offsets.lock().get(&(1, 0)) == Some(&2)).await;
@@ -174,8 +236,14 @@ fn a_one_way_commit_reaches_the_shard_by_itself() {
 fn an_idle_group_sleeps_and_wakes_with_its_state() {
     actix_rt::System::new().block_on(async {
         let b = bench(GroupLimits::default());
-        b.groups.heartbeat("G", beat(1, "a", &["T"])).await.expect("ok");
-        b.groups.commit_offset_wait("G", queue(0), 5, BOUNDS).await.expect("applied");
+        b.groups
+            .heartbeat("G", beat(1, "a", &["T"]))
+            .await
+            .expect("ok");
+        b.groups
+            .commit_offset_wait("G", queue(0), 5, BOUNDS)
+            .await
+            .expect("applied");
         b.now.store(121_000, Ordering::SeqCst);
         until(|| b.groups.online().is_empty()).await;
         assert_eq!(b.groups.awake(), 1);
@@ -197,9 +265,15 @@ fn a_request_that_races_with_sleep_is_answered() {
                 actix_rt::time::sleep(Duration::from_millis(round as u64 % 7)).await;
             }
             let offset = round % 100;
-            let got = b.groups.commit_offset_wait("G", queue(round as u32), offset, BOUNDS).await;
+            let got = b
+                .groups
+                .commit_offset_wait("G", queue(round as u32), offset, BOUNDS)
+                .await;
             assert_eq!(got, Ok(Committed::Applied));
-            assert_eq!(b.groups.query_offset("G", queue(round as u32)).await, Ok(Some(offset as u64)));
+            assert_eq!(
+                b.groups.query_offset("G", queue(round as u32)).await,
+                Ok(Some(offset as u64))
+            );
         }
     });
 }
@@ -208,13 +282,22 @@ fn a_request_that_races_with_sleep_is_answered() {
 fn a_deleted_group_is_forgotten() {
     actix_rt::System::new().block_on(async {
         let b = bench(GroupLimits::default());
-        b.groups.heartbeat("G", beat(1, "a", &["T"])).await.expect("ok");
-        b.groups.commit_offset_wait("G", queue(0), 5, BOUNDS).await.expect("applied");
+        b.groups
+            .heartbeat("G", beat(1, "a", &["T"]))
+            .await
+            .expect("ok");
+        b.groups
+            .commit_offset_wait("G", queue(0), 5, BOUNDS)
+            .await
+            .expect("applied");
         b.table.groups.lock().clear();
         b.table.offsets.lock().clear();
         b.groups.group_deleted("G");
         until(|| b.groups.online().is_empty()).await;
-        assert_eq!(b.groups.query_offset("G", queue(0)).await, Err(Refusal::NotFound("group")));
+        assert_eq!(
+            b.groups.query_offset("G", queue(0)).await,
+            Err(Refusal::NotFound("group"))
+        );
         b.table.groups.lock().insert("G".into(), 2);
         assert_eq!(b.groups.query_offset("G", queue(0)).await, Ok(None));
     });
@@ -223,12 +306,25 @@ fn a_deleted_group_is_forgotten() {
 #[test]
 fn limits_are_kept() {
     actix_rt::System::new().block_on(async {
-        let b = bench(GroupLimits { groups: 2, groups_per_connection: 2, ..Default::default() });
-        b.groups.heartbeat("A", beat(1, "a", &["T"])).await.expect("ok");
-        b.groups.heartbeat("B", beat(1, "a", &["T"])).await.expect("ok");
+        let b = bench(GroupLimits {
+            groups: 2,
+            groups_per_connection: 2,
+            ..Default::default()
+        });
+        b.groups
+            .heartbeat("A", beat(1, "a", &["T"]))
+            .await
+            .expect("ok");
+        b.groups
+            .heartbeat("B", beat(1, "a", &["T"]))
+            .await
+            .expect("ok");
         let third = b.groups.heartbeat("C", beat(1, "a", &["T"])).await;
         assert!(matches!(third, Err(Refusal::Invalid(_))));
-        assert_eq!(b.groups.heartbeat("C", beat(2, "a", &["T"])).await, Err(Refusal::Busy));
+        assert_eq!(
+            b.groups.heartbeat("C", beat(2, "a", &["T"])).await,
+            Err(Refusal::Busy)
+        );
         let refused = b.groups.heartbeat("A", beat(3, "", &["T"])).await;
         assert!(matches!(refused, Err(Refusal::Invalid(_))));
     });

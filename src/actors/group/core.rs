@@ -1,12 +1,13 @@
 //! One consumer group as a pure state machine: requests, outcomes and time in, effects out.
 
+pub use super::effect::{Answer, Effect, Request};
 use super::locks::Locks;
 use super::members::{Change, Members};
-use super::offsets::{Key, Offsets, Waiter};
+use super::offsets::{Key, Offsets};
+use super::proposals::{refuse, request_of, waiting_requests};
 use super::types::*;
 use crate::actors::link::{ConnId, Notice};
 use crate::actors::shard::handle::{GroupState, QueueBounds};
-use crate::model::command::{CommitOffsets, LockChange, MetaOp};
 use crate::model::outcome::Refusal;
 use crate::model::GroupId;
 use std::collections::BTreeMap;
@@ -18,60 +19,8 @@ pub const SLEEP_AFTER_MS: i64 = 300_000;
 /// Requests that wait for the group's state, at most.
 pub const MAX_WAITING_FOR_STATE: usize = 10_000;
 
-/// Answer to a request that waited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    Committed(Committed),
-    Offset(Option<u64>),
-    Offsets(BTreeMap<Key, u64>),
-    Reset,
-    Locked(Vec<Key>),
-    Unlocked,
-}
-
-/// A request that needs the group's replicated state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    Query {
-        key: Key,
-    },
-    All,
-    Reset {
-        topic: String,
-        offsets: Vec<(Key, u64)>,
-    },
-    Lock {
-        client: String,
-        keys: Vec<Key>,
-    },
-    Unlock {
-        client: String,
-        keys: Vec<Key>,
-    },
-}
-
-/// What the shell has to do, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Propose to the shard and report with [`GroupCore::proposal_done`].
-    Propose { id: u64, op: MetaOp },
-    /// Read the group's state from the shard and report with [`GroupCore::loaded`].
-    Load { id: u64, group: GroupId },
-    /// Tell members.
-    Notify { conns: Vec<ConnId>, notice: Notice },
-    /// Publish members and subscriptions for readers.
-    PublishMembers,
-    /// Publish the pending resets for readers.
-    PublishResets,
-    /// Answer a request.
-    Answer {
-        request: u64,
-        answer: Result<Answer, Refusal>,
-    },
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StateOf {
+pub(super) enum StateOf {
     /// Not read yet, or lost by a refusal.
     Unknown,
     /// Being read; the number of the [`Effect::Load`].
@@ -80,7 +29,7 @@ enum StateOf {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flight {
+pub(super) enum Flight {
     Offsets,
     Locks,
 }
@@ -88,16 +37,16 @@ enum Flight {
 /// See the module text.
 #[derive(Debug)]
 pub struct GroupCore {
-    name: String,
+    pub(super) name: String,
     limits: GroupLimits,
-    group: Option<GroupId>,
-    state: StateOf,
-    waiting: Vec<(u64, Request)>,
-    members: Members,
-    offsets: Offsets,
-    locks: Locks,
-    in_flight: BTreeMap<u64, Flight>,
-    next_id: u64,
+    pub(super) group: Option<GroupId>,
+    pub(super) state: StateOf,
+    pub(super) waiting: Vec<(u64, Request)>,
+    pub(super) members: Members,
+    pub(super) offsets: Offsets,
+    pub(super) locks: Locks,
+    pub(super) in_flight: BTreeMap<u64, Flight>,
+    pub(super) next_id: u64,
     idle_since_ms: i64,
 }
 
@@ -289,7 +238,7 @@ impl GroupCore {
         }
     }
 
-    fn load(&mut self, group: GroupId, out: &mut Vec<Effect>) {
+    pub(super) fn load(&mut self, group: GroupId, out: &mut Vec<Effect>) {
         // What is in flight decides what the state is: wait for it.
         if self.state == StateOf::Unknown && self.in_flight.is_empty() {
             let id = self.id();
@@ -394,167 +343,6 @@ impl GroupCore {
         refuse([request], &Refusal::Invalid(text), out);
     }
 
-    /// Proposes what can be proposed now. Also the 200 ms tick while [`GroupCore::wants_flush`].
-    pub fn propose(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
-        let Some(GroupId(group)) = self.group else {
-            return;
-        };
-        // While the state is read, or has to be read first, nothing new starts.
-        if self.state != StateOf::Known
-            && (self.state != StateOf::Unknown || !self.waiting.is_empty())
-        {
-            return;
-        }
-        if let Some(batch) = self.offsets.next_batch(now_ms) {
-            let id = self.fly(Flight::Offsets);
-            let op = CommitOffsets {
-                group,
-                offsets: batch.offsets,
-                reset: batch.reset,
-            };
-            out.push(Effect::Propose {
-                id,
-                op: MetaOp::CommitOffsets(op),
-            });
-        }
-        while let Some(batch) = self.locks.next_batch(now_ms) {
-            if batch.changes.is_empty() {
-                self.answer_locks(batch.answers, out);
-                continue;
-            }
-            let id = self.fly(Flight::Locks);
-            let op = LockChange {
-                group,
-                queues: batch.changes,
-                at_ms: batch.at_ms,
-            };
-            out.push(Effect::Propose {
-                id,
-                op: MetaOp::Locks(op),
-            });
-        }
-    }
-
-    fn fly(&mut self, flight: Flight) -> u64 {
-        let id = self.id();
-        self.in_flight.insert(id, flight);
-        id
-    }
-
-    fn id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        id
-    }
-
-    /// The outcome of [`Effect::Propose`]. One that belongs to a deleted group is ignored.
-    pub fn proposal_done(
-        &mut self,
-        id: u64,
-        result: Result<u64, Refusal>,
-        now_ms: i64,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(flight) = self.in_flight.remove(&id) else {
-            return;
-        };
-        match (flight, result) {
-            (Flight::Offsets, Ok(_)) => self.offsets_applied(now_ms, out),
-            (Flight::Locks, Ok(_)) => {
-                let answers = self.locks.applied();
-                self.answer_locks(answers, out);
-            }
-            (flight, Err(refusal)) => self.proposal_refused(flight, &refusal, now_ms, out),
-        }
-        if let (Some(group), false) = (self.group, self.waiting.is_empty()) {
-            self.load(group, out);
-        }
-        self.propose(now_ms, out);
-    }
-
-    fn offsets_applied(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
-        let Some(batch) = self.offsets.applied() else {
-            return;
-        };
-        for waiter in &batch.waiters {
-            if let (Waiter::Query { request, key }, true) = (waiter, self.state != StateOf::Known) {
-                // The rest of the state was lost meanwhile: a smaller commit says nothing.
-                self.waiting.push((*request, Request::Query { key: *key }));
-                continue;
-            }
-            let answer = match waiter {
-                Waiter::Commit { .. } => Answer::Committed(Committed::Applied),
-                Waiter::Query { key, .. } => Answer::Offset(self.offsets.get(*key)),
-                Waiter::Reset { .. } => Answer::Reset,
-            };
-            out.push(Effect::Answer {
-                request: request_of(waiter),
-                answer: Ok(answer),
-            });
-        }
-        if let Some(topic) = batch.topic {
-            out.push(Effect::PublishResets);
-            let offsets = batch.offsets.iter().map(|o| (o.queue, o.offset)).collect();
-            let notice = Notice::OffsetsReset {
-                group: self.name.clone(),
-                topic,
-                offsets,
-                at_ms: now_ms,
-            };
-            if !self.members.is_empty() {
-                out.push(Effect::Notify {
-                    conns: self.members.conns(),
-                    notice,
-                });
-            }
-        }
-    }
-
-    fn proposal_refused(
-        &mut self,
-        flight: Flight,
-        refusal: &Refusal,
-        now_ms: i64,
-        out: &mut Vec<Effect>,
-    ) {
-        match flight {
-            Flight::Offsets => {
-                if let Some(batch) = self.offsets.refused(now_ms) {
-                    refuse(waiting_requests(&batch.waiters), refusal, out);
-                    if batch.reset {
-                        out.push(Effect::PublishResets);
-                    }
-                }
-            }
-            Flight::Locks => refuse(self.locks.refused(), refusal, out),
-        }
-        if matches!(
-            refusal,
-            Refusal::NotLeader | Refusal::Indeterminate | Refusal::Unavailable(_)
-        ) {
-            // Somebody else may have changed the state, or this change may still happen: what
-            // waits fails, and the state is read again before it is used.
-            let had_resets = !self.offsets.redirects().is_empty();
-            let mut failed = waiting_requests(&self.offsets.forget_applied());
-            failed.extend(self.locks.forget_applied());
-            refuse(failed, refusal, out);
-            if had_resets {
-                out.push(Effect::PublishResets);
-            }
-            self.state = StateOf::Unknown;
-        }
-    }
-
-    fn answer_locks(&mut self, answers: Vec<super::locks::LockAnswer>, out: &mut Vec<Effect>) {
-        for a in answers {
-            let answer = Ok(a.held.map_or(Answer::Unlocked, Answer::Locked));
-            out.push(Effect::Answer {
-                request: a.request,
-                answer,
-            });
-        }
-    }
-
     /// One-way commits wait: call [`GroupCore::propose`] in about 200 ms.
     pub fn wants_flush(&self) -> bool {
         self.offsets.has_waiting()
@@ -583,26 +371,5 @@ impl GroupCore {
     /// Nobody needs it: it may be dropped and made again on the next message.
     pub fn may_sleep(&self, now_ms: i64) -> bool {
         self.quiet() && now_ms.saturating_sub(self.idle_since_ms) >= SLEEP_AFTER_MS
-    }
-}
-
-fn request_of(waiter: &Waiter) -> u64 {
-    match waiter {
-        Waiter::Commit { request } | Waiter::Query { request, .. } | Waiter::Reset { request } => {
-            *request
-        }
-    }
-}
-
-fn waiting_requests(waiters: &[Waiter]) -> Vec<u64> {
-    waiters.iter().map(request_of).collect()
-}
-
-fn refuse(requests: impl IntoIterator<Item = u64>, refusal: &Refusal, out: &mut Vec<Effect>) {
-    for request in requests {
-        out.push(Effect::Answer {
-            request,
-            answer: Err(refusal.clone()),
-        });
     }
 }

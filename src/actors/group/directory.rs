@@ -109,6 +109,14 @@ struct Entry {
     cell: Arc<Cell>,
 }
 
+/// What became of mail to a group that may be asleep.
+pub(super) enum Sent {
+    Yes,
+    /// Nobody took it.
+    Asleep(Mail),
+    Refused(Refusal),
+}
+
 /// Everything the handles and actors of one shard's groups share.
 pub(super) struct Shared {
     pub(super) store: Arc<dyn GroupStore>,
@@ -167,14 +175,10 @@ impl Shared {
     }
 
     /// Sends to a group only if it is awake; gives the mail back otherwise.
-    pub(super) fn send_awake(
-        &self,
-        group: &str,
-        mail: Mail,
-    ) -> Result<(), (Mail, Option<Refusal>)> {
+    pub(super) fn send_awake(&self, group: &str, mail: Mail) -> Sent {
         let awake = self.awake.read();
         let Some(entry) = awake.get(group).filter(|e| e.addr.connected()) else {
-            return Err((mail, None));
+            return Sent::Asleep(mail);
         };
         let waiting = entry
             .cell
@@ -190,11 +194,11 @@ impl Shared {
                 | Mail::ResetDone { .. }
         );
         if waiting >= self.limits.mailbox && !must {
-            return Err((mail, Some(Refusal::Busy)));
+            return Sent::Refused(Refusal::Busy);
         }
         entry.cell.sent.fetch_add(1, Ordering::Relaxed);
         entry.addr.do_send(mail);
-        Ok(())
+        Sent::Yes
     }
 
     /// Sends to a group and wakes it first when it sleeps (or its actor died).
@@ -202,9 +206,9 @@ impl Shared {
         let mut mail = mail;
         loop {
             match self.send_awake(group, mail) {
-                Ok(()) => return Ok(()),
-                Err((_, Some(refusal))) => return Err(refusal),
-                Err((back, None)) => mail = back,
+                Sent::Yes => return Ok(()),
+                Sent::Refused(refusal) => return Err(refusal),
+                Sent::Asleep(back) => mail = back,
             }
             self.wake(group)?;
         }

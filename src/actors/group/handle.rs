@@ -10,7 +10,7 @@
 
 use super::actor::{Mail, Reply, SCAN_EVERY};
 use super::core::{Answer, Request};
-use super::directory::{Clock, GroupStore, Shared};
+use super::directory::{Clock, GroupStore, Sent, Shared};
 use super::types::*;
 use crate::actors::link::{ClientLink, ConnId};
 use crate::actors::shard::handle::QueueBounds;
@@ -95,10 +95,10 @@ impl Groups {
             reply,
         };
         match self.shared.send_awake(group, mail) {
-            Ok(()) => answer.await.map_err(|_| GONE),
+            Sent::Yes => answer.await.map_err(|_| GONE),
             // Asleep: it has no members.
-            Err((_, None)) => Ok(()),
-            Err((_, Some(refusal))) => Err(refusal),
+            Sent::Asleep(_) => Ok(()),
+            Sent::Refused(refusal) => Err(refusal),
         }
     }
 

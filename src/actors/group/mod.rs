@@ -3,11 +3,13 @@
 mod actor;
 pub mod core;
 pub mod directory;
+pub mod effect;
 pub mod handle;
 pub mod locks;
 pub mod members;
 pub mod offsets;
 pub mod producers;
+mod proposals;
 pub mod types;
 
 pub use handle::Groups;

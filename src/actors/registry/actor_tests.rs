@@ -51,27 +51,52 @@ fn changes_are_visible_when_answered_and_kv_is_stored_first() {
             Ok(())
         });
         let registry = Registry::start(core, &actix_rt::Arbiter::current(), store);
-        registry.register(broker(), Some(ConnId(1))).await.expect("registered");
-        assert_eq!(registry.route("T").expect("known").queues[0].write_queues, 4);
+        registry
+            .register(broker(), Some(ConnId(1)))
+            .await
+            .expect("registered");
+        assert_eq!(
+            registry.route("T").expect("known").queues[0].write_queues,
+            4
+        );
         assert!(registry.route("%RETRY%g").is_some());
         assert_eq!(registry.wipe_write_perm("a".into()).await, Ok(2));
         assert_eq!(registry.route("T").expect("known").queues[0].perm, 4);
 
-        registry.put_kv("N".into(), "k".into(), "v".into()).await.expect("stored");
+        registry
+            .put_kv("N".into(), "k".into(), "v".into())
+            .await
+            .expect("stored");
         assert_eq!(registry.kv("N", "k").as_deref(), Some("v"));
-        assert_eq!(stored.lock().last().expect("stored"), r#"{"configTable":{"N":{"k":"v"}}}"#);
+        assert_eq!(
+            stored.lock().last().expect("stored"),
+            r#"{"configTable":{"N":{"k":"v"}}}"#
+        );
         broken.store(true, Ordering::Relaxed);
         let refused = registry.put_kv("N".into(), "k".into(), "w".into()).await;
         assert!(matches!(refused, Err(Refusal::Unavailable(_))));
-        assert_eq!(registry.kv("N", "k").as_deref(), Some("v"), "what is not stored is not shown");
-        registry.delete_kv("N".into(), "absent".into()).await.expect("nothing to do");
+        assert_eq!(
+            registry.kv("N", "k").as_deref(),
+            Some("v"),
+            "what is not stored is not shown"
+        );
+        registry
+            .delete_kv("N".into(), "absent".into())
+            .await
+            .expect("nothing to do");
         broken.store(false, Ordering::Relaxed);
-        registry.delete_kv("N".into(), "k".into()).await.expect("stored");
+        registry
+            .delete_kv("N".into(), "k".into())
+            .await
+            .expect("stored");
         assert_eq!(registry.kv("N", "k"), None);
         assert_eq!(registry.kv_list("N").map(|l| l.len()), Some(0));
 
         registry.conn_closed(ConnId(1));
-        registry.heartbeat("C".into(), "a".into(), "x".to_owned()).await.expect("after the close");
+        registry
+            .heartbeat("C".into(), "a".into(), "x".to_owned())
+            .await
+            .expect("after the close");
         assert_eq!(registry.route("T"), None);
     });
 }

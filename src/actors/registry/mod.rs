@@ -4,6 +4,7 @@ mod actor;
 pub mod core;
 pub mod handle;
 pub mod kv;
+mod limits;
 mod view;
 
 pub use self::core::{RegisterReply, RegistryCore, RegistryLimits};
