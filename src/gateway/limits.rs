@@ -31,6 +31,14 @@ impl BytePermits {
             .is_ok()
     }
 
+    /// [`BytePermits::try_take`], given back when the guard is dropped.
+    pub fn hold(&self, bytes: u64) -> Option<HeldBytes<'_>> {
+        self.try_take(bytes).then(|| HeldBytes {
+            permits: self,
+            bytes,
+        })
+    }
+
     /// Gives back what [`BytePermits::try_take`] took.
     pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
@@ -39,6 +47,19 @@ impl BytePermits {
     /// Bytes in flight now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// See [`BytePermits::hold`].
+#[derive(Debug)]
+pub struct HeldBytes<'a> {
+    permits: &'a BytePermits,
+    bytes: u64,
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        self.permits.give(self.bytes);
     }
 }
 
@@ -124,6 +145,11 @@ mod tests {
         assert!(!permits.try_take(u64::MAX));
         assert!(permits.try_take(40));
         permits.give(60);
+        assert_eq!(permits.used(), 40);
+        assert!(permits.hold(61).is_none());
+        let held = permits.hold(60);
+        assert_eq!(permits.used(), 100);
+        drop(held);
         assert_eq!(permits.used(), 40);
     }
 

@@ -2,7 +2,7 @@
 //! or, after too many tries, to its dead-letter topic (remoting-client §8.6).
 
 use super::super::ctx::Ctx;
-use super::super::reply::Reply;
+use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::{now_ms, BrokerSide};
 use super::message::topic_policy;
 use crate::actors::shard::handle::ScheduleRequest;
@@ -136,6 +136,10 @@ async fn store(
     let mut bytes = BytesMut::new();
     let size = record.encode(&mut bytes);
     let size = size.map_err(|e| Reply::err(rc::MESSAGE_ILLEGAL, e.to_string()))?;
+    // A small request that stores a large message: counted like a send until it is stored.
+    let Some(_permit) = shared.permits.hold(bytes.len() as u64) else {
+        return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
+    };
     let tag = properties::get(&properties, prop::TAGS).map_or(0, tag_code);
     let key = QueueKey::new(TopicId(topic.id), queue);
     let policy = topic_policy(shared, topic);
