@@ -94,7 +94,10 @@ impl Handler<QueueMail> for QueueActor {
         self.outbox.flush(&self.sinks);
         if tick.is_some_and(|now| self.core.is_idle(now, IDLE_MS)) && !self.closed {
             self.retired = true;
-            self.shard.do_send(Retire { key: self.key });
+            self.shard.do_send(Retire {
+                key: self.key,
+                queue: ctx.address(),
+            });
             self.end(ctx);
         }
     }

@@ -102,7 +102,11 @@ impl QueueCore {
             } => self.reached(stage, base, count, first, &tags, out),
             QueueInput::Closed(why) => self.close(why, out),
             QueueInput::Park(request) => self.park(request, out),
-            QueueInput::Unpark(tokens) => self.parked.retain(|p| !tokens.contains(&p.token)),
+            QueueInput::Unpark(mut tokens) => {
+                tokens.sort_unstable();
+                self.parked
+                    .retain(|p| tokens.binary_search(&p.token).is_err());
+            }
             QueueInput::Tick { now_ms } => self.tick(now_ms, out),
         }
     }

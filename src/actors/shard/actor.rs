@@ -12,7 +12,7 @@ use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use crate::actors::sinks::{Outbox, Sinks};
 use crate::actors::timer::actor::{TimerActor, TimerMail};
-use crate::actors::timer::core::{orphans, TimerCore, TimerInput};
+use crate::actors::timer::core::{orphans, TimerCore, TimerInput, MAX_FIRING_BYTES};
 use crate::model::command::MetaOp;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
@@ -21,6 +21,7 @@ use crate::raft::entry::TimerKey;
 use crate::storage::writer::{Job, WriterHandle};
 use crate::storage::{Done, ReadPool};
 use actix::prelude::*;
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub struct ToQueue {
 #[rtype(result = "()")]
 pub struct Retire {
     pub key: QueueKey,
+    pub queue: Addr<QueueActor>,
 }
 
 /// What the timer core asks for.
@@ -283,11 +285,21 @@ impl ShardActor {
         let failed = timers.clone();
         let back = timer.clone();
         let work = Box::new(move |_: &crate::storage::Reader| {
+            let mut bytes = 0;
             for (key, target) in timers {
-                let found = reads.scheduled(key.position).unwrap_or_else(|error| {
+                // The rest is asked for again.
+                let found = if bytes >= MAX_FIRING_BYTES {
+                    Ok(None)
+                } else {
+                    reads.scheduled(key.position)
+                };
+                let found = found.unwrap_or_else(|error| {
                     tracing::error!(%error, "a delayed message cannot be read");
                     None
                 });
+                // A copy, because a slice would keep its whole entry in memory.
+                let found = found.map(|(tag, record)| (tag, Bytes::copy_from_slice(&record)));
+                bytes += found.as_ref().map_or(0, |(_, record)| record.len());
                 let (tag, record) = found.map_or((0, None), |(tag, record)| (tag, Some(record)));
                 timer.do_send(TimerMail(TimerInput::Loaded {
                     timer: key,
@@ -432,15 +444,12 @@ impl Handler<FromTimer> for ShardActor {
 
 impl Handler<Retire> for ShardActor {
     type Result = ();
-    fn handle(&mut self, Retire { key }: Retire, _: &mut Self::Context) {
-        self.directory_remove(key);
-    }
-}
-
-impl ShardActor {
-    fn directory_remove(&mut self, key: QueueKey) {
-        self.deps.directory.remove(key);
-        self.queues.remove(&key);
+    fn handle(&mut self, Retire { key, queue }: Retire, _: &mut Self::Context) {
+        // Its place may have been given to another meanwhile.
+        if self.queues.get(&key) == Some(&queue) {
+            self.deps.directory.remove(key);
+            self.queues.remove(&key);
+        }
     }
 }
 

@@ -10,10 +10,13 @@ use crate::model::policy::AckPolicy;
 use crate::model::QueueKey;
 use crate::raft::entry::TimerKey;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The most timers that are between "due" and "fired" at a time.
 pub const MAX_FIRING: usize = 1024;
+/// No more records are asked for while so many bytes of them are between "loaded" and "fired":
+/// they are held in memory, and no permit covers them any more.
+pub const MAX_FIRING_BYTES: usize = 16 << 20;
 
 /// Events of the timer core.
 #[derive(Debug, Clone)]
@@ -43,7 +46,9 @@ pub enum TimerInput {
 #[derive(Debug, Default)]
 pub struct TimerCore {
     waiting: BTreeMap<TimerKey, QueueKey>,
-    firing: BTreeSet<TimerKey>,
+    /// Timers asked for (`None`), or handed to their queue with so many bytes.
+    firing: BTreeMap<TimerKey, Option<usize>>,
+    firing_bytes: usize,
     serving: bool,
     policy: Option<AckPolicy>,
 }
@@ -76,11 +81,13 @@ impl TimerCore {
             }
             TimerInput::Fired(timer) => {
                 self.waiting.remove(&timer);
-                self.firing.remove(&timer);
+                let bytes = self.firing.remove(&timer).flatten().unwrap_or(0);
+                self.firing_bytes = self.firing_bytes.saturating_sub(bytes);
             }
             TimerInput::Serving(serving) => {
                 self.serving = serving;
                 self.firing.clear();
+                self.firing_bytes = 0;
             }
             TimerInput::Loaded {
                 timer,
@@ -93,7 +100,7 @@ impl TimerCore {
     }
 
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
-        if !self.serving {
+        if !self.serving || self.firing_bytes >= MAX_FIRING_BYTES {
             return;
         }
         let room = MAX_FIRING.saturating_sub(self.firing.len());
@@ -101,14 +108,15 @@ impl TimerCore {
             .waiting
             .iter()
             .take_while(|(timer, _)| timer.due_ms <= now_ms)
-            .filter(|(timer, _)| !self.firing.contains(timer))
+            .filter(|(timer, _)| !self.firing.contains_key(timer))
             .take(room)
             .map(|(timer, target)| (*timer, *target))
             .collect();
         if due.is_empty() {
             return;
         }
-        self.firing.extend(due.iter().map(|(timer, _)| *timer));
+        self.firing
+            .extend(due.iter().map(|(timer, _)| (*timer, None)));
         out.push(Effect::LoadScheduled(due));
     }
 
@@ -120,15 +128,18 @@ impl TimerCore {
         record: Option<Bytes>,
         out: &mut Vec<Effect>,
     ) {
-        // An answer from before leadership was lost must not fire.
-        if !self.serving || !self.firing.contains(&timer) {
+        // An answer from before leadership was lost must not fire, nor may a second answer.
+        if !self.serving || self.firing.get(&timer) != Some(&None) {
             return;
         }
-        let Some(record) = record else {
-            // Cannot be read now; the next tick asks again.
+        let full = self.firing_bytes >= MAX_FIRING_BYTES;
+        let Some(record) = record.filter(|_| !full) else {
+            // Not now; a later tick asks again.
             self.firing.remove(&timer);
             return;
         };
+        self.firing.insert(timer, Some(record.len()));
+        self.firing_bytes += record.len();
         let batch = AppendBatch {
             requests: vec![AppendRequest {
                 token: Token::NONE,
@@ -208,6 +219,36 @@ mod tests {
         assert_eq!(t.len(), 2, "gone only when applied");
         t.step(TimerInput::Fired(timer(100)), &mut out);
         assert_eq!(t.len(), 1);
+    }
+
+    #[test]
+    fn bytes_under_way_are_bounded_and_a_second_answer_fires_nothing() {
+        let due = |n| (timer(n), TARGET);
+        let mut t = TimerCore::new([due(1), due(2), due(3)], AckPolicy::STRICTEST);
+        let loaded = |n, record| TimerInput::Loaded {
+            timer: timer(n),
+            target: TARGET,
+            tag: 0,
+            record,
+        };
+        let big = || Some(Bytes::from(vec![0; MAX_FIRING_BYTES]));
+        let mut out = Vec::new();
+        t.step(TimerInput::Serving(true), &mut out);
+        t.step(TimerInput::Tick { now_ms: 5 }, &mut out);
+        out.clear();
+        t.step(loaded(1, big()), &mut out);
+        assert_eq!(out.len(), 1);
+        t.step(loaded(1, big()), &mut out);
+        assert_eq!(out.len(), 1, "answered twice, handed over once");
+        t.step(loaded(2, big()), &mut out);
+        t.step(loaded(3, None), &mut out);
+        t.step(TimerInput::Tick { now_ms: 6 }, &mut out);
+        assert_eq!(out.len(), 1, "no room");
+        t.step(TimerInput::Fired(timer(1)), &mut out);
+        t.step(TimerInput::Tick { now_ms: 7 }, &mut out);
+        assert!(
+            matches!(&out[1..], [Effect::LoadScheduled(again)] if again[..] == [due(2), due(3)])
+        );
     }
 
     #[test]
