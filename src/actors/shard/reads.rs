@@ -9,6 +9,7 @@ use crate::storage::keys::index::IndexRow;
 use crate::storage::{Reader, StoreError};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
 /// Entries kept after a read: queues that were written together are read together.
@@ -19,7 +20,34 @@ const ROWS_PER_READ: usize = 64;
 pub struct Reads {
     shard: ShardId,
     reader: Reader,
-    entries: Mutex<(VecDeque<(u64, Bytes)>, usize)>,
+    entries: Mutex<EntryCache>,
+}
+
+/// The entries read last, up to a limit of bytes.
+#[derive(Default)]
+struct EntryCache {
+    entries: FxHashMap<u64, Bytes>,
+    order: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl EntryCache {
+    fn insert(&mut self, index: u64, data: Bytes, limit: usize) {
+        // Two threads may have read the same entry.
+        if self.entries.contains_key(&index) {
+            return;
+        }
+        self.bytes += data.len();
+        self.entries.insert(index, data);
+        self.order.push_back(index);
+        while self.bytes > limit {
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            let gone = self.entries.remove(&oldest).map_or(0, |data| data.len());
+            self.bytes = self.bytes.saturating_sub(gone);
+        }
+    }
 }
 
 impl Reads {
@@ -32,23 +60,19 @@ impl Reads {
         }
     }
 
+    /// The data of an entry; `None` when there is none, or retention dropped it.
     fn entry(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
-        if let Some((_, data)) = self.entries.lock().0.iter().find(|(i, _)| *i == index) {
+        if let Some(data) = self.entries.lock().entries.get(&index) {
             return Ok(Some(data.clone()));
         }
-        let Some(found) = self.reader.read_entry(self.shard, index)? else {
-            return Ok(None);
+        let data = match self.reader.read_entry(self.shard, index) {
+            Ok(Some(found)) => found.data,
+            Ok(None) | Err(StoreError::Trimmed(_)) => return Ok(None),
+            Err(error) => return Err(error),
         };
         let mut cache = self.entries.lock();
-        cache.1 += found.data.len();
-        cache.0.push_back((index, found.data.clone()));
-        while cache.1 > ENTRY_CACHE_BYTES {
-            let Some((_, old)) = cache.0.pop_front() else {
-                break;
-            };
-            cache.1 -= old.len();
-        }
-        Ok(Some(found.data))
+        cache.insert(index, data.clone(), ENTRY_CACHE_BYTES);
+        Ok(Some(data))
     }
 
     fn segment(&self, base: u64, row: &IndexRow) -> Result<Option<Segment>, StoreError> {
@@ -151,14 +175,8 @@ impl Reads {
         key: QueueKey,
         offset: u64,
     ) -> Result<Option<i64>, StoreError> {
-        if let Some(view) = views.get(key) {
-            let hit = view
-                .cached()
-                .into_iter()
-                .find(|s| s.base <= offset && offset < s.base + s.metas.len() as u64);
-            if let Some(segment) = hit {
-                return Ok(Some(segment.store_ts));
-            }
+        if let Some(at) = views.get(key).and_then(|view| view.store_time(offset)) {
+            return Ok(Some(at));
         }
         let row = self
             .reader
@@ -200,5 +218,54 @@ impl Reads {
             Boundary::Upper if low > bounds.min => low - 1,
             Boundary::Upper => bounds.min,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{LogAppend, LogEntry, LogStore, RocksStore, StoreOptions};
+
+    const SHARD: ShardId = ShardId(1);
+
+    #[test]
+    fn a_trimmed_entry_is_absent_and_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = RocksStore::open(dir.path(), StoreOptions::default(), &[SHARD]).unwrap();
+        let entries = (1..=3).map(|index| LogEntry {
+            index,
+            term: 1,
+            kind: 0,
+            data: Bytes::from(vec![index as u8; 4]),
+        });
+        let append = LogAppend {
+            shard: SHARD,
+            entries: entries.collect(),
+            hard_state: None,
+            sync: false,
+        };
+        store.append(&[append]).unwrap();
+        store.trim(SHARD, 3, 1).unwrap();
+        let reads = Reads::new(SHARD, store.reader());
+        assert_eq!(reads.entry(1), Ok(None));
+        assert_eq!(reads.entry(3), Ok(Some(Bytes::from_static(&[3; 4]))));
+        assert_eq!(reads.entry(4), Ok(None));
+        let gone = Position {
+            index: 2,
+            ordinal: 0,
+        };
+        assert_eq!(reads.record(gone), Ok(None));
+    }
+
+    #[test]
+    fn the_entry_cache_forgets_the_oldest_and_counts_right() {
+        let mut cache = EntryCache::default();
+        for index in [1, 2, 2, 3] {
+            cache.insert(index, Bytes::from(vec![0; 10]), 25);
+        }
+        assert_eq!((cache.bytes, cache.order.len()), (20, 2));
+        assert!(!cache.entries.contains_key(&1) && cache.entries.contains_key(&3));
+        cache.insert(4, Bytes::from(vec![0; 100]), 25);
+        assert_eq!((cache.bytes, cache.entries.len()), (0, 0));
     }
 }

@@ -116,9 +116,12 @@ impl QueueView {
         Some(out)
     }
 
-    /// The cached segments, oldest first.
-    pub fn cached(&self) -> Vec<Segment> {
-        self.tail.lock().iter().cloned().collect()
+    /// Store time of the record at `offset`; `None` when it is not in the cache.
+    pub fn store_time(&self, offset: u64) -> Option<i64> {
+        let tail = self.tail.lock();
+        let at = tail.partition_point(|s| s.end() <= offset);
+        let segment = tail.get(at).filter(|s| s.base <= offset)?;
+        Some(segment.store_ts)
     }
 }
 
@@ -282,6 +285,8 @@ mod tests {
             (3, 5, 30),
             "skips the rest too"
         );
+        let times = [0, 1, 2, 4, 5].map(|offset| view.store_time(offset));
+        assert_eq!(times, [Some(1), Some(1), Some(2), Some(2), None]);
         let two = view.read(1, &spec(2, None)).unwrap();
         assert_eq!((two.messages, two.next_offset), (2, 3));
     }
@@ -296,6 +301,7 @@ mod tests {
         views.stored(1);
         assert!(view.read(0, &spec(1, None)).is_none());
         assert!(view.read(1, &spec(1, None)).is_some());
+        assert_eq!((view.store_time(0), view.store_time(1)), (None, Some(2)));
         assert_eq!(views.cached_bytes(), 10);
     }
 }
