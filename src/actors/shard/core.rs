@@ -16,9 +16,10 @@ use crate::model::outcome::{Outcome, Refusal, Token};
 use crate::model::policy::AckPolicy;
 use crate::model::{GroupId, Position, QueueKey, ShardId};
 use crate::raft::ack::{self, Stage};
-use crate::raft::entry::{EntryBuilder, TimerKey};
+use crate::raft::entry::{AppendBlock, EntryBuilder, TimerKey};
 use crate::raft::{RaftCore, RaftOutput, Role};
 use crate::storage::{LogAppend, LogEntry, StateBatch};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Records a queue core wants in the log, with the offsets it gave them.
@@ -160,6 +161,8 @@ pub struct ShardCore {
     next_ticket: u64,
     trimming: bool,
     last_retention_ms: i64,
+    /// Stamp of the newest entry proposed: the clock may go back before it is applied.
+    last_stamp_ms: i64,
 }
 
 /// How often the leader looks for segments to drop, ms.
@@ -184,6 +187,7 @@ impl ShardCore {
             next_ticket: 1,
             trimming: false,
             last_retention_ms: 0,
+            last_stamp_ms: 0,
         }
     }
 
@@ -271,7 +275,9 @@ impl ShardCore {
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         self.raft.tick();
         self.drive(out);
-        let due = now_ms - self.last_retention_ms >= RETENTION_EVERY_MS;
+        // A clock that went back must not put retention off.
+        let since = now_ms.saturating_sub(self.last_retention_ms);
+        let due = !(0..RETENTION_EVERY_MS).contains(&since);
         if self.serving.is_some() && due && !self.trimming {
             self.last_retention_ms = now_ms;
             let before = now_ms.saturating_sub(self.options.retention_ms);
@@ -304,7 +310,8 @@ impl ShardCore {
     fn propose_one(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         let index = self.raft.next_index();
         let term = self.raft.term();
-        let at_ms = now_ms.max(self.machine.last_at_ms);
+        let at_ms = now_ms.max(self.machine.last_at_ms).max(self.last_stamp_ms);
+        self.last_stamp_ms = at_ms;
         let mut entry = EntryBuilder::new(index, at_ms, 4096);
         let mut flight = InFlight {
             index,
@@ -315,6 +322,10 @@ impl ShardCore {
             early_done: false,
         };
         let mut sync = self.take_appends(&mut entry, &mut flight, out);
+        if self.failed.is_some() {
+            // Half an entry must not reach the log.
+            return;
+        }
         while let Some(s) = self.schedules.front() {
             if !entry.has_room(1)
                 || entry.len() + s.record.len() > self.options.max_entry_bytes && !entry.is_empty()
@@ -518,8 +529,11 @@ impl ShardCore {
         };
         self.raft.applied(entry.index);
         let mut dropped = BTreeSet::new();
+        let appended: usize = applied.events.iter().map(appended_bytes).sum();
+        // Slices keep their entry in memory: worth it only when they are most of it.
+        let copy = appended < entry.data.len() / 2;
         for event in applied.events {
-            self.publish(event, &entry, applied.at_ms, &mut dropped, out);
+            self.publish(event, &entry, applied.at_ms, copy, &mut dropped, out);
         }
         let mut rows = applied.rows;
         if self.options.defect == Some(Defect::AppliedAhead) {
@@ -539,7 +553,10 @@ impl ShardCore {
             applied: entry.index,
         }));
         self.settle(&entry, &dropped, out);
-        if self.raft.is_leader() && self.serving.is_none() && entry.term == self.raft.term() {
+        // Only with everything in the log applied are the queues' next offsets known.
+        let all_applied = entry.index + 1 == self.raft.next_index();
+        let own = self.raft.is_leader() && entry.term == self.raft.term();
+        if own && all_applied && self.serving.is_none() {
             self.serving = Some(entry.term);
             out.push(Effect::Publish(Publish::Serving(self.serving)));
             out.push(Effect::ToTimer(TimerInput::Serving(true)));
@@ -552,12 +569,16 @@ impl ShardCore {
         event: Event,
         entry: &LogEntry,
         at_ms: i64,
+        copy: bool,
         dropped: &mut BTreeSet<(QueueKey, u64)>,
         out: &mut Vec<Effect>,
     ) {
         let publish = match event {
             Event::Appended(block) => {
-                let data = entry.data.clone();
+                let (block, data) = match copy {
+                    true => detached(block, &entry.data),
+                    false => (block, entry.data.clone()),
+                };
                 Publish::Appended {
                     index: entry.index,
                     at_ms,
@@ -703,3 +724,23 @@ impl ShardCore {
 
 /// Id of proposals nobody waits for.
 pub const INTERNAL: u64 = 0;
+
+/// Bytes of records an event makes visible.
+fn appended_bytes(event: &Event) -> usize {
+    match event {
+        Event::Appended(block) => block.records_len as usize,
+        _ => 0,
+    }
+}
+
+/// The block with a copy of its own records.
+fn detached(mut block: AppendBlock, data: &Bytes) -> (AppendBlock, Bytes) {
+    let from = block.records_at as usize;
+    let own = Bytes::copy_from_slice(&data[from..from + block.records_len as usize]);
+    block.records_at = 0;
+    (block, own)
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! Restores the machine from the rows of the state store.
 
+use super::segments::Segments;
 use super::{Machine, MachineOptions};
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
 use crate::model::ShardId;
 use crate::raft::entry::TimerKey;
+use crate::storage::keys::log_segment::LogSegment;
 use crate::storage::keys::{self, Kind};
 use crate::storage::{StateStore, StoreError};
 use prost::Message;
@@ -102,18 +104,63 @@ pub fn load(
         m.segments.ends.entry(seq).or_default().insert(queue, end);
         Ok(())
     })?;
+    let mut segments = Vec::new();
     each(store, shard, Kind::LogSegment, |key, value| {
         let (_, seq) = keys::log_segment::parse(key).ok_or(LoadError::Row(Kind::LogSegment))?;
-        let segment = keys::log_segment::LogSegment::decode(value)?;
+        let segment = LogSegment::decode(value)?;
         m.last_at_ms = m.last_at_ms.max(segment.max_ts);
-        if segment.bytes >= options.segment_bytes || m.segments.ends.contains_key(&seq) {
-            m.segments.closed.insert(seq, segment);
-            m.segments.open_seq = m.segments.open_seq.max(seq + 1);
-        } else {
-            m.segments.open_seq = seq;
-            m.segments.open = Some(segment);
-        }
+        segments.push((seq, segment));
         Ok(())
     })?;
+    restore_segments(&mut m.segments, segments);
     Ok(m)
+}
+
+/// Only the newest segment can be open, and it is unless it was closed over queues. Its size does
+/// not tell: the limit may have been another one when it was written. (One that was closed without
+/// a queue takes one more entry and closes again.)
+fn restore_segments(to: &mut Segments, mut found: Vec<(u64, LogSegment)>) {
+    let newest = found.pop();
+    to.closed = found.into_iter().collect();
+    match newest {
+        Some((seq, segment)) if to.ends.contains_key(&seq) => {
+            to.closed.insert(seq, segment);
+            to.open_seq = seq + 1;
+        }
+        Some((seq, segment)) => {
+            to.open_seq = seq;
+            to.open = Some(segment);
+        }
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::QueueKey;
+
+    #[test]
+    fn another_segment_size_leaves_closed_and_open_segments_as_they_were() {
+        let segment = |bytes| LogSegment {
+            bytes,
+            ..LogSegment::default()
+        };
+        let rows = vec![(3, segment(10)), (4, segment(100)), (5, segment(1_000))];
+        let mut open = Segments::default();
+        restore_segments(&mut open, rows.clone());
+        assert_eq!((open.closed.len(), open.open_seq), (2, 5));
+        assert_eq!(open.open, Some(segment(1_000)), "its queues are not listed");
+
+        let mut closed = Segments::default();
+        let ends = [(QueueKey::new(crate::model::TopicId(1), 0), 7)];
+        closed.ends.insert(5, ends.into());
+        restore_segments(&mut closed, rows);
+        assert_eq!((closed.closed.len(), closed.open_seq), (3, 6));
+        assert_eq!(closed.open, None);
+
+        let mut none = Segments::default();
+        restore_segments(&mut none, vec![]);
+        assert_eq!((none.open_seq, none.open), (0, None));
+    }
 }

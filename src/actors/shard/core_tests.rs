@@ -1,0 +1,178 @@
+use super::*;
+use crate::actors::shard::machine::MachineOptions;
+use crate::model::append::RecordMeta;
+use crate::model::record::MIN_RECORD_LEN;
+use crate::model::topic::TopicConfig;
+use crate::model::TopicId;
+use crate::raft::entry::{self, Command};
+use crate::raft::{RaftOptions, RaftStart};
+
+const SHARD: ShardId = ShardId(1);
+const KEY: QueueKey = QueueKey {
+    topic: TopicId(1),
+    queue: 0,
+};
+
+/// A shard whose log writes end when the test says so.
+struct Rig {
+    core: ShardCore,
+    out: Vec<Effect>,
+}
+
+impl Rig {
+    /// A shard that serves and holds topic 1.
+    fn new() -> Self {
+        let raft_options = RaftOptions {
+            quiet: true,
+            ..RaftOptions::single(1, 1)
+        };
+        let raft = RaftCore::new(raft_options, RaftStart::default()).unwrap();
+        let options = ShardOptions {
+            shard: SHARD,
+            max_entry_bytes: 1 << 20,
+            max_open_writes: 2,
+            retention_ms: 1 << 40,
+            retention_bytes: 0,
+            defect: None,
+        };
+        let machine = Machine::new(SHARD, MachineOptions::default());
+        let mut rig = Rig {
+            core: ShardCore::new(options, raft, machine),
+            out: Vec::new(),
+        };
+        rig.core.start(&mut rig.out);
+        rig.write_all();
+        let op = MetaOp::PutTopic(TopicConfig {
+            name: "t".into(),
+            read_queues: 1,
+            write_queues: 1,
+            perm: 6,
+            ..TopicConfig::default()
+        });
+        rig.step(ShardInput::Propose { id: 1, op });
+        rig.step(ShardInput::Flush { now_ms: 10 });
+        rig.write_all();
+        assert!(rig.core.machine().has_topic(1) && rig.core.serving().is_some());
+        rig.out.clear();
+        rig
+    }
+
+    fn step(&mut self, input: ShardInput) {
+        self.core.step(input, &mut self.out);
+    }
+
+    /// Log writes asked for: ticket and append.
+    fn appends(&self) -> Vec<(u64, LogAppend)> {
+        let found = self.out.iter().filter_map(|effect| match effect {
+            Effect::Disk(DiskWork::Append { ticket, append }) => Some((*ticket, append.clone())),
+            _ => None,
+        });
+        found.collect()
+    }
+
+    /// Ends every log write asked for.
+    fn write_all(&mut self) {
+        for (ticket, _) in self.appends() {
+            self.step(ShardInput::AppendDone { ticket });
+        }
+    }
+
+    fn append(&mut self, base: u64, records: Vec<u8>) {
+        let proposal = AppendProposal {
+            key: KEY,
+            term: self.core.serving().unwrap(),
+            base,
+            metas: vec![RecordMeta {
+                size: records.len() as u32,
+                tag: 0,
+            }],
+            records,
+            sync: false,
+            early: false,
+            fired: vec![],
+        };
+        self.step(ShardInput::Append(proposal));
+    }
+}
+
+fn record() -> Vec<u8> {
+    let mut record = vec![7; MIN_RECORD_LEN];
+    record[..4].copy_from_slice(&(MIN_RECORD_LEN as i32).to_be_bytes());
+    record
+}
+
+#[test]
+fn stamps_do_not_go_back_while_a_write_is_under_way() {
+    let mut rig = Rig::new();
+    for (base, now_ms) in [(0, 1_000), (1, 500)] {
+        rig.append(base, record());
+        rig.step(ShardInput::Flush { now_ms });
+    }
+    let stamps: Vec<i64> = rig
+        .appends()
+        .iter()
+        .flat_map(|(_, append)| &append.entries)
+        .map(|e| entry::decode(e.index, &e.data).unwrap().at_ms)
+        .collect();
+    assert_eq!(stamps, [1_000, 1_000]);
+}
+
+#[test]
+fn what_is_no_record_stops_the_shard_and_stays_out_of_the_log() {
+    let mut rig = Rig::new();
+    rig.append(0, vec![1, 2, 3]);
+    rig.step(ShardInput::Flush { now_ms: 20 });
+    assert!(rig.core.failed().is_some());
+    assert!(rig.appends().is_empty());
+    assert_eq!(
+        rig.core.raft().next_index(),
+        rig.core.machine().applied.0 + 1
+    );
+}
+
+#[test]
+fn a_small_record_does_not_keep_a_large_entry_in_memory() {
+    for (delayed, detached) in [(0, false), (100_000, true)] {
+        let mut rig = Rig::new();
+        rig.append(0, record());
+        rig.step(ShardInput::Schedule(Schedule {
+            token: Token::NONE,
+            policy: AckPolicy::STRICTEST,
+            due_ms: 99,
+            target: KEY,
+            tag: 0,
+            record: vec![0; delayed],
+        }));
+        rig.step(ShardInput::Flush { now_ms: 20 });
+        let append = rig.appends().pop().unwrap().1;
+        rig.write_all();
+        let published = rig.out.iter().find_map(|effect| match effect {
+            Effect::Publish(Publish::Appended { block, data, .. }) => Some((block, data)),
+            _ => None,
+        });
+        let (block, data) = published.unwrap();
+        assert_eq!(data.len() == MIN_RECORD_LEN, detached);
+        let at = block.records_at as usize;
+        let stored = &append.entries[0];
+        let Command::Append(own) = &entry::decode(stored.index, &stored.data).unwrap().commands[0]
+        else {
+            panic!("the append comes first");
+        };
+        let from = own.records_at as usize;
+        assert_eq!(
+            data[at..at + MIN_RECORD_LEN],
+            stored.data[from..from + MIN_RECORD_LEN]
+        );
+    }
+}
+
+#[test]
+fn retention_goes_on_after_the_clock_went_back() {
+    let mut rig = Rig::new();
+    rig.step(ShardInput::Tick { now_ms: 1 << 41 });
+    assert_eq!(rig.core.last_retention_ms, 1 << 41);
+    rig.step(ShardInput::Tick { now_ms: 5_000 });
+    assert_eq!(rig.core.last_retention_ms, 5_000);
+    rig.step(ShardInput::Tick { now_ms: 9_000 });
+    assert_eq!(rig.core.last_retention_ms, 5_000);
+}
