@@ -178,6 +178,17 @@ impl GroupCore {
         }
     }
 
+    /// Takes a commit in; `false`: a reset of the queue is pending, it is ignored.
+    fn take_commit(&mut self, key: Key, offset: u64, request: Option<u64>, now_ms: i64) -> bool {
+        // Who waits for the answer, or owns its position, may go back (decision 6).
+        let asked = request.is_some() || self.members.owns_positions();
+        if asked && self.offsets.goes_back(key, offset) {
+            self.offsets.set_back(key, offset, request)
+        } else {
+            self.offsets.commit(key, offset, request, now_ms)
+        }
+    }
+
     /// A commit; two-way when `request` is given.
     pub fn commit(
         &mut self,
@@ -199,9 +210,7 @@ impl GroupCore {
         };
         let answer = match refused {
             Err(refusal) => Err(refusal),
-            Ok(o) if self.offsets.commit(key, o, request, now_ms) => {
-                return self.propose(now_ms, out)
-            }
+            Ok(o) if self.take_commit(key, o, request, now_ms) => return self.propose(now_ms, out),
             Ok(_) => Ok(Answer::Committed(Committed::ResetPending)),
         };
         if let Some(request) = request {

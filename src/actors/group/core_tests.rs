@@ -230,17 +230,37 @@ fn a_query_sees_the_one_way_commit_before_it() {
 }
 
 #[test]
-fn a_smaller_commit_never_moves_an_offset_back() {
+fn a_smaller_one_way_commit_of_a_push_group_never_moves_an_offset_back() {
+    let mut b = Bench::loaded(stored(10));
+    b.one_way(4);
+    assert!(!b.core.wants_flush(), "it is dropped");
+    let query = b.ask(Request::Query { key: Q });
+    assert_eq!(b.answer(query), Some(Ok(Answer::Offset(Some(10)))));
+}
+
+#[test]
+fn who_waits_for_the_answer_may_set_an_offset_back() {
     let mut b = Bench::loaded(stored(10));
     let request = b.commit(4);
-    let (id, _, _) = b.offsets();
+    let (id, offsets, reset) = b.offsets();
+    assert_eq!((offsets, reset), (vec![(1, 0, 4)], true));
+    b.one_way(6);
     b.done(id);
     assert_eq!(
         b.answer(request),
         Some(Ok(Answer::Committed(Committed::Applied)))
     );
+    b.now += 1_000;
+    b.propose();
+    let (id, offsets, reset) = b.offsets();
+    assert_eq!(
+        (offsets, reset),
+        (vec![(1, 0, 6)], false),
+        "goes on from there"
+    );
+    b.done(id);
     let query = b.ask(Request::Query { key: Q });
-    assert_eq!(b.answer(query), Some(Ok(Answer::Offset(Some(10)))));
+    assert_eq!(b.answer(query), Some(Ok(Answer::Offset(Some(6)))));
 }
 
 #[test]

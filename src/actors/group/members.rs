@@ -41,6 +41,11 @@ impl Members {
         self.by_conn.keys().copied().collect()
     }
 
+    /// Members pull where they like (pull and lite-pull consumers).
+    pub fn owns_positions(&self) -> bool {
+        !self.by_conn.is_empty() && self.consume_type == ConsumeType::Actively
+    }
+
     /// The connection is a member.
     pub fn contains(&self, conn: ConnId) -> bool {
         self.by_conn.contains_key(&conn)

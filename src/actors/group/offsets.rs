@@ -43,8 +43,9 @@ pub struct Batch {
 
 #[derive(Debug)]
 struct PendingReset {
-    request: u64,
-    topic: String,
+    waiters: Vec<Waiter>,
+    /// `None`: a client set its own offset back; nobody is told and later commits count.
+    topic: Option<String>,
     offsets: Vec<(Key, u64)>,
 }
 
@@ -92,13 +93,7 @@ impl Offsets {
         if self.moved.contains_key(&key) {
             return false;
         }
-        let newest = self
-            .waiting
-            .get(&key)
-            .max(self.in_flight_offset(key).as_ref())
-            .copied();
-        let stale = newest.is_some_and(|n| n >= offset)
-            || self.applied.get(&key).is_some_and(|a| *a >= offset);
+        let stale = self.newest(key).is_some_and(|newest| newest >= offset);
         if let Some(request) = request {
             // Goes into the log even when it changes nothing: its answer then proves leadership.
             let slot = self.waiting.entry(key).or_insert(offset);
@@ -149,11 +144,58 @@ impl Offsets {
             !drop
         });
         self.resets.push(PendingReset {
-            request,
-            topic,
+            waiters: vec![Waiter::Reset { request }],
+            topic: Some(topic),
             offsets,
         });
         overtaken
+    }
+
+    /// Whether a commit of `offset` would go back behind what was committed or is on its way.
+    pub fn goes_back(&self, key: Key, offset: u64) -> bool {
+        self.newest(key).is_some_and(|newest| offset < newest)
+    }
+
+    /// The offset the queue will have once everything on its way is applied.
+    fn newest(&self, key: Key) -> Option<u64> {
+        let waiting = self.waiting.get(&key).copied();
+        let set = self.resets.iter().rev().find_map(|r| {
+            let of = r.offsets.iter().find(|(k, _)| *k == key);
+            of.map(|(_, offset)| *offset)
+        });
+        if set.is_some() {
+            return waiting.max(set);
+        }
+        let flying = self.in_flight_offset(key);
+        if flying.is_some() && self.in_flight.as_ref().is_some_and(|b| b.reset) {
+            return waiting.max(flying);
+        }
+        waiting.max(flying).max(self.applied.get(&key).copied())
+    }
+
+    /// A client sets its own offset back, which it asked for (decision 6). `false`: an operator's
+    /// reset of this queue is pending, it is ignored.
+    pub fn set_back(&mut self, key: Key, offset: u64, request: Option<u64>) -> bool {
+        if self.moved.contains_key(&key) {
+            return false;
+        }
+        self.waiting.remove(&key);
+        let mut waiters: Vec<Waiter> = Vec::new();
+        // Commits this one overtakes are done with it; queries wait for it.
+        self.waiters.retain(|(k, waiter)| {
+            let take = *k == key && matches!(waiter, Waiter::Commit { .. });
+            if take {
+                waiters.push(*waiter);
+            }
+            !take
+        });
+        waiters.extend(request.map(|request| Waiter::Commit { request }));
+        self.resets.push(PendingReset {
+            waiters,
+            topic: None,
+            offsets: vec![(key, offset)],
+        });
+        true
     }
 
     /// A client pulled from the new position: the reset is over.
@@ -196,9 +238,7 @@ impl Offsets {
             let reset = self.resets.remove(0);
             let keys: BTreeSet<Key> = reset.offsets.iter().map(|(k, _)| *k).collect();
             let later: Vec<&PendingReset> = self.resets.iter().collect();
-            let mut waiters = vec![Waiter::Reset {
-                request: reset.request,
-            }];
+            let mut waiters = reset.waiters;
             // A query waits for the last reset of its queue.
             self.waiters.retain(|(key, waiter)| {
                 let take = keys.contains(key)
@@ -219,7 +259,7 @@ impl Offsets {
             Batch {
                 offsets,
                 reset: true,
-                topic: Some(reset.topic),
+                topic: reset.topic,
                 waiters,
             }
         } else {
@@ -327,11 +367,7 @@ impl Offsets {
     pub fn clear(&mut self) -> Vec<Waiter> {
         let old = std::mem::take(self);
         let mut waiters: Vec<Waiter> = old.waiters.into_iter().map(|(_, w)| w).collect();
-        waiters.extend(
-            old.resets
-                .iter()
-                .map(|r| Waiter::Reset { request: r.request }),
-        );
+        waiters.extend(old.resets.into_iter().flat_map(|r| r.waiters));
         waiters.extend(old.in_flight.into_iter().flat_map(|b| b.waiters));
         waiters
     }
@@ -344,7 +380,7 @@ impl Offsets {
             .map(|(_, w)| w)
             .collect();
         let resets = std::mem::take(&mut self.resets);
-        waiters.extend(resets.iter().map(|r| Waiter::Reset { request: r.request }));
+        waiters.extend(resets.into_iter().flat_map(|r| r.waiters));
         self.moved.clear();
         self.applied.clear();
         waiters

@@ -206,8 +206,16 @@ impl World {
         match step {
             Step::OneWay { queue, offset } => self.commit((1, queue), offset, None, &mut out),
             Step::TwoWay { queue, offset } => {
+                let key = (1, queue);
+                let known = self.floor.get(&key).max(self.seen.get(&key));
+                if known.is_some_and(|known| i128::from(offset) < i128::from(*known)) {
+                    // Who waits for the answer may set the offset back: like a reset.
+                    *self.resets.entry(key).or_default() += 1;
+                    self.floor.remove(&key);
+                    self.seen.remove(&key);
+                }
                 let request = self.asked(Asked::Commit);
-                self.commit((1, queue), offset, Some(request), &mut out);
+                self.commit(key, offset, Some(request), &mut out);
             }
             Step::Query { queue } => {
                 let key = (1, queue);
