@@ -26,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(100);
 /// Longest the goodbyes may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Shortest time between two attempts that do not follow the clock.
+const AGAIN: Duration = Duration::from_millis(200);
 /// A name server that failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -138,15 +140,30 @@ async fn remote(
         tokio::select! {
             told = changed.changed() => if told.is_err() { break },
             () = tokio::time::sleep(wait) => {}
+            () = closed(link.as_mut()) => {
+                // It restarted, or thinks we are gone: it has forgotten us.
+                link = None;
+                tokio::time::sleep(AGAIN).await;
+            }
         }
         if failing {
             // Many changes must not become many attempts at a server that is not there.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(AGAIN).await;
         }
     }
     if let Some(mut link) = link {
         let _ = goodbye(&shared, &mut link).await;
     }
+}
+
+/// Waits until the name server closes the connection; for ever without one.
+async fn closed(link: Option<&mut Link>) {
+    let Some(link) = link else {
+        return std::future::pending().await;
+    };
+    let mut rest = [0u8; 1_024];
+    // Anything it says between two requests is not for us.
+    while matches!(link.stream.read(&mut rest).await, Ok(n) if n > 0) {}
 }
 
 async fn register_remote(
