@@ -14,6 +14,7 @@
 use super::{keys, LogAppend, LogStore, StateBatch, StateOp, StateStore, StoreError, StoreStats};
 use crate::model::ShardId;
 use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError, Sender};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -140,7 +141,13 @@ impl Writer {
         let mut round = Rounds::new(store, options, on_done, stats.clone());
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || round.run(&queue))?;
+            .spawn(move || {
+                // Whoever waits for a write would wait for ever.
+                let run = AssertUnwindSafe(|| round.run(&queue));
+                if catch_unwind(run).is_err() {
+                    round.fail(StoreError::Io("the writer panicked".into()));
+                }
+            })?;
         Ok(Self {
             jobs,
             stats,
@@ -240,14 +247,20 @@ impl<S: LogStore + StateStore> Rounds<S> {
             let stop = round.stop;
             if !self.failed {
                 if let Err(error) = self.round(round) {
-                    self.failed = true;
-                    self.stats.failed.store(true, Ordering::Release);
-                    (self.on_done)(Done::Failed { error });
+                    self.fail(error);
                 }
             }
             if stop {
                 return;
             }
+        }
+    }
+
+    /// The first failure is reported and final.
+    fn fail(&mut self, error: StoreError) {
+        if !std::mem::replace(&mut self.failed, true) {
+            self.stats.failed.store(true, Ordering::Release);
+            (self.on_done)(Done::Failed { error });
         }
     }
 
@@ -396,5 +409,33 @@ fn gather(round: &mut Gathered, job: Job) {
         } => round.trims.push((shard, ticket, first, term)),
         Job::Flush => round.flush = true,
         Job::Stop => round.stop = true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RocksStore, StoreOptions};
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_writer_is_a_failed_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(dir.path(), StoreOptions::default(), &[ShardId(1)]).unwrap();
+        let (tell, told) = unbounded();
+        let on_done = Box::new(move |done| match done {
+            Done::StateWritten { .. } => panic!("test"),
+            other => tell.send(other).unwrap(),
+        });
+        let writer = Writer::spawn(store, WriterOptions::default(), on_done).unwrap();
+        let job = || Job::State {
+            shard: ShardId(1),
+            ticket: 1,
+            batch: StateBatch::default(),
+            applied: 1,
+        };
+        writer.submit(job()).unwrap();
+        let done = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(done, Done::Failed { .. }));
+        assert!(writer.submit(job()).is_err(), "later jobs are refused");
     }
 }
