@@ -30,6 +30,8 @@ const NODE: u64 = 1;
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Requests under way get this long at a stop, of the 5 s a stop may take.
 const DRAIN: Duration = Duration::from_secs(2);
+/// One-way offset commits, which are gathered for 200 ms, reach the log within this time.
+const COMMITS_WITHIN: Duration = Duration::from_millis(300);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a node did not start. One clear line each.
@@ -241,11 +243,14 @@ impl Broker {
         }
         let (gateway, shard) = (self.gateway.take(), self.shard.take());
         let arbiters = std::mem::take(&mut self.arbiters);
-        self.groups = None;
+        let groups = self.groups.take();
         self.registry = None;
         let stopped = tokio::task::spawn_blocking(move || {
             if let Some(gateway) = gateway {
                 gateway.stop(DRAIN);
+            }
+            if groups.is_some_and(|groups| groups.awake() > 0) {
+                std::thread::sleep(COMMITS_WITHIN);
             }
             for arbiter in &arbiters {
                 arbiter.stop();
