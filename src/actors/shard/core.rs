@@ -370,8 +370,8 @@ impl ShardCore {
             // Raft refuses only when it does not lead, or holds too much uncommitted: the offsets
             // given out cannot be kept, so the queues start over.
             Ok(_) | Err(_) => {
-                self.abandon(flight, Refusal::NotLeader, out);
                 self.stop_serving(out);
+                self.abandon(flight, Refusal::NotLeader, out);
             }
         }
     }
@@ -532,27 +532,32 @@ impl ShardCore {
         let appended: usize = applied.events.iter().map(appended_bytes).sum();
         // Slices keep their entry in memory: worth it only when they are most of it.
         let copy = appended < entry.data.len() / 2;
+        let mut commands = None;
         for event in applied.events {
+            // A message stored before its topic went is answered before the topic goes.
+            if commands.is_none() && matches!(event, Event::TopicDeleted { .. }) {
+                commands = Some(self.settle(&entry, &dropped, out));
+            }
             self.publish(event, &entry, applied.at_ms, copy, &mut dropped, out);
         }
-        let mut rows = applied.rows;
-        if self.options.defect == Some(Defect::AppliedAhead) {
-            use crate::storage::{keys, StateOp};
-            let key = keys::applied::key(self.options.shard);
-            rows.push(StateOp::Put {
-                key,
-                value: keys::applied::encode(entry.index + 1),
-            });
-        }
+        // (planted)
+        let ahead = u64::from(self.options.defect == Some(Defect::AppliedAhead));
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let batch = StateBatch { ops: rows };
+        let batch = StateBatch { ops: applied.rows };
         out.push(Effect::Disk(DiskWork::State {
             ticket,
             batch,
-            applied: entry.index,
+            applied: entry.index + ahead,
         }));
-        self.settle(&entry, &dropped, out);
+        let commands = match commands {
+            Some(commands) => commands,
+            None => self.settle(&entry, &dropped, out),
+        };
+        for id in commands {
+            let result = Ok(entry.index);
+            out.push(Effect::Proposal { id, result });
+        }
         // Only with everything in the log applied are the queues' next offsets known.
         let all_applied = entry.index + 1 == self.raft.next_index();
         let own = self.raft.is_leader() && entry.term == self.raft.term();
@@ -634,12 +639,14 @@ impl ShardCore {
     }
 
     /// Answers what waited for an applied entry, and drops what another leader's entry replaced.
+    /// Returns the entry's own proposals: they are answered once all it changed is published.
     fn settle(
         &mut self,
         entry: &LogEntry,
         dropped: &BTreeSet<(QueueKey, u64)>,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> Vec<u64> {
+        let mut commands = Vec::new();
         while let Some(flight) = self.in_flight.front() {
             if flight.index > entry.index {
                 break;
@@ -663,13 +670,9 @@ impl ShardCore {
                 .blocks
                 .retain(|b| !dropped.contains(&(b.key, b.base)));
             Self::answer(&flight, Stage::Committed, out);
-            for id in flight.proposals {
-                out.push(Effect::Proposal {
-                    id,
-                    result: Ok(entry.index),
-                });
-            }
+            commands.append(&mut flight.proposals);
         }
+        commands
     }
 
     fn abandon(&mut self, flight: InFlight, why: Refusal, out: &mut Vec<Effect>) {
@@ -693,6 +696,11 @@ impl ShardCore {
             Some(_) => Refusal::Unavailable("storage failed"),
             None => Refusal::NotLeader,
         };
+        // First those who are in the log, or may be: closing a queue answers everything it holds,
+        // and "nothing happened" would be wrong for them.
+        for flight in std::mem::take(&mut self.in_flight) {
+            self.abandon(flight, Refusal::Indeterminate, out);
+        }
         for p in std::mem::take(&mut self.appends) {
             self.refuse(ShardInput::Append(p), &why, out);
         }
@@ -704,9 +712,6 @@ impl ShardCore {
         }
         self.orphans.clear();
         self.trimming = false;
-        for flight in std::mem::take(&mut self.in_flight) {
-            self.abandon(flight, Refusal::Indeterminate, out);
-        }
         if self.serving.take().is_some() {
             out.push(Effect::Publish(Publish::Serving(None)));
             out.push(Effect::ToTimer(TimerInput::Serving(false)));
