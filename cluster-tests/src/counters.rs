@@ -1,0 +1,28 @@
+//! How often rare branches were reached: a run that reaches none of them proves nothing.
+
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// See the module text.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Counters { $(pub $name: u64),* }
+
+        impl Counters {
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$name += other.$name;)*
+            }
+            /// Name and count of each.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+        }
+    };
+}
+
+counters! {
+    events, sent, acked, refused, unknown, retries, one_way, scheduled, visible, reads,
+    kills, power_losses, lost_tails, replays, failed_recoveries, fatal, stalls, clock_jumps,
+    merged_writes, syncs, unsynced_writes, flushes, log_trims, queue_trims, too_small_reads,
+    store_reads, fired, orphaned_timers, dropped_appends, topics_deleted, offsets_moved,
+    resets, woken_by_data, woken_by_time, queues_asleep,
+}

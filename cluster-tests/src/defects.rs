@@ -1,0 +1,45 @@
+//! Defects planted on purpose, to prove that the checkers can see them.
+
+use troupemq::actors::shard::core::Defect;
+
+/// A planted defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// In the cores.
+    Core(Defect),
+    /// The disk reports syncs it did not do.
+    DiskLies,
+    /// A kill takes the unsynced tail of the log, and nobody notices.
+    TailLostAtKill,
+    /// Messages to the shard overtake each other now and then.
+    MailOvertakes,
+    /// Replies wait by queue alone, across restarts: another term's entry answers them.
+    ReplyOfAnotherTerm,
+    /// The timer's clock goes ahead of the shard's.
+    TimerAhead,
+    /// The log is trimmed further than asked for.
+    TrimTooFar,
+    /// The end of a queue is published one record too far.
+    MaxAhead,
+    /// Clients reach a queue's actor directly while earlier messages of theirs still go by the shard.
+    ListedTooEarly,
+    /// Every definite and indefinite failure is told as "nothing happened".
+    UnknownToldAsRefused,
+}
+
+/// All of them.
+pub const ALL: [Planted; 13] = [
+    Planted::Core(Defect::AckBeforeWrite),
+    Planted::Core(Defect::OffsetsGoBack),
+    Planted::Core(Defect::AppliedAhead),
+    Planted::Core(Defect::ForgetSync),
+    Planted::DiskLies,
+    Planted::TailLostAtKill,
+    Planted::MailOvertakes,
+    Planted::ReplyOfAnotherTerm,
+    Planted::TimerAhead,
+    Planted::TrimTooFar,
+    Planted::MaxAhead,
+    Planted::ListedTooEarly,
+    Planted::UnknownToldAsRefused,
+];

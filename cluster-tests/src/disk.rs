@@ -1,0 +1,162 @@
+//! The node's disk: takes work in rounds as the writer thread does (appends as one write and one
+//! sync, then state rows, then trims, then a flush when due), one step at a time, so that a crash
+//! falls between any two of them.
+
+use crate::counters::Counters;
+use crate::defects::Planted;
+use std::collections::VecDeque;
+use troupemq::actors::effect::DiskWork;
+use troupemq::actors::shard::core::ShardInput;
+use troupemq::model::ShardId;
+use troupemq::storage::{
+    keys, LogAppend, LogStore, SimRng, SimStore, StateBatch, StateOp, StateStore, StoreError,
+};
+
+#[derive(Debug)]
+enum Step {
+    Write(Vec<LogAppend>),
+    Sync,
+    State(Vec<StateBatch>),
+    Trim(u64, u64),
+    Flush,
+    Report(ShardInput),
+}
+
+/// See the module text.
+#[derive(Debug, Default)]
+pub struct Disk {
+    waiting: VecDeque<DiskWork>,
+    round: VecDeque<Step>,
+    failed: bool,
+    next_flush_us: u64,
+    /// A step is scheduled.
+    pub busy: bool,
+}
+
+impl Disk {
+    /// Queues work. Nothing is taken any more after a failure.
+    pub fn take(&mut self, work: DiskWork) {
+        if !self.failed {
+            self.waiting.push_back(work);
+        }
+    }
+
+    /// Work is waiting or under way.
+    pub fn has_work(&self) -> bool {
+        let idle = self.waiting.is_empty() && self.round.is_empty();
+        !(self.failed || idle)
+    }
+
+    /// Does one step; what it has to tell the shard.
+    pub fn step(
+        &mut self,
+        store: &mut SimStore,
+        rng: &mut SimRng,
+        now_us: u64,
+        flush_every_us: u64,
+        planted: Option<Planted>,
+        counters: &mut Counters,
+    ) -> Option<ShardInput> {
+        if self.round.is_empty() {
+            self.gather(rng, now_us, flush_every_us, counters);
+        }
+        let done = match self.round.pop_front()? {
+            Step::Write(appends) => {
+                if appends.len() > 1 {
+                    counters.merged_writes += 1;
+                }
+                store.append(&appends)
+            }
+            Step::Sync => LogStore::sync(store),
+            Step::State(batches) => store.write_all(&batches),
+            Step::Trim(first, term) => {
+                counters.log_trims += 1;
+                trim(store, first, term, planted)
+            }
+            Step::Flush => {
+                counters.flushes += 1;
+                StateStore::flush(store)
+            }
+            Step::Report(input) => return Some(input),
+        };
+        let error = done.err()?;
+        self.failed = true;
+        self.waiting.clear();
+        self.round.clear();
+        Some(ShardInput::DiskFailed(error.to_string()))
+    }
+
+    /// Takes some of what waits, in order.
+    fn gather(
+        &mut self,
+        rng: &mut SimRng,
+        now_us: u64,
+        flush_every_us: u64,
+        counters: &mut Counters,
+    ) {
+        let take = rng.between(1, self.waiting.len().max(1) as u64) as usize;
+        let (mut appends, mut states, mut trims) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sync, mut append_reports, mut state_reports) = (false, Vec::new(), Vec::new());
+        for work in self.waiting.drain(..take.min(self.waiting.len())) {
+            match work {
+                DiskWork::Append { ticket, mut append } => {
+                    sync |= append.sync;
+                    // The sync is a step of its own.
+                    append.sync = false;
+                    appends.push(append);
+                    append_reports.push(Step::Report(ShardInput::AppendDone { ticket }));
+                }
+                DiskWork::State {
+                    mut batch, applied, ..
+                } => {
+                    let (key, value) = (
+                        keys::applied::key(crate::SHARD),
+                        keys::applied::encode(applied),
+                    );
+                    batch.ops.push(StateOp::Put { key, value });
+                    states.push(batch);
+                    state_reports.push(Step::Report(ShardInput::StateDone { applied }));
+                }
+                DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
+            }
+        }
+        if !appends.is_empty() {
+            self.round.push_back(Step::Write(appends));
+            if sync {
+                counters.syncs += 1;
+                self.round.push_back(Step::Sync);
+            } else {
+                counters.unsynced_writes += 1;
+            }
+            self.round.extend(append_reports);
+        }
+        if !states.is_empty() {
+            self.round.push_back(Step::State(states));
+            self.round.extend(state_reports);
+        }
+        self.round.extend(trims);
+        if now_us >= self.next_flush_us {
+            self.next_flush_us = now_us + rng.between(1, 2 * flush_every_us);
+            self.round.push_back(Step::Flush);
+        }
+    }
+}
+
+fn trim(
+    store: &mut SimStore,
+    first: u64,
+    term: u64,
+    planted: Option<Planted>,
+) -> Result<(), StoreError> {
+    let shard: ShardId = crate::SHARD;
+    if planted != Some(Planted::TrimTooFar) {
+        return store.trim(shard, first, term);
+    }
+    let last = store.bounds(shard)?.last;
+    let further = (first + 5).min(last);
+    let term = store
+        .read(shard, further - 1, further, 1)?
+        .first()
+        .map_or(term, |e| e.term);
+    store.trim(shard, further, term)
+}

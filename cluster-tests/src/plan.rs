@@ -1,0 +1,102 @@
+//! What one seed's life is like. Each seed switches on some of the faults, with some strengths:
+//! all of them at once would hide defects.
+
+use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
+use troupemq::storage::SimRng;
+
+/// Limits, workload and faults of one life.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Client operations before the faults stop.
+    pub ops: u32,
+    /// Largest pause between two client operations, microseconds.
+    pub op_gap_us: u64,
+    pub topics: u32,
+    pub queues: u32,
+    pub producers: u32,
+    pub groups: u32,
+    /// Share of messages in the SYNC_FLUSH class, percent.
+    pub sync_share: u64,
+    /// Share of delayed messages, percent.
+    pub delayed_share: u64,
+    /// Topics are deleted and created again.
+    pub churn: bool,
+    /// Class in which due messages are written.
+    pub timer_policy: AckPolicy,
+    /// A message waits up to this long in a mailbox, microseconds.
+    pub mail_us: u64,
+    /// A disk operation takes up to this long, microseconds.
+    pub disk_us: u64,
+    /// The disk stalls for up to 3 s now and then.
+    pub stalls: bool,
+    /// State rows are flushed about this often, ms.
+    pub flush_every_ms: u64,
+    /// A crash comes about every so many events of the node; 0 for never.
+    pub crash_every: u64,
+    /// Share of power losses among the crashes, percent.
+    pub power_share: u64,
+    /// Write errors, sync errors and full disks.
+    pub disk_errors: bool,
+    pub clock_jumps: bool,
+    pub segment_bytes: u64,
+    pub retention_ms: i64,
+    pub retention_bytes: u64,
+    pub max_entry_bytes: usize,
+    pub max_open_writes: usize,
+}
+
+/// A class drawn with this share of SYNC_FLUSH.
+pub fn policy(rng: &mut SimRng, sync_share: u64) -> AckPolicy {
+    AckPolicy {
+        master: if rng.chance(1, 2) {
+            MasterPolicy::Sync
+        } else {
+            MasterPolicy::Async
+        },
+        flush: if rng.chance(sync_share, 100) {
+            FlushPolicy::Sync
+        } else {
+            FlushPolicy::Async
+        },
+    }
+}
+
+impl Plan {
+    /// Draws a life; `minutes` stretches it beyond the usual 200 to 600 operations.
+    pub fn draw(rng: &mut SimRng, minutes: Option<u32>) -> Self {
+        let op_gap_us = [20_000, 100_000, 200_000][rng.below(3) as usize];
+        let ops = match minutes {
+            // Half of the gap on average.
+            Some(minutes) => (u64::from(minutes) * 120_000_000 / op_gap_us) as u32,
+            None => rng.between(200, 600) as u32,
+        };
+        let sync_share = [0, 30, 70, 100][rng.below(4) as usize];
+        // A shard writes due messages in its own class, which is the strictest of its messages.
+        let timer_share = if sync_share == 0 { rng.below(101) } else { 100 };
+        Self {
+            ops,
+            op_gap_us,
+            topics: rng.between(1, 3) as u32,
+            queues: rng.between(1, 4) as u32,
+            producers: rng.between(1, 4) as u32,
+            groups: rng.between(1, 2) as u32,
+            sync_share,
+            delayed_share: [0, 10, 30][rng.below(3) as usize],
+            churn: rng.chance(1, 2),
+            timer_policy: policy(rng, timer_share),
+            mail_us: [10, 500, 20_000][rng.below(3) as usize],
+            disk_us: [100, 5_000, 50_000][rng.below(3) as usize],
+            stalls: rng.chance(1, 4),
+            flush_every_ms: [50, 500, 5_000, 60_000][rng.below(4) as usize],
+            crash_every: [0, 300, 1_000, 4_000][rng.below(4) as usize],
+            power_share: [0, 50, 100][rng.below(3) as usize],
+            disk_errors: rng.chance(1, 4),
+            clock_jumps: rng.chance(1, 4),
+            segment_bytes: [2_000, 8_000, 40_000][rng.below(3) as usize],
+            retention_ms: [3_000, 15_000, 100_000_000][rng.below(3) as usize],
+            retention_bytes: [0, 10_000, 60_000][rng.below(3) as usize],
+            max_entry_bytes: [300, 2_000, 1 << 20][rng.below(3) as usize],
+            max_open_writes: rng.between(1, 4) as usize,
+        }
+    }
+}

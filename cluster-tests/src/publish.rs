@@ -1,0 +1,185 @@
+//! What the shard publishes: into the view, and before the checkers.
+
+use crate::defects::Planted;
+use crate::schedule::Event;
+use crate::seen::{Seen, State};
+use crate::sim::Sim;
+use crate::view;
+use troupemq::actors::effect::Publish;
+use troupemq::model::outcome::Refusal;
+use troupemq::model::{Position, QueueKey, TopicId};
+
+impl Sim {
+    /// The shard made something visible.
+    pub fn publish(&mut self, publish: Publish) {
+        match publish {
+            Publish::Role(_) | Publish::Locks { .. } => {}
+            Publish::Serving(term) => {
+                self.view.serving = term;
+                match term {
+                    Some(_) => self.serving(),
+                    None => self.close_queues(|_| true, Refusal::NotLeader),
+                }
+            }
+            Publish::Topic(topic) => {
+                let (id, name) = (topic.id, topic.name.clone());
+                self.see(Seen::Topic { id, name });
+                self.view.put_topic(topic);
+            }
+            Publish::TopicDeleted { name, id } => {
+                self.counters.topics_deleted += 1;
+                self.view.delete_topic(&name, id);
+                self.see(Seen::TopicDeleted { id });
+                self.close_queues(|key| key.topic.0 == id, Refusal::NotFound("topic"));
+            }
+            Publish::Group(group) => {
+                self.view.groups.insert(group.name.clone(), group.id);
+            }
+            Publish::GroupDeleted { name, .. } => {
+                self.view.groups.remove(&name);
+            }
+            Publish::Appended {
+                index,
+                at_ms,
+                block,
+                data,
+            } => {
+                match view::block_records(index, &block, &data) {
+                    Ok(records) => {
+                        for (offset, uid, at) in records {
+                            self.visible(block.key, offset, uid, at, at_ms);
+                        }
+                    }
+                    Err(what) => self.fail("I5", what),
+                }
+                if self.defect == Some(Planted::ReplyOfAnotherTerm) {
+                    self.answer_ghost(
+                        block.key,
+                        block.base,
+                        Position {
+                            index,
+                            ordinal: block.first_ordinal,
+                        },
+                    );
+                }
+                self.view.appended(index, block, data);
+            }
+            Publish::Stored { index } => {
+                // The shell may keep more of the tail in memory.
+                let keep = self.rng.below(20);
+                self.view.stored(index.saturating_sub(keep));
+            }
+            Publish::Offsets { group, offsets, .. } => {
+                for o in offsets {
+                    let key = QueueKey {
+                        topic: TopicId(o.topic),
+                        queue: o.queue,
+                    };
+                    self.view.offsets.insert((group.0, key), o.offset);
+                    self.counters.offsets_moved += 1;
+                    // While the end of the log is applied again, offsets are older than once seen.
+                    if self.view.serving.is_some() {
+                        self.see(Seen::Offset {
+                            group: group.0,
+                            key,
+                            offset: o.offset,
+                        });
+                    }
+                }
+            }
+            Publish::Trimmed { key, min } => {
+                self.counters.queue_trims += 1;
+                self.view.queues.entry(key).or_default().0 = min;
+                self.see(Seen::Trimmed { key, min });
+            }
+            Publish::Fatal(why) => {
+                self.counters.fatal += 1;
+                if !self.fault_planted {
+                    return self.fail("fatal", why);
+                }
+                // What a failed sync covered may be gone as after a power loss.
+                let (life, power) = (self.life, self.sync_failed);
+                let after = self.rng.below(500_000);
+                self.schedule.after(after, Event::Crash { life, power });
+            }
+        }
+    }
+
+    fn answer_ghost(&mut self, key: QueueKey, base: u64, at: Position) {
+        let Some(i) = self.clients.ghosts.iter().position(|(k, _)| *k == key) else {
+            return;
+        };
+        let (_, uids) = self.clients.ghosts.remove(i);
+        for (n, uid) in (0u64..).zip(uids) {
+            let at = Position {
+                ordinal: at.ordinal + n as u32,
+                ..at
+            };
+            self.see(Seen::Acked {
+                uid,
+                at,
+                offset: Some(base + n),
+            });
+        }
+    }
+
+    /// Consumers can see a record.
+    pub fn visible(&mut self, key: QueueKey, offset: u64, uid: u64, at: Position, store_ts: i64) {
+        let shown = self.shown.entry(key).or_default();
+        if offset >= shown.len() as u64 {
+            shown.push(at.index);
+            self.counters.visible += 1;
+        }
+        let now_ms = self.clock_ms();
+        self.see(Seen::Clock { now_ms });
+        self.see(Seen::Visible {
+            key,
+            offset,
+            uid,
+            at,
+            store_ts,
+        });
+    }
+
+    /// What the machine holds now.
+    pub fn state(&self) -> State {
+        let Some(node) = &self.node else {
+            return State::default();
+        };
+        let machine = node.shard.machine();
+        let ahead = u64::from(self.defect == Some(Planted::MaxAhead));
+        let queues = machine
+            .queues()
+            .map(|(k, m)| (k, m.min, m.next + ahead))
+            .collect();
+        let topics: Vec<u32> = machine.topics().map(|t| t.id).collect();
+        let mut offsets = Vec::new();
+        for group in machine.groups() {
+            for ((topic, queue), offset) in machine.offsets_of(group.id) {
+                offsets.push((
+                    group.id,
+                    QueueKey {
+                        topic: TopicId(topic),
+                        queue,
+                    },
+                    offset,
+                ));
+            }
+        }
+        State {
+            queues,
+            offsets,
+            topics,
+        }
+    }
+
+    fn serving(&mut self) {
+        let state = self.state();
+        self.view.offsets = state
+            .offsets
+            .iter()
+            .map(|(g, k, o)| ((*g, *k), *o))
+            .collect();
+        self.see(Seen::Serving(state));
+    }
+}

@@ -1,0 +1,176 @@
+//! The one queue of things to happen. Messages to one mailbox keep their order; between mailboxes
+//! the seed decides.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use troupemq::actors::effect::{DiskWork, Effect};
+use troupemq::actors::queue::core::QueueInput;
+use troupemq::actors::shard::core::ShardInput;
+use troupemq::actors::timer::core::TimerInput;
+use troupemq::model::outcome::{Outcome, Refusal, Token};
+use troupemq::model::QueueKey;
+use troupemq::raft::entry::TimerKey;
+
+/// Where messages of the node wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mailbox {
+    Shard,
+    /// A queue's actor; another one after it slept.
+    Queue(QueueKey, u64),
+    Timer,
+    Disk,
+    Loader,
+    Clients,
+}
+
+/// A message between parts of the node, or from it to its clients.
+#[derive(Debug, Clone)]
+pub enum Mail {
+    Shard(ShardInput),
+    /// Build an entry now; the time is read when it is handled.
+    Flush,
+    Queue(QueueKey, u64, QueueInput),
+    /// For a queue that may be asleep, by way of the shard.
+    Forward(QueueKey, QueueInput),
+    /// A queue would go to sleep.
+    Retire(QueueKey, u64),
+    /// The shard asks a queue that nobody can reach any more whether it is idle still.
+    AskIdle(QueueKey, u64),
+    IdleIs(QueueKey, u64, bool),
+    FromTimer(Vec<Effect>),
+    Timer(TimerInput),
+    Disk(DiskWork),
+    Load(Vec<(TimerKey, QueueKey)>),
+    Answer(Token, Outcome),
+    Proposal(u64, Result<u64, Refusal>),
+}
+
+impl Mail {
+    /// Whoever takes it looks at the clock.
+    pub fn reads_clock(&self) -> bool {
+        matches!(
+            self,
+            Mail::Flush
+                | Mail::Shard(ShardInput::Tick { .. })
+                | Mail::Timer(TimerInput::Tick { .. })
+        )
+    }
+
+    /// Its mailbox.
+    pub fn to(&self) -> Mailbox {
+        match self {
+            Mail::Shard(_)
+            | Mail::Flush
+            | Mail::Forward(..)
+            | Mail::Retire(..)
+            | Mail::IdleIs(..)
+            | Mail::FromTimer(_) => Mailbox::Shard,
+            Mail::Queue(key, life, _) | Mail::AskIdle(key, life) => Mailbox::Queue(*key, *life),
+            Mail::Timer(_) => Mailbox::Timer,
+            Mail::Disk(_) => Mailbox::Disk,
+            Mail::Load(_) => Mailbox::Loader,
+            Mail::Answer(..) | Mail::Proposal(..) => Mailbox::Clients,
+        }
+    }
+}
+
+/// Something to happen.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Gone when the node crashed meanwhile.
+    Mail {
+        life: u64,
+        mail: Mail,
+    },
+    DiskStep {
+        life: u64,
+    },
+    /// The node is ended from outside, or because its storage failed.
+    Crash {
+        life: u64,
+        power: bool,
+    },
+    Restart {
+        life: u64,
+    },
+    Tick,
+    Client,
+    Timeout {
+        slot: u64,
+    },
+}
+
+struct Entry {
+    at_us: u64,
+    seq: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.seq).cmp(&(other.at_us, other.seq))
+    }
+}
+
+/// See the module text.
+#[derive(Default)]
+pub struct Schedule {
+    heap: BinaryHeap<Reverse<Entry>>,
+    /// When the last message of a mailbox will be taken.
+    tails: BTreeMap<Mailbox, u64>,
+    now_us: u64,
+    seq: u64,
+}
+
+impl Schedule {
+    /// Virtual time, microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// Happens after `delay_us`.
+    pub fn after(&mut self, delay_us: u64, event: Event) {
+        self.seq += 1;
+        let entry = Entry {
+            at_us: self.now_us + delay_us,
+            seq: self.seq,
+            event,
+        };
+        self.heap.push(Reverse(entry));
+    }
+
+    /// Puts a message into its mailbox, behind those already there (unless `overtake`).
+    pub fn post(&mut self, life: u64, delay_us: u64, mail: Mail, overtake: bool) {
+        let tail = self.tails.entry(mail.to()).or_default();
+        let mut at = self.now_us + delay_us;
+        if !overtake {
+            at = at.max(*tail);
+            *tail = at;
+        }
+        let now = self.now_us;
+        self.after(at - now, Event::Mail { life, mail });
+    }
+
+    /// All mailboxes are empty: the node is gone.
+    pub fn forget_mailboxes(&mut self) {
+        self.tails.clear();
+    }
+
+    /// The next thing to happen.
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse(entry) = self.heap.pop()?;
+        self.now_us = entry.at_us;
+        Some((entry.at_us, entry.event))
+    }
+}

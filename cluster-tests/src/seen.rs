@@ -1,0 +1,120 @@
+//! What a run shows to the checkers: what clients asked, what they were told, what consumers can
+//! see. Histories of real processes can be told in the same words.
+
+use troupemq::model::{Position, QueueKey};
+
+/// One observation, in the order things happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A producer sent a message. `uid` grows with every attempt; a retry is an attempt of its own.
+    Sent {
+        uid: u64,
+        producer: u32,
+        key: QueueKey,
+        sync: bool,
+        due_ms: Option<i64>,
+    },
+    /// The producer was told that it is stored; a delayed message has no offset yet.
+    Acked {
+        uid: u64,
+        at: Position,
+        offset: Option<u64>,
+    },
+    /// The producer was told that nothing happened.
+    Refused {
+        uid: u64,
+    },
+    /// Timeout, closed connection or an indeterminate answer.
+    Unknown {
+        uid: u64,
+    },
+    /// Consumers can see the record at this offset from now on.
+    Visible {
+        key: QueueKey,
+        offset: u64,
+        uid: u64,
+        at: Position,
+        store_ts: i64,
+    },
+    /// The node's clock was read.
+    Clock {
+        now_ms: i64,
+    },
+    /// An entry was handed to the disk; it replaces what stood at its index and behind.
+    Logged {
+        index: u64,
+        bytes: u64,
+    },
+    /// The queue begins at `min` now.
+    Trimmed {
+        key: QueueKey,
+        min: u64,
+    },
+    Topic {
+        id: u32,
+        name: String,
+    },
+    DeleteAsked {
+        name: String,
+    },
+    TopicDeleted {
+        id: u32,
+    },
+    CommitAsked {
+        group: u32,
+        key: QueueKey,
+        offset: u64,
+        reset: bool,
+    },
+    /// A group's offset was applied.
+    Offset {
+        group: u32,
+        key: QueueKey,
+        offset: u64,
+    },
+    /// The node stopped; log entries behind `last` are gone. After a power loss (and only then)
+    /// what was not synced may be among them.
+    Crashed {
+        power: bool,
+        last: u64,
+    },
+    /// The node serves again, in this state.
+    Serving(State),
+    /// A consumer read at an offset and got this answer.
+    Read {
+        key: QueueKey,
+        offset: u64,
+        answer: Answer,
+    },
+}
+
+/// What a node says it holds when it begins to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// Queue, minimum, maximum.
+    pub queues: Vec<(QueueKey, u64, u64)>,
+    /// Group, queue, committed offset.
+    pub offsets: Vec<(u32, QueueKey, u64)>,
+    pub topics: Vec<u32>,
+}
+
+/// The answer to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Offset, uid and position of each record.
+    Records(Vec<(u64, u64, Position)>),
+    /// The offset lies below the minimum.
+    TooSmall { min: u64 },
+    /// Nothing there yet.
+    Empty { max: u64 },
+}
+
+/// What is there when all is over, read from the stores as a reader does.
+#[derive(Debug, Clone, Default)]
+pub struct End {
+    pub state: State,
+    /// For each queue the records from minimum to maximum: (offset, uid).
+    pub content: Vec<(QueueKey, Vec<(u64, u64)>)>,
+    /// The node's clock.
+    pub now_ms: i64,
+}

@@ -1,0 +1,458 @@
+//! One life of a node and its clients, decided by one seed.
+
+use crate::clients::Clients;
+use crate::counters::Counters;
+use crate::defects::Planted;
+use crate::disk::Disk;
+use crate::invariants::{self, Checker, Policy};
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::schedule::{Event, Schedule};
+use crate::seen::Seen;
+use crate::view::{self, View};
+use std::collections::BTreeMap;
+use troupemq::actors::shard::core::ShardCore;
+use troupemq::actors::shard::core::ShardOptions;
+use troupemq::actors::shard::machine::MachineOptions;
+use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
+use troupemq::actors::timer::core::TimerCore;
+use troupemq::model::QueueKey;
+use troupemq::raft::RaftOptions;
+use troupemq::storage::keys::index::IndexRow;
+use troupemq::storage::{keys, Fault, LogStore, SimRng, SimStore, StateStore};
+
+/// The node's clock begins here, ms.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+const TICK_US: u64 = 100_000;
+/// Quiet time after the faults, microseconds: longer than the longest delay.
+const SETTLE_US: u64 = 25_000_000;
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub invariant: &'static str,
+    pub what: String,
+    /// Virtual time, ms.
+    pub at_ms: u64,
+}
+
+/// See the module text.
+pub struct Sim {
+    pub plan: Plan,
+    pub rng: SimRng,
+    pub schedule: Schedule,
+    pub store: SimStore,
+    pub disk: Disk,
+    pub node: Option<Node>,
+    pub view: View,
+    pub clients: Clients,
+    pub counters: Counters,
+    pub defect: Option<Planted>,
+    /// Counts restarts; messages of an earlier life are dropped.
+    pub life: u64,
+    /// Log index of every record shown so far.
+    pub shown: BTreeMap<QueueKey, Vec<u64>>,
+    /// A disk fault was planted in this life.
+    pub fault_planted: bool,
+    pub sync_failed: bool,
+    pub ticks: u64,
+    pub(crate) checkers: Vec<Box<dyn Checker>>,
+    pub(crate) failure: Option<Failure>,
+    seed: u64,
+    skew_ms: i64,
+    /// Events of the node until the next crash.
+    crash_in: Option<u64>,
+    ops_left: u32,
+    /// Faults and clients have stopped since this time.
+    settling: Option<u64>,
+    trace: Option<Vec<u64>>,
+    /// Print what happens.
+    pub tell: bool,
+}
+
+impl Sim {
+    pub fn new(seed: u64, minutes: Option<u32>, defect: Option<Planted>, trace: bool) -> Self {
+        let mut rng = SimRng::new(seed);
+        let plan = Plan::draw(&mut rng, minutes);
+        let policy = Policy {
+            retention_ms: plan.retention_ms,
+            retention_bytes: plan.retention_bytes,
+            // A segment ends with the entry that fills it, and the trim itself is an entry.
+            slack_bytes: 2 * plan.segment_bytes + 3 * (plan.max_entry_bytes as u64).min(100_000),
+        };
+        let mut store = SimStore::new(&[crate::SHARD]);
+        store.lie_about_sync(defect == Some(Planted::DiskLies));
+        let ops_left = plan.ops;
+        Self {
+            plan,
+            rng,
+            schedule: Schedule::default(),
+            store,
+            disk: Disk::default(),
+            node: None,
+            view: View::default(),
+            clients: Clients::default(),
+            counters: Counters::default(),
+            defect,
+            life: 0,
+            shown: BTreeMap::new(),
+            fault_planted: false,
+            sync_failed: false,
+            ticks: 0,
+            checkers: invariants::all(policy),
+            failure: None,
+            seed,
+            skew_ms: 0,
+            crash_in: None,
+            ops_left,
+            settling: None,
+            trace: trace.then(Vec::new),
+            tell: false,
+        }
+    }
+
+    /// The node's clock.
+    pub fn clock_ms(&self) -> i64 {
+        EPOCH_MS + (self.schedule.now_us() / 1000) as i64 + self.skew_ms
+    }
+
+    /// Shows an observation to all checkers.
+    pub fn see(&mut self, seen: Seen) {
+        if self.tell && !matches!(seen, Seen::Clock { .. }) {
+            println!("{:>10}     {seen:?}", "");
+        }
+        for checker in &mut self.checkers {
+            if let Err(what) = checker.see(&seen) {
+                let id = checker.id();
+                return self.fail(id, what);
+            }
+        }
+    }
+
+    /// Notes the first failure; the run ends with it.
+    pub fn fail(&mut self, invariant: &'static str, what: String) {
+        let at_ms = self.schedule.now_us() / 1000;
+        self.failure.get_or_insert(Failure {
+            invariant,
+            what,
+            at_ms,
+        });
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> (Result<(), Failure>, Counters, Vec<u64>) {
+        self.schedule.after(0, Event::Restart { life: 0 });
+        self.schedule.after(TICK_US, Event::Tick);
+        self.schedule.after(1000, Event::Client);
+        while self.failure.is_none() {
+            let Some((now_us, event)) = self.schedule.pop() else {
+                break;
+            };
+            self.counters.events += 1;
+            if let Some(trace) = &mut self.trace {
+                let before = trace.last().copied().unwrap_or(0);
+                trace.push(hash(before, &format!("{now_us} {event:?}")));
+            }
+            self.happen(event);
+            if self
+                .settling
+                .is_some_and(|since| now_us > since + SETTLE_US)
+            {
+                self.end();
+                break;
+            }
+        }
+        let result = self.failure.map_or(Ok(()), Err);
+        (result, self.counters, self.trace.unwrap_or_default())
+    }
+
+    fn happen(&mut self, event: Event) {
+        if self.tell {
+            println!("{:>10} {}", self.schedule.now_us(), text_of(&event));
+        }
+        match event {
+            Event::Mail { life, mail } if life == self.life => {
+                self.deliver(mail);
+                self.count_down();
+            }
+            Event::DiskStep { life } if life == self.life => {
+                self.disk_step();
+                self.count_down();
+            }
+            Event::Crash { life, power } if life == self.life => self.crash(power),
+            Event::Restart { life } if life == self.life => self.restart(),
+            Event::Mail { .. }
+            | Event::DiskStep { .. }
+            | Event::Crash { .. }
+            | Event::Restart { .. } => {}
+            Event::Timeout { slot } => self.timed_out(slot),
+            Event::Tick => {
+                let now_ms = self.clock_ms();
+                self.see(Seen::Clock { now_ms });
+                self.tick();
+                self.world_faults();
+                let next = TICK_US / 2 + self.rng.below(TICK_US);
+                self.schedule.after(next, Event::Tick);
+            }
+            Event::Client => self.client_turn(),
+        }
+    }
+
+    /// Crashes come after a drawn number of the node's events: between any two of them.
+    fn count_down(&mut self) {
+        let Some(left) = &mut self.crash_in else {
+            return;
+        };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.crash_in = None;
+            let power = self.rng.chance(self.plan.power_share, 100) || self.sync_failed;
+            self.crash(power);
+        }
+    }
+
+    fn client_turn(&mut self) {
+        if self.settling.is_some() {
+            return;
+        }
+        if self.ops_left == 0 {
+            return self.settle();
+        }
+        self.ops_left -= 1;
+        self.client();
+        // Bursts are common.
+        let gap = if self.rng.chance(1, 2) {
+            self.rng.below(200)
+        } else {
+            self.rng.below(self.plan.op_gap_us)
+        };
+        self.schedule.after(gap, Event::Client);
+    }
+
+    /// Disk faults and steps of the clock.
+    fn world_faults(&mut self) {
+        if self.settling.is_some() {
+            return;
+        }
+        if self.plan.disk_errors && self.node.is_some() && self.rng.chance(1, 60) {
+            let fault =
+                [Fault::WriteError, Fault::SyncError, Fault::NoSpace][self.rng.below(3) as usize];
+            self.sync_failed |= fault == Fault::SyncError;
+            self.fault_planted = true;
+            self.store.inject(fault);
+        }
+        if self.plan.clock_jumps && self.rng.chance(1, 100) {
+            self.counters.clock_jumps += 1;
+            let by = self.rng.below(20_000) as i64 - 10_000;
+            self.skew_ms += by;
+            let now_ms = self.clock_ms();
+            self.see(Seen::Clock { now_ms });
+        }
+    }
+
+    /// Schedules the disk's next step if it has work.
+    pub fn wake_disk(&mut self) {
+        if self.disk.busy || !self.disk.has_work() {
+            return;
+        }
+        self.disk.busy = true;
+        let mut delay = self.rng.below(self.plan.disk_us);
+        if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, 500) {
+            self.counters.stalls += 1;
+            delay += self.rng.below(3_000_000);
+        }
+        self.schedule
+            .after(delay, Event::DiskStep { life: self.life });
+    }
+
+    fn disk_step(&mut self) {
+        self.disk.busy = false;
+        let flush_us = self.plan.flush_every_ms * 1000;
+        let now_us = self.schedule.now_us();
+        let done = self.disk.step(
+            &mut self.store,
+            &mut self.rng,
+            now_us,
+            flush_us,
+            self.defect,
+            &mut self.counters,
+        );
+        if let Some(input) = done {
+            self.post_shard(input);
+        }
+        self.wake_disk();
+    }
+
+    fn last_index(&mut self) -> u64 {
+        self.store.bounds(crate::SHARD).map_or(0, |b| b.last)
+    }
+
+    fn crash(&mut self, power: bool) {
+        let before = self.last_index();
+        self.life += 1;
+        self.node = None;
+        self.disk = Disk::default();
+        self.schedule.forget_mailboxes();
+        self.view.serving = None;
+        self.crash_in = None;
+        self.disconnected();
+        if power {
+            self.counters.power_losses += 1;
+            self.store.crash(&mut self.rng);
+        } else {
+            self.counters.kills += 1;
+            match self.defect {
+                Some(Planted::TailLostAtKill) => self.store.crash(&mut self.rng),
+                _ => self.store.kill(&mut self.rng),
+            }
+        }
+        self.fault_planted = false;
+        self.sync_failed = false;
+        let last = self.last_index();
+        self.counters.lost_tails += u64::from(last < before);
+        for shown in self.shown.values_mut() {
+            shown.truncate(shown.partition_point(|index| *index <= last));
+        }
+        self.see(Seen::Crashed { power, last });
+        let after = self.rng.below(1_000_000);
+        self.schedule
+            .after(after, Event::Restart { life: self.life });
+    }
+
+    fn options(&self) -> ShardOptions {
+        let defect = match self.defect {
+            Some(Planted::Core(defect)) => Some(defect),
+            _ => None,
+        };
+        ShardOptions {
+            shard: crate::SHARD,
+            max_entry_bytes: self.plan.max_entry_bytes,
+            max_open_writes: self.plan.max_open_writes,
+            retention_ms: self.plan.retention_ms,
+            retention_bytes: self.plan.retention_bytes,
+            defect,
+        }
+    }
+
+    pub(crate) fn recover(&mut self) -> Result<(ShardCore, Recovery), RecoverError> {
+        let options = self.options();
+        let machine = MachineOptions {
+            segment_bytes: self.plan.segment_bytes,
+        };
+        let raft = RaftOptions {
+            quiet: true,
+            ..RaftOptions::single(1, self.seed)
+        };
+        recover(&mut self.store, options, machine, raft)
+    }
+
+    fn restart(&mut self) {
+        let faulty = self.plan.disk_errors && self.settling.is_none() && self.rng.chance(1, 10);
+        if faulty {
+            self.store.inject(Fault::WriteError);
+        }
+        let (shard, recovery) = match self.recover() {
+            Ok(found) => found,
+            Err(RecoverError::Store(_)) if faulty => {
+                self.counters.failed_recoveries += 1;
+                self.life += 1;
+                self.store.kill(&mut self.rng);
+                return self
+                    .schedule
+                    .after(1000, Event::Restart { life: self.life });
+            }
+            Err(error) => return self.fail("recovery", error.to_string()),
+        };
+        // Not used up by the recovery: it will hit the first write.
+        self.fault_planted = faulty;
+        self.counters.replays += u64::from(recovery.replayed > 0);
+        self.view = View::restored(shard.machine());
+        self.show_replayed(&shard);
+        let timer = TimerCore::new(shard.machine().timers(), self.plan.timer_policy);
+        self.node = Some(Node::new(shard, timer));
+        if self.plan.crash_every > 0 && self.settling.is_none() {
+            self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
+        }
+        let mut out = Vec::new();
+        if let Some(node) = &mut self.node {
+            node.shard.start(&mut out);
+        }
+        self.carry_out(out);
+    }
+
+    /// Records and minimums that the recovery applied without telling anybody.
+    fn show_replayed(&mut self, shard: &ShardCore) {
+        let queues: Vec<_> = shard.machine().queues().collect();
+        for (key, meta) in queues {
+            let mut next = self.shown.get(&key).map_or(0, Vec::len) as u64;
+            while next < meta.next && self.failure.is_none() {
+                let mut records = Vec::new();
+                match view::from_rows(&self.store, key, next, &mut records) {
+                    Ok(()) if records.is_empty() => {
+                        return self.fail("I5", format!("{key:?} has no {next}"))
+                    }
+                    Ok(()) => {}
+                    Err(what) => return self.fail("I1", format!("after a restart: {what}")),
+                }
+                for (offset, uid, at) in records {
+                    let store_ts = self.store_ts(key, offset);
+                    self.visible(key, offset, uid, at, store_ts);
+                    next = offset + 1;
+                }
+            }
+            if meta.min > 0 {
+                self.see(Seen::Trimmed { key, min: meta.min });
+            }
+        }
+    }
+
+    fn store_ts(&self, key: QueueKey, offset: u64) -> i64 {
+        let from = keys::index::key(crate::SHARD, key, 0);
+        let to = keys::index::key(crate::SHARD, key, offset + 1);
+        let row = StateStore::last(&self.store, &from, &to).ok().flatten();
+        row.and_then(|(_, value)| IndexRow::decode(&value).ok())
+            .map_or(0, |row| row.store_ts)
+    }
+
+    /// Faults and clients stop; everything restarts and gets time to converge.
+    fn settle(&mut self) {
+        self.settling = Some(self.schedule.now_us());
+        // A clock that was set back would hold delayed messages for longer than we wait.
+        self.skew_ms = self.skew_ms.max(30_000);
+        let power = self.sync_failed;
+        self.crash(power);
+    }
+}
+
+/// FNV-1a over a text, chained.
+fn hash(before: u64, text: &str) -> u64 {
+    text.bytes().fold(before ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// An event for people: bytes of records are left out.
+fn text_of(event: &Event) -> String {
+    let text = format!("{event:?}");
+    let mut out = String::with_capacity(text.len());
+    let mut digits = 0;
+    for part in text.split_inclusive(", ") {
+        // Runs of numbers are bytes.
+        digits = if part
+            .trim_end_matches(", ")
+            .chars()
+            .all(|c| c.is_ascii_digit())
+        {
+            digits + 1
+        } else {
+            0
+        };
+        if digits < 3 {
+            out.push_str(part);
+        }
+    }
+    if let Some((at, _)) = out.char_indices().nth(1200) {
+        out.truncate(at);
+    }
+    out
+}
