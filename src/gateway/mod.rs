@@ -238,6 +238,10 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Accepts, serves HTTP, registers; ends when the gateway stops.
 async fn front(shared: Arc<Shared>, inboxes: Arc<Vec<Arc<Inbox>>>, listeners: Listeners) {
+    // The first client to get in already finds this node's topics.
+    if let (Some(registry), Some(broker)) = (&shared.registry, &shared.broker) {
+        registrar::register_here(&shared, broker, registry).await;
+    }
     let mut tasks = Vec::new();
     for (listener, service) in listeners.remoting {
         let accept = accept_loop(listener, service, inboxes.clone(), shared.clone());
