@@ -197,7 +197,7 @@ impl Broker {
             sinks: self.sinks.clone(),
             metrics: self.metrics.clone(),
         };
-        self.gateway = Some(Gateway::start(deps)?);
+        self.gateway.insert(Gateway::start(deps)?).ready().await;
         Ok(())
     }
 

@@ -45,6 +45,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use worker::Worker;
 
@@ -90,6 +91,7 @@ pub struct Gateway {
     inboxes: Arc<Vec<Arc<Inbox>>>,
     workers: Vec<JoinHandle<()>>,
     front: Option<JoinHandle<()>>,
+    ready: Option<oneshot::Receiver<()>>,
     pool: ReadPool,
     listening: Listening,
 }
@@ -168,6 +170,7 @@ impl Gateway {
             inboxes: Arc::new(inboxes),
             workers: Vec::new(),
             front: None,
+            ready: None,
             pool,
             listening: listeners.listening,
         };
@@ -196,13 +199,23 @@ impl Gateway {
         }
         let (shared, inboxes) = (self.shared.clone(), self.inboxes.clone());
         let runtime = runtime()?;
+        let (tell, ready) = oneshot::channel();
+        self.ready = Some(ready);
         let thread = std::thread::Builder::new().name("gateway-front".to_owned());
         self.front = Some(thread.spawn(move || {
-            LocalSet::new().block_on(&runtime, front(shared, inboxes, listeners));
+            LocalSet::new().block_on(&runtime, front(shared, inboxes, listeners, tell));
             // A name look-up may still run.
             runtime.shutdown_timeout(LEAVE);
         })?);
         Ok(())
+    }
+
+    /// Until the registry of this node knows its broker and connections are accepted.
+    pub async fn ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            // Without a sender the front has ended; then there is nothing to wait for.
+            let _ = ready.await;
+        }
     }
 
     /// Where it listens.
@@ -237,11 +250,17 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Accepts, serves HTTP, registers; ends when the gateway stops.
-async fn front(shared: Arc<Shared>, inboxes: Arc<Vec<Arc<Inbox>>>, listeners: Listeners) {
+async fn front(
+    shared: Arc<Shared>,
+    inboxes: Arc<Vec<Arc<Inbox>>>,
+    listeners: Listeners,
+    ready: oneshot::Sender<()>,
+) {
     // The first client to get in already finds this node's topics.
     if let (Some(registry), Some(broker)) = (&shared.registry, &shared.broker) {
         registrar::register_here(&shared, broker, registry).await;
     }
+    let _ = ready.send(());
     let mut tasks = Vec::new();
     for (listener, service) in listeners.remoting {
         let accept = accept_loop(listener, service, inboxes.clone(), shared.clone());
