@@ -127,7 +127,7 @@ config_keys! {
     broker_permission: u32 as Integer = 6, ["brokerPermission"];
     /// Create `RMQ_SYS_TRACE_TOPIC` for the clients' message traces.
     trace_topic_enable: bool as Boolean = false, ["traceTopicEnable"];
-    /// Let consumers filter by SQL92 expressions over message properties.
+    /// Let consumers filter by SQL92 expressions over message properties. Not supported yet: true is refused.
     enable_property_filter: bool as Boolean = false, ["enablePropertyFilter"];
     /// Delays of the delay levels 1, 2, 3 …: numbers with the unit s, m, h or d. 1 to 64 of them.
     message_delay_level: String as Text = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), ["messageDelayLevel"];

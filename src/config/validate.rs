@@ -24,6 +24,9 @@ impl Config {
         if !(self.roles.registry || self.roles.broker) {
             return Err("roles: at least one of registry and broker is needed".into());
         }
+        if self.enable_property_filter {
+            return Err("enable_property_filter: SQL92 filters are not supported yet".into());
+        }
         if self.data_dir.is_empty() || self.data_dir.contains('\0') {
             return Err("data_dir must name a directory".into());
         }

@@ -244,6 +244,12 @@ async fn register(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> An
         .iter()
         .filter(|(name, _)| names::check_topic(name).is_ok())
         .map(|(name, t)| convert::route_topic(name, t));
+    let expiry = conn
+        .shared()
+        .config
+        .broker_expiry_secs
+        .saturating_mul(1_000);
+    let expiry_ms = i64::try_from(expiry).unwrap_or(i64::MAX);
     let registration = BrokerRegistration {
         cluster: request.cluster_name.to_owned(),
         broker_name: request.broker_name.to_owned(),
@@ -252,7 +258,7 @@ async fn register(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> An
         ha_addr: request.ha_server_addr.to_owned(),
         zone: request.zone_name.map(str::to_owned),
         enable_acting_master: request.enable_acting_master,
-        heartbeat_timeout_ms: request.heartbeat_timeout_millis,
+        heartbeat_timeout_ms: request.heartbeat_timeout_millis.or(Some(expiry_ms)),
         data_version: convert::version(&wrapper.data_version),
         topics: has_body.then(|| topics.collect()),
         filter_servers: parsed.filter_server_list,

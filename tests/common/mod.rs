@@ -86,7 +86,11 @@ impl Server {
             }
             // The last line, with its end.
             let text = read(&server.out);
-            let last = if sets.contains(&"roles=registry") { "name server" } else { "may lose" };
+            let last = if sets.contains(&"roles=registry") {
+                "name server"
+            } else {
+                "may lose"
+            };
             let at = text.find(last)?;
             text[at..].contains('\n').then_some(text)
         });
