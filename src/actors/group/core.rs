@@ -182,7 +182,9 @@ impl GroupCore {
     fn take_commit(&mut self, key: Key, offset: u64, request: Option<u64>, now_ms: i64) -> bool {
         // Who waits for the answer, or owns its position, may go back (decision 6).
         let asked = request.is_some() || self.members.owns_positions();
-        if asked && self.offsets.goes_back(key, offset) {
+        // Whether it does is not known before the state is: it is set then.
+        let unknown = self.state != StateOf::Known;
+        if asked && (unknown || self.offsets.goes_back(key, offset)) {
             self.offsets.set_back(key, offset, request)
         } else {
             self.offsets.commit(key, offset, request, now_ms)

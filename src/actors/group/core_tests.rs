@@ -9,19 +9,19 @@ use crate::model::command::MetaOp;
 use crate::model::outcome::Refusal;
 use crate::model::GroupId;
 
-const BOUNDS: QueueBounds = QueueBounds { min: 0, max: 1_000 };
-const Q: (u32, u32) = (1, 0);
+pub(super) const BOUNDS: QueueBounds = QueueBounds { min: 0, max: 1_000 };
+pub(super) const Q: (u32, u32) = (1, 0);
 
-struct Bench {
-    core: GroupCore,
-    now: i64,
-    out: Vec<Effect>,
+pub(super) struct Bench {
+    pub(super) core: GroupCore,
+    pub(super) now: i64,
+    pub(super) out: Vec<Effect>,
     next: u64,
 }
 
 impl Bench {
     /// A group whose state was read already.
-    fn loaded(state: GroupState) -> Self {
+    pub(super) fn loaded(state: GroupState) -> Self {
         let mut core = GroupCore::new("G", GroupLimits::default(), 0);
         let mut out = Vec::new();
         core.identify(Some(GroupId(7)), &mut out);
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    fn commit(&mut self, offset: i64) -> u64 {
+    pub(super) fn commit(&mut self, offset: i64) -> u64 {
         let request = self.next;
         self.next += 1;
         self.core
@@ -50,31 +50,31 @@ impl Bench {
         request
     }
 
-    fn one_way(&mut self, offset: i64) {
+    pub(super) fn one_way(&mut self, offset: i64) {
         self.core
             .commit(Q, offset, BOUNDS, None, self.now, &mut self.out);
     }
 
-    fn ask(&mut self, what: Request) -> u64 {
+    pub(super) fn ask(&mut self, what: Request) -> u64 {
         let request = self.next;
         self.next += 1;
         self.core.request(request, what, self.now, &mut self.out);
         request
     }
 
-    fn lock(&mut self, client: &str, keys: &[(u32, u32)]) -> u64 {
+    pub(super) fn lock(&mut self, client: &str, keys: &[(u32, u32)]) -> u64 {
         self.ask(Request::Lock {
             client: client.into(),
             keys: keys.to_vec(),
         })
     }
 
-    fn propose(&mut self) {
+    pub(super) fn propose(&mut self) {
         self.core.propose(self.now, &mut self.out);
     }
 
     /// Takes the only proposal.
-    fn proposal(&mut self) -> (u64, MetaOp) {
+    pub(super) fn proposal(&mut self) -> (u64, MetaOp) {
         let found = self
             .out
             .iter()
@@ -90,7 +90,7 @@ impl Bench {
         (id, op)
     }
 
-    fn offsets(&mut self) -> (u64, Vec<(u32, u32, u64)>, bool) {
+    pub(super) fn offsets(&mut self) -> (u64, Vec<(u32, u32, u64)>, bool) {
         let (id, op) = self.proposal();
         let MetaOp::CommitOffsets(c) = op else {
             panic!("{op:?}")
@@ -106,16 +106,16 @@ impl Bench {
         )
     }
 
-    fn done(&mut self, id: u64) {
+    pub(super) fn done(&mut self, id: u64) {
         self.core.proposal_done(id, Ok(1), self.now, &mut self.out);
     }
 
-    fn refused(&mut self, id: u64, refusal: Refusal) {
+    pub(super) fn refused(&mut self, id: u64, refusal: Refusal) {
         self.core
             .proposal_done(id, Err(refusal), self.now, &mut self.out);
     }
 
-    fn answer(&mut self, request: u64) -> Option<Result<Answer, Refusal>> {
+    pub(super) fn answer(&mut self, request: u64) -> Option<Result<Answer, Refusal>> {
         let mut found = None;
         self.out.retain(|e| match e {
             Effect::Answer { request: r, answer } if *r == request => {
@@ -127,7 +127,7 @@ impl Bench {
         found
     }
 
-    fn load(&mut self, state: GroupState) {
+    pub(super) fn load(&mut self, state: GroupState) {
         let found = self
             .out
             .iter()
@@ -140,7 +140,7 @@ impl Bench {
     }
 }
 
-fn stored(offset: u64) -> GroupState {
+pub(super) fn stored(offset: u64) -> GroupState {
     GroupState {
         offsets: vec![(Q, offset)],
         locks: vec![],
@@ -236,31 +236,6 @@ fn a_smaller_one_way_commit_of_a_push_group_never_moves_an_offset_back() {
     assert!(!b.core.wants_flush(), "it is dropped");
     let query = b.ask(Request::Query { key: Q });
     assert_eq!(b.answer(query), Some(Ok(Answer::Offset(Some(10)))));
-}
-
-#[test]
-fn who_waits_for_the_answer_may_set_an_offset_back() {
-    let mut b = Bench::loaded(stored(10));
-    let request = b.commit(4);
-    let (id, offsets, reset) = b.offsets();
-    assert_eq!((offsets, reset), (vec![(1, 0, 4)], true));
-    b.one_way(6);
-    b.done(id);
-    assert_eq!(
-        b.answer(request),
-        Some(Ok(Answer::Committed(Committed::Applied)))
-    );
-    b.now += 1_000;
-    b.propose();
-    let (id, offsets, reset) = b.offsets();
-    assert_eq!(
-        (offsets, reset),
-        (vec![(1, 0, 6)], false),
-        "goes on from there"
-    );
-    b.done(id);
-    let query = b.ask(Request::Query { key: Q });
-    assert_eq!(b.answer(query), Some(Ok(Answer::Offset(Some(6)))));
 }
 
 #[test]

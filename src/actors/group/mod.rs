@@ -23,3 +23,5 @@ mod core_tests;
 mod members_tests;
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+mod set_back_tests;

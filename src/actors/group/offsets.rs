@@ -49,6 +49,12 @@ struct PendingReset {
     offsets: Vec<(Key, u64)>,
 }
 
+impl PendingReset {
+    fn names(&self, key: Key) -> bool {
+        self.offsets.iter().any(|(k, _)| *k == key)
+    }
+}
+
 /// See the module text.
 #[derive(Debug, Default)]
 pub struct Offsets {
@@ -70,10 +76,13 @@ impl Offsets {
     /// Replaces the applied offsets by what the shard has.
     pub fn restore(&mut self, applied: impl IntoIterator<Item = (Key, u64)>) {
         self.applied = applied.into_iter().collect();
-        let applied = &self.applied;
+        let (applied, resets) = (&self.applied, &self.resets);
         let owed: BTreeSet<Key> = self.waiters.iter().map(|(key, _)| *key).collect();
+        // What waits behind a set-back counts from there, not from what is applied now.
         self.waiting.retain(|key, offset| {
-            owed.contains(key) || applied.get(key).is_none_or(|a| a < offset)
+            owed.contains(key)
+                || resets.iter().any(|r| r.names(*key))
+                || applied.get(key).is_none_or(|a| a < offset)
         });
     }
 
@@ -110,10 +119,7 @@ impl Offsets {
     /// Answers a query at once (`Some`), or keeps it until the newer commit before it is applied.
     pub fn query(&mut self, key: Key, request: u64) -> Option<Option<u64>> {
         let waiter = Waiter::Query { request, key };
-        let resetting = self
-            .resets
-            .iter()
-            .any(|r| r.offsets.iter().any(|(k, _)| *k == key));
+        let resetting = self.resets.iter().any(|r| r.names(key));
         if resetting || self.waiting.contains_key(&key) {
             self.waiters.push((key, waiter));
             return None;
@@ -151,9 +157,10 @@ impl Offsets {
         overtaken
     }
 
-    /// Whether a commit of `offset` would go back behind what was committed or is on its way.
+    /// Whether a commit of `offset` has to be set to be true: it is behind what was committed, or
+    /// a set-back on its way may still be refused.
     pub fn goes_back(&self, key: Key, offset: u64) -> bool {
-        self.newest(key).is_some_and(|newest| offset < newest)
+        self.resetting(key) || self.newest(key).is_some_and(|newest| offset < newest)
     }
 
     /// The offset the queue will have once everything on its way is applied.
@@ -190,11 +197,24 @@ impl Offsets {
             !take
         });
         waiters.extend(request.map(|request| Waiter::Commit { request }));
-        self.resets.push(PendingReset {
-            waiters,
-            topic: None,
-            offsets: vec![(key, offset)],
+        // One command for all that wait, and one offset a queue: bounded by the queues.
+        let asked_before = self.resets.iter().position(|r| r.names(key));
+        let at = asked_before.or_else(|| {
+            let last = self.resets.last()?;
+            let room = last.topic.is_none() && last.offsets.len() < MAX_BATCH;
+            room.then(|| self.resets.len() - 1)
         });
+        if let Some(pending) = at.and_then(|at| self.resets.get_mut(at)) {
+            pending.offsets.retain(|(k, _)| *k != key);
+            pending.offsets.push((key, offset));
+            pending.waiters.extend(waiters);
+        } else {
+            self.resets.push(PendingReset {
+                waiters,
+                topic: None,
+                offsets: vec![(key, offset)],
+            });
+        }
         true
     }
 
@@ -218,10 +238,7 @@ impl Offsets {
 
     /// A reset of the queue waits or is in flight.
     fn resetting(&self, key: Key) -> bool {
-        let waits = self
-            .resets
-            .iter()
-            .any(|r| r.offsets.iter().any(|(k, _)| *k == key));
+        let waits = self.resets.iter().any(|r| r.names(key));
         waits
             || self
                 .in_flight
@@ -239,13 +256,13 @@ impl Offsets {
             let keys: BTreeSet<Key> = reset.offsets.iter().map(|(k, _)| *k).collect();
             let later: Vec<&PendingReset> = self.resets.iter().collect();
             let mut waiters = reset.waiters;
-            // A query waits for the last reset of its queue.
+            // A query waits for the last reset of its queue, and for commits after it.
+            let waiting = &self.waiting;
             self.waiters.retain(|(key, waiter)| {
                 let take = keys.contains(key)
                     && matches!(waiter, Waiter::Query { .. })
-                    && !later
-                        .iter()
-                        .any(|r| r.offsets.iter().any(|(k, _)| k == key));
+                    && !waiting.contains_key(key)
+                    && !later.iter().any(|r| r.names(*key));
                 if take {
                     waiters.push(*waiter);
                 }
@@ -337,23 +354,23 @@ impl Offsets {
     }
 
     /// The command in flight was refused: its batch. Commits wait again and are offered later;
-    /// a reset is not repeated (the operator is told).
+    /// a reset is not repeated (the operator is told). What was to be set back is offered again as
+    /// a commit: later ones that were dropped in its favour relied on it.
     pub fn refused(&mut self, now_ms: i64) -> Option<Batch> {
         let batch = self.in_flight.take()?;
         let since = *self.failing_since_ms.get_or_insert(now_ms);
         self.failures = self.failures.saturating_add(1);
         let hopeless = self.failures >= GIVE_UP_AFTER && now_ms.saturating_sub(since) >= GIVE_UP_MS;
         self.not_before_ms = now_ms.saturating_add(RETRY_MS);
-        if batch.reset {
+        if batch.topic.is_some() {
             for o in &batch.offsets {
                 self.reset_done((o.topic, o.queue), o.offset);
             }
         } else if !hopeless {
             for o in &batch.offsets {
                 let key = (o.topic, o.queue);
-                if !self.moved.contains_key(&key) {
-                    let slot = self.waiting.entry(key).or_insert(o.offset);
-                    *slot = o.offset.max(*slot);
+                if !self.moved.contains_key(&key) && !self.resets.iter().any(|r| r.names(key)) {
+                    self.wait_again(key, o.offset);
                 }
             }
             if !self.waiting.is_empty() {
@@ -361,6 +378,11 @@ impl Offsets {
             }
         }
         Some(batch)
+    }
+
+    fn wait_again(&mut self, key: Key, offset: u64) {
+        let slot = self.waiting.entry(key).or_insert(offset);
+        *slot = offset.max(*slot);
     }
 
     /// Everything that waits fails (the group is gone).
@@ -373,14 +395,21 @@ impl Offsets {
     }
 
     /// What is applied is no longer known (leadership may be elsewhere): pending resets end, and
-    /// everybody who waits for a command not proposed yet is handed out; one-way commits stay.
-    pub fn forget_applied(&mut self) -> Vec<Waiter> {
+    /// everybody who waits for a command not proposed yet is handed out; commits stay.
+    pub fn forget_applied(&mut self, now_ms: i64) -> Vec<Waiter> {
         let mut waiters: Vec<Waiter> = std::mem::take(&mut self.waiters)
             .into_iter()
             .map(|(_, w)| w)
             .collect();
-        let resets = std::mem::take(&mut self.resets);
-        waiters.extend(resets.into_iter().flat_map(|r| r.waiters));
+        for reset in std::mem::take(&mut self.resets) {
+            waiters.extend(reset.waiters);
+            for (key, offset) in reset.offsets {
+                if reset.topic.is_none() && !self.moved.contains_key(&key) {
+                    self.wait_again(key, offset);
+                    self.waiting_since_ms.get_or_insert(now_ms);
+                }
+            }
+        }
         self.moved.clear();
         self.applied.clear();
         waiters
@@ -394,13 +423,20 @@ impl Offsets {
     /// Applied offsets with waiting commits on top.
     pub fn all(&self) -> BTreeMap<Key, u64> {
         let mut all = self.applied.clone();
-        let flying = self
-            .in_flight
-            .iter()
-            .flat_map(|b| b.offsets.iter().map(|o| ((o.topic, o.queue), o.offset)));
-        for (key, offset) in flying.chain(self.waiting.iter().map(|(k, o)| (*k, *o))) {
+        let mut raise = |key: Key, offset: u64, set: bool| {
             let slot = all.entry(key).or_insert(offset);
-            *slot = offset.max(*slot);
+            *slot = if set { offset } else { offset.max(*slot) };
+        };
+        if let Some(batch) = &self.in_flight {
+            for o in &batch.offsets {
+                raise((o.topic, o.queue), o.offset, batch.reset);
+            }
+        }
+        for (key, offset) in self.resets.iter().flat_map(|r| &r.offsets) {
+            raise(*key, *offset, true);
+        }
+        for (key, offset) in &self.waiting {
+            raise(*key, *offset, false);
         }
         all.extend(self.moved.iter().map(|(k, o)| (*k, *o)));
         all

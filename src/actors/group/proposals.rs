@@ -152,7 +152,7 @@ impl GroupCore {
             // Somebody else may have changed the state, or this change may still happen: what
             // waits fails, and the state is read again before it is used.
             let had_resets = !self.offsets.redirects().is_empty();
-            let mut failed = waiting_requests(&self.offsets.forget_applied());
+            let mut failed = waiting_requests(&self.offsets.forget_applied(now_ms));
             failed.extend(self.locks.forget_applied());
             refuse(failed, refusal, out);
             if had_resets {

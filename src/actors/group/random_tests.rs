@@ -3,6 +3,8 @@
 //! - no two clients hold a queue's lock at once, as far as they were told;
 //! - an answered offset never goes back without a reset, and a query never answers less than a
 //!   commit (one-way too) that was accepted before it;
+//! - at rest, a queue is where its last two-way commit or reset set it, unless that one failed, or
+//!   further by one-way commits since;
 //! - whoever joined or left made exactly the present members hear of it;
 //! - every request is answered once.
 
@@ -135,7 +137,9 @@ impl Shard {
 }
 
 enum Asked {
-    Commit,
+    Commit {
+        key: Key,
+    },
     /// The answer must be at least this, unless a reset came in between.
     Query {
         key: Key,
@@ -169,6 +173,9 @@ struct World {
     /// Last offset answered.
     seen: BTreeMap<Key, u64>,
     resets: BTreeMap<Key, u64>,
+    /// Where the queue ends up: the last request that set it, and the offset with later one-way
+    /// commits on top; `None`: that request failed, it may or may not have happened.
+    exact: BTreeMap<Key, (u64, Option<u64>)>,
     /// Who believes to hold a queue, until when.
     beliefs: BTreeMap<Key, BTreeMap<String, i64>>,
     present: BTreeSet<ConnId>,
@@ -188,6 +195,7 @@ impl World {
             floor: BTreeMap::new(),
             seen: BTreeMap::new(),
             resets: BTreeMap::new(),
+            exact: BTreeMap::new(),
             beliefs: BTreeMap::new(),
             present: BTreeSet::new(),
         }
@@ -207,14 +215,17 @@ impl World {
             Step::OneWay { queue, offset } => self.commit((1, queue), offset, None, &mut out),
             Step::TwoWay { queue, offset } => {
                 let key = (1, queue);
-                let known = self.floor.get(&key).max(self.seen.get(&key));
-                if known.is_some_and(|known| i128::from(offset) < i128::from(*known)) {
-                    // Who waits for the answer may set the offset back: like a reset.
-                    *self.resets.entry(key).or_default() += 1;
-                    self.floor.remove(&key);
-                    self.seen.remove(&key);
+                let request = self.asked(Asked::Commit { key });
+                if !self.core.ignores_commits(key) {
+                    let (_, known) = self.exact.get(&key).copied().unwrap_or((0, Some(0)));
+                    if known.is_none_or(|known| u64::from(offset) < known) {
+                        // Who waits for the answer may set the offset back: like a reset.
+                        *self.resets.entry(key).or_default() += 1;
+                        self.floor.remove(&key);
+                        self.seen.remove(&key);
+                    }
+                    self.exact.insert(key, (request, Some(offset.into())));
                 }
-                let request = self.asked(Asked::Commit);
                 self.commit(key, offset, Some(request), &mut out);
             }
             Step::Query { queue } => {
@@ -231,6 +242,7 @@ impl World {
                 self.floor.remove(&key);
                 self.seen.remove(&key);
                 let request = self.asked(Asked::Reset { key });
+                self.exact.insert(key, (request, Some(offset.into())));
                 let what = Request::Reset {
                     topic: "T".into(),
                     offsets: vec![(key, offset.into())],
@@ -318,6 +330,9 @@ impl World {
         if !self.core.ignores_commits(key) {
             let slot = self.floor.entry(key).or_default();
             *slot = u64::from(offset).max(*slot);
+            if let (_, Some(exact)) = self.exact.entry(key).or_insert((0, Some(0))) {
+                *exact = u64::from(offset).max(*exact);
+            }
         }
         self.core
             .commit(key, offset.into(), BOUNDS, request, self.now, out);
@@ -348,15 +363,6 @@ impl World {
                 if happened && refusal == Refusal::Indeterminate {
                     self.shard.apply(&op);
                 }
-                if let MetaOp::CommitOffsets(c) = &op {
-                    // A refused reset may or may not have moved offsets: what was seen is void.
-                    for o in c.offsets.iter().filter(|_| c.reset) {
-                        let key = (o.topic, o.queue);
-                        self.floor.remove(&key);
-                        self.seen.remove(&key);
-                        *self.resets.entry(key).or_default() += 1;
-                    }
-                }
                 self.core.proposal_done(id, Err(refusal), self.now, out);
             }
             Some(Question::Load { id }) => self.core.loaded(id, Err(refusal), self.now, out),
@@ -385,6 +391,11 @@ impl World {
             .asked
             .remove(&request)
             .expect("answered once, and only what was asked");
+        if let (Asked::Commit { key } | Asked::Reset { key }, Err(_)) = (&asked, &answer) {
+            if let Some((_, exact)) = self.exact.get_mut(key).filter(|(r, _)| *r == request) {
+                *exact = None;
+            }
+        }
         match (asked, answer) {
             (Asked::Query { key, floor, resets }, Ok(Answer::Offset(offset))) => {
                 if resets != self.resets.get(&key).copied().unwrap_or(0) {
@@ -421,7 +432,7 @@ impl World {
                 *self.resets.entry(key).or_default() += 1;
             }
             (Asked::Reset { .. }, Ok(Answer::Reset))
-            | (Asked::Commit, Ok(Answer::Committed(_)))
+            | (Asked::Commit { .. }, Ok(Answer::Committed(_)))
             | (Asked::Unlock, Ok(Answer::Unlocked))
             | (_, Err(_)) => {}
             (_, other) => panic!("wrong kind of answer: {other:?}"),
@@ -465,6 +476,10 @@ proptest! {
             // Given-up commits need a minute of refusals in a row, which these histories lack.
             let stored = world.shard.offsets.get(&key).copied().unwrap_or(0);
             prop_assert!(stored >= committed, "{key:?}: {stored} stored, {committed} committed");
+        }
+        for (key, (_, exact)) in &world.exact {
+            let stored = world.shard.offsets.get(key).copied().unwrap_or(0);
+            prop_assert!(exact.is_none_or(|e| e == stored), "{key:?}: {stored} for {exact:?}");
         }
     }
 }
