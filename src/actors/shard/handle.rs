@@ -89,6 +89,18 @@ pub struct ShardHandle {
     deps: ShardDeps,
 }
 
+/// What is handed over must be whole records: the shard stops rather than log anything else.
+fn not_records(batch: &AppendBatch) -> Option<Refusal> {
+    let mut rest = &batch.records[..];
+    for meta in &batch.metas {
+        if crate::model::record::record_len(rest) != Some(meta.size as usize) {
+            return Some(Refusal::Invalid("not a message record".into()));
+        }
+        rest = &rest[meta.size as usize..];
+    }
+    (!rest.is_empty()).then(|| Refusal::Invalid("bytes after the last record".into()))
+}
+
 const STOPPED: Refusal = Refusal::Unavailable("the shard's actor stopped");
 
 impl ShardHandle {
@@ -127,7 +139,7 @@ impl ShardHandle {
     /// token gets [`crate::model::outcome::Outcome::Appended`] or a refusal. Order of calls from
     /// one thread for one queue is the order in the queue.
     pub fn append(&self, key: QueueKey, batch: AppendBatch) {
-        if let Some(why) = self.closed_to_producers() {
+        if let Some(why) = self.closed_to_producers().or_else(|| not_records(&batch)) {
             for request in batch.requests.iter().filter(|r| r.token.is_some()) {
                 self.refuse(request.token, &why);
             }
@@ -258,5 +270,36 @@ impl ShardHandle {
     /// Store time of the message at `offset`, `None` when it is not there. Blocks.
     pub fn store_time(&self, key: QueueKey, offset: u64) -> Result<Option<i64>, StoreError> {
         self.deps.reads.store_time(&self.deps.views, key, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::append::RecordMeta;
+    use crate::raft::entry::tests::blank_record;
+
+    #[test]
+    fn only_whole_records_reach_the_shard() {
+        let record = blank_record();
+        let meta = RecordMeta {
+            size: record.len() as u32,
+            tag: 0,
+        };
+        let good = AppendBatch {
+            requests: vec![],
+            metas: vec![meta, meta],
+            records: [record.clone(), record.clone()].concat(),
+        };
+        assert_eq!(not_records(&good), None);
+        let mut long = good.clone();
+        long.records.push(0);
+        let mut short = good.clone();
+        short.records.pop();
+        let mut other = good;
+        other.metas[0].size -= 1;
+        for bad in [long, short, other] {
+            assert!(not_records(&bad).is_some());
+        }
     }
 }
