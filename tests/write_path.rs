@@ -252,3 +252,69 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
     assert_eq!(numbers(&shard, key, true), all);
     stop(shard, arbiter);
 }
+
+#[test]
+fn a_waking_queue_keeps_the_order_of_its_first_messages() {
+    const QUEUES: u32 = 400;
+    const EACH: u32 = 8;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let _system = System::new();
+    let sinks = Sinks::default();
+    let (tell, told) = std::sync::mpsc::channel();
+    let sink = sinks.register(Arc::new(Channel(tell)));
+    let arbiter = Arbiter::new();
+    let shard = start(dir.path(), &sinks, &arbiter);
+    wait_for("leadership", || {
+        shard.handle.status().serving().then_some(())
+    });
+    let (done, applied) = std::sync::mpsc::channel();
+    let op = MetaOp::EnsureTopic(TopicConfig::new("many", QUEUES, 6));
+    shard
+        .handle
+        .propose(op, Box::new(move |r| done.send(r).expect("waits")));
+    applied
+        .recv_timeout(Duration::from_secs(10))
+        .expect("answer")
+        .expect("applied");
+    let topic = TopicId(shard.handle.meta().topic("many").expect("there").id);
+
+    // The queue wakes somewhere in the middle of these: later ones go to it directly.
+    for n in 0..QUEUES * EACH {
+        let record = blank_record(n);
+        let batch = AppendBatch {
+            requests: vec![AppendRequest {
+                token: Token {
+                    sink,
+                    slot: u64::from(n),
+                },
+                count: 1,
+                policy: AckPolicy::LEADER_APPENDED,
+            }],
+            metas: vec![RecordMeta {
+                size: record.len() as u32,
+                tag: 0,
+            }],
+            records: record,
+        };
+        shard.handle.append(QueueKey::new(topic, n / EACH), batch);
+    }
+    for _ in 0..QUEUES * EACH {
+        let c = told
+            .recv_timeout(Duration::from_secs(20))
+            .expect("every request is answered");
+        match c.outcome {
+            Outcome::Appended {
+                queue, base_offset, ..
+            } => assert_eq!(
+                (u64::from(queue), base_offset),
+                (
+                    c.token.slot / u64::from(EACH),
+                    c.token.slot % u64::from(EACH)
+                ),
+                "order of one caller is kept"
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+    stop(shard, arbiter);
+}

@@ -3,7 +3,8 @@
 use super::core::{QueueCore, QueueInput};
 use crate::actors::abort::AbortOnPanic;
 use crate::actors::effect::Effect;
-use crate::actors::shard::actor::{Retire, ShardActor, ShardMail, ToQueue};
+use crate::actors::shard::actor::{ShardActor, ShardMail};
+use crate::actors::shard::directory::{IdleIs, Retire};
 use crate::actors::sinks::{Outbox, Sinks};
 use crate::model::QueueKey;
 use actix::prelude::*;
@@ -11,13 +12,18 @@ use std::time::Duration;
 
 /// A queue without work for this long goes to sleep.
 const IDLE_MS: i64 = 600_000;
-/// How long a sleeping queue still passes on what was sent to it.
+/// How long a closed queue still answers what was sent to it.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// An event for a queue's core.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct QueueMail(pub QueueInput);
+
+/// The shard asks, after nobody can send here any more but itself, whether the queue is idle.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StillIdle;
 
 /// See the module text.
 pub struct QueueActor {
@@ -27,8 +33,8 @@ pub struct QueueActor {
     sinks: Sinks,
     outbox: Outbox,
     effects: Vec<Effect>,
-    /// Set once this actor gave its place back; what still arrives is passed on.
-    retired: bool,
+    /// It offered to go to sleep and waits to be asked.
+    offered: bool,
     closed: bool,
 }
 
@@ -42,7 +48,7 @@ impl QueueActor {
             sinks,
             outbox: Outbox::default(),
             effects: Vec::new(),
-            retired: false,
+            offered: false,
             closed: false,
         }
     }
@@ -66,15 +72,6 @@ impl Handler<QueueMail> for QueueActor {
 
     fn handle(&mut self, QueueMail(input): QueueMail, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
-        if self.retired {
-            if !matches!(input, QueueInput::Tick { .. }) {
-                self.shard.do_send(ToQueue {
-                    key: self.key,
-                    input,
-                });
-            }
-            return;
-        }
         let tick = match &input {
             QueueInput::Tick { now_ms } => Some(*now_ms),
             _ => None,
@@ -92,13 +89,27 @@ impl Handler<QueueMail> for QueueActor {
             }
         }
         self.outbox.flush(&self.sinks);
-        if tick.is_some_and(|now| self.core.is_idle(now, IDLE_MS)) && !self.closed {
-            self.retired = true;
+        let idle = tick.is_some_and(|now| self.core.is_idle(now, IDLE_MS));
+        if idle && !self.closed && !self.offered {
+            self.offered = true;
             self.shard.do_send(Retire {
                 key: self.key,
                 queue: ctx.address(),
             });
-            self.end(ctx);
         }
+    }
+}
+
+impl Handler<StillIdle> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, _: StillIdle, ctx: &mut Self::Context) {
+        self.offered = false;
+        self.shard.do_send(IdleIs {
+            key: self.key,
+            queue: ctx.address(),
+            // Nothing but ticks since the queue offered to go.
+            idle: self.core.is_idle(i64::MAX, 0),
+        });
     }
 }

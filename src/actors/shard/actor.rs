@@ -1,7 +1,8 @@
 //! The actix shell of a shard: hands events to the core and carries its effects out.
 
 use super::core::{ShardCore, ShardInput, INTERNAL};
-use super::handle::{GroupState, ProposalResult, QueueBounds, QueueDirectory};
+use super::directory::QueueDirectory;
+use super::handle::{GroupState, ProposalResult, QueueBounds};
 use super::meta::MetaTable;
 use super::reads::Reads;
 use super::status::ShardStatus;
@@ -36,22 +37,6 @@ const QUEUE_TICKS: u64 = 5;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ShardMail(pub ShardInput);
-
-/// An event for a queue that may be asleep.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ToQueue {
-    pub key: QueueKey,
-    pub input: QueueInput,
-}
-
-/// A queue goes to sleep.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Retire {
-    pub key: QueueKey,
-    pub queue: Addr<QueueActor>,
-}
 
 /// What the timer core asks for.
 #[derive(Message)]
@@ -102,9 +87,11 @@ pub struct ShardDeps {
 /// See the module text.
 pub struct ShardActor {
     core: ShardCore,
-    deps: ShardDeps,
+    pub(super) deps: ShardDeps,
     timer: Option<Addr<TimerActor>>,
-    queues: FxHashMap<QueueKey, Addr<QueueActor>>,
+    pub(super) queues: FxHashMap<QueueKey, Addr<QueueActor>>,
+    /// Queues asked whether they are idle, and whether something was sent to them since.
+    pub(super) leaving: FxHashMap<QueueKey, bool>,
     waiting: FxHashMap<u64, Box<dyn FnOnce(ProposalResult) + Send>>,
     next_proposal: u64,
     flush_due: bool,
@@ -145,6 +132,7 @@ impl ShardActor {
             deps,
             timer: None,
             queues: FxHashMap::default(),
+            leaving: FxHashMap::default(),
             waiting: FxHashMap::default(),
             next_proposal: INTERNAL + 1,
             flush_due: false,
@@ -160,7 +148,7 @@ impl ShardActor {
     }
 
     /// Carries effects out in the order given, and asks for a flush when something waits for one.
-    fn carry_out(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         let mut queue = VecDeque::from(effects);
         while let Some(effect) = queue.pop_front() {
             match effect {
@@ -207,6 +195,7 @@ impl ShardActor {
         ctx: &mut Context<Self>,
     ) {
         if let Some(addr) = self.queues.get(&key) {
+            self.leaving.entry(key).and_modify(|sent| *sent = true);
             return addr.do_send(QueueMail(input));
         }
         match input {
@@ -228,9 +217,9 @@ impl ShardActor {
         let core = QueueCore::new(key, term, self.core.machine().queue(key).next);
         let addr = QueueActor::new(key, core, ctx.address(), self.deps.sinks.clone()).start();
         addr.do_send(QueueMail(input));
-        self.queues.insert(key, addr.clone());
         // Listed only after the first event is in its mailbox, so that nothing overtakes it.
-        self.deps.directory.insert(key, addr);
+        self.deps.directory.list(key, &addr);
+        self.queues.insert(key, addr);
     }
 
     fn refuse(&mut self, input: QueueInput, why: Refusal, effects: &mut VecDeque<Effect>) {
@@ -330,6 +319,7 @@ impl ShardActor {
             Publish::Serving(term) => {
                 self.deps.status.set_serving(term.is_some());
                 if term.is_none() {
+                    self.leaving.clear();
                     for (key, addr) in self.queues.drain() {
                         self.deps.directory.remove(key);
                         addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotLeader)));
@@ -348,6 +338,7 @@ impl ShardActor {
                     .collect();
                 for key in gone {
                     self.deps.directory.remove(key);
+                    self.leaving.remove(&key);
                     if let Some(addr) = self.queues.remove(&key) {
                         addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotFound("topic"))));
                     }
@@ -426,30 +417,11 @@ impl Handler<FlushMail> for ShardActor {
     }
 }
 
-impl Handler<ToQueue> for ShardActor {
-    type Result = ();
-    fn handle(&mut self, mail: ToQueue, ctx: &mut Self::Context) {
-        let _guard = AbortOnPanic;
-        self.carry_out(vec![Effect::ToQueue(mail.key, mail.input)], ctx);
-    }
-}
-
 impl Handler<FromTimer> for ShardActor {
     type Result = ();
     fn handle(&mut self, FromTimer(effects): FromTimer, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
         self.carry_out(effects, ctx);
-    }
-}
-
-impl Handler<Retire> for ShardActor {
-    type Result = ();
-    fn handle(&mut self, Retire { key, queue }: Retire, _: &mut Self::Context) {
-        // Its place may have been given to another meanwhile.
-        if self.queues.get(&key) == Some(&queue) {
-            self.deps.directory.remove(key);
-            self.queues.remove(&key);
-        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! What callers hold of a shard. Cheap to clone, usable from any thread.
 
-use super::actor::{GroupStateMail, ProposeMail, ShardActor, ShardDeps, ShardMail, ToQueue};
+use super::actor::{GroupStateMail, ProposeMail, ShardActor, ShardDeps, ShardMail};
 use super::core::ShardInput;
 use super::meta::MetaTable;
 use super::status::ShardStatus;
-use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::QueueInput;
 use crate::model::append::{AppendBatch, ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
@@ -13,9 +12,6 @@ use crate::model::{GroupId, Position, QueueKey};
 use crate::storage::StoreError;
 use actix::Addr;
 use bytes::Bytes;
-use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
-use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Offsets of a queue that consumers may see.
@@ -51,36 +47,6 @@ pub struct GroupState {
 
 /// Answer of a proposal: the log index at which the command was applied.
 pub type ProposalResult = Result<u64, Refusal>;
-
-/// Which queue actor is awake.
-#[derive(Clone, Default)]
-pub struct QueueDirectory {
-    awake: Arc<RwLock<FxHashMap<QueueKey, Addr<QueueActor>>>>,
-}
-
-impl QueueDirectory {
-    pub(super) fn insert(&self, key: QueueKey, addr: Addr<QueueActor>) {
-        self.awake.write().insert(key, addr);
-    }
-    pub(super) fn remove(&self, key: QueueKey) {
-        self.awake.write().remove(&key);
-    }
-    fn get(&self, key: QueueKey) -> Option<Addr<QueueActor>> {
-        self.awake
-            .read()
-            .get(&key)
-            .filter(|addr| addr.connected())
-            .cloned()
-    }
-    /// Queues awake now.
-    pub fn len(&self) -> usize {
-        self.awake.read().len()
-    }
-    /// No queue is awake.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// See the module text.
 #[derive(Clone)]
@@ -129,10 +95,7 @@ impl ShardHandle {
     }
 
     fn to_queue(&self, key: QueueKey, input: QueueInput) {
-        match self.deps.directory.get(key) {
-            Some(queue) => queue.do_send(QueueMail(input)),
-            None => self.addr.do_send(ToQueue { key, input }),
-        }
+        self.deps.directory.send(key, input, &self.addr);
     }
 
     /// Hands a burst of records to the queue's actor, activating it when asleep. Every request's
@@ -216,9 +179,7 @@ impl ShardHandle {
 
     /// Forgets parked pulls of a closed connection.
     pub fn unpark(&self, key: QueueKey, tokens: Vec<Token>) {
-        if let Some(queue) = self.deps.directory.get(key) {
-            queue.do_send(QueueMail(QueueInput::Unpark(tokens)));
-        }
+        self.to_queue(key, QueueInput::Unpark(tokens));
     }
 
     /// Visible bounds of a queue; zeros for one that never had a message. No message is sent.

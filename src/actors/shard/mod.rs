@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod core;
+pub mod directory;
 pub mod handle;
 pub mod machine;
 pub mod meta;

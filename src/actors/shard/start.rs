@@ -2,7 +2,8 @@
 
 use super::actor::{DiskDone, ShardActor, ShardDeps};
 use super::core::ShardOptions;
-use super::handle::{QueueDirectory, ShardHandle};
+use super::directory::QueueDirectory;
+use super::handle::ShardHandle;
 use super::machine::MachineOptions;
 use super::meta::MetaTable;
 use super::reads::Reads;
