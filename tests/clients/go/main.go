@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,7 +63,7 @@ func runCases(args []string) int {
 	namesrv := f.String("namesrv", "", "address of a name server")
 	stock := f.Bool("stock-server", false, "the server is stock RocketMQ")
 	slow := f.Bool("slow-cases", false, "also the slow cases")
-	only := f.String("case", "", "one case")
+	only := f.String("case", "", "these cases, separated by commas")
 	label := f.String("label", "go", "name in the results")
 	suffix := f.String("suffix", fmt.Sprint(time.Now().UnixNano()), "for fresh names")
 	parallel := f.Int("parallel", 8, "cases at a time")
@@ -85,7 +86,7 @@ func runCases(args []string) int {
 	var wg sync.WaitGroup
 	failed := false
 	for _, c := range allCases() {
-		if *only != "" && c.name != *only || *only == "" && c.slow && !*slow {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), c.name) || *only == "" && c.slow && !*slow {
 			continue
 		}
 		if *stock && c.stockDiffers != "" {
