@@ -300,6 +300,8 @@ fn open_store(config: &Config) -> Result<RocksStore, StartError> {
     let options = StoreOptions {
         memtable_bytes: config.memtable_bytes as usize,
         block_cache_bytes: config.block_cache_bytes as usize,
+        // Rarely written column families hold old WAL files: this bounds disk use and replay.
+        max_wal_bytes: config.memtable_bytes.saturating_mul(3),
         ..StoreOptions::default()
     };
     let store = RocksStore::open(Path::new(&dir), options, &[SHARD]).map_err(|error| {
