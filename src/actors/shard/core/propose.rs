@@ -1,0 +1,148 @@
+//! From what waits to an entry of the log.
+
+use super::*;
+
+impl ShardCore {
+    /// Builds entries while writes may be opened.
+    pub(super) fn flush(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+        while self.wants_flush() {
+            let before = self.appends.len()
+                + self.schedules.len()
+                + self.proposals.len()
+                + self.orphans.len();
+            self.propose_one(now_ms, out);
+            let after = self.appends.len()
+                + self.schedules.len()
+                + self.proposals.len()
+                + self.orphans.len();
+            if after == before || self.failed.is_some() {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn propose_one(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+        let index = self.raft.next_index();
+        let term = self.raft.term();
+        let at_ms = now_ms.max(self.machine.last_at_ms).max(self.last_stamp_ms);
+        self.last_stamp_ms = at_ms;
+        let mut entry = EntryBuilder::new(index, at_ms, 4096);
+        let mut flight = InFlight {
+            index,
+            term,
+            blocks: vec![],
+            schedules: vec![],
+            proposals: vec![],
+            early_done: false,
+        };
+        let mut sync = self.take_appends(&mut entry, &mut flight, out);
+        if self.failed.is_some() {
+            // Half an entry must not reach the log.
+            return;
+        }
+        while let Some(s) = self.schedules.front() {
+            if !entry.has_room(1)
+                || entry.len() + s.record.len() > self.options.max_entry_bytes && !entry.is_empty()
+            {
+                break;
+            }
+            let Some(s) = self.schedules.pop_front() else {
+                break;
+            };
+            let rule = ack::rule(s.policy);
+            sync |= rule.sync;
+            let position = entry.schedule(s.due_ms, s.target, s.tag, &s.record);
+            flight.schedules.push((s.token, position, rule.stage));
+        }
+        while entry.len() < self.options.max_entry_bytes {
+            let Some((id, op)) = self.proposals.pop_front() else {
+                break;
+            };
+            // Metadata is synced in every class (reliability §1 rule 1).
+            sync = true;
+            entry.meta(&MetaCommand::from(op));
+            flight.proposals.push(id);
+        }
+        for timer in self.orphans.drain(..) {
+            entry.fired(timer);
+        }
+        if entry.is_empty() {
+            return;
+        }
+        match self.raft.propose(entry.finish()) {
+            Ok(at) if at == index => {
+                if sync {
+                    self.unsynced_wish.insert(index);
+                }
+                if self.options.defect == Some(Defect::AckBeforeWrite) {
+                    // (planted)
+                    Self::answer(&flight, Stage::Committed, out);
+                }
+                self.in_flight.push_back(flight);
+                self.drive(out);
+            }
+            // Raft refuses only when it does not lead, or holds too much uncommitted: the offsets
+            // given out cannot be kept, so the queues start over.
+            Ok(_) | Err(_) => {
+                self.stop_serving(out);
+                self.abandon(flight, Refusal::NotLeader, out);
+            }
+        }
+    }
+
+    /// Moves waiting appends into the entry, one block per queue. Returns whether one wants a sync.
+    pub(super) fn take_appends(
+        &mut self,
+        entry: &mut EntryBuilder,
+        flight: &mut InFlight,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let mut merged: Vec<AppendProposal> = Vec::new();
+        let mut at: BTreeMap<QueueKey, usize> = BTreeMap::new();
+        let (mut bytes, mut records) = (0, 0);
+        while let Some(next) = self.appends.front() {
+            let full = bytes > 0 && bytes + next.records.len() > self.options.max_entry_bytes;
+            if full || !entry.has_room(records + next.metas.len()) {
+                break;
+            }
+            let Some(next) = self.appends.pop_front() else {
+                break;
+            };
+            bytes += next.records.len();
+            records += next.metas.len();
+            match at.get(&next.key) {
+                Some(i) => {
+                    let block = &mut merged[*i];
+                    block.metas.extend(next.metas);
+                    block.records.extend_from_slice(&next.records);
+                    block.sync |= next.sync;
+                    block.early |= next.early;
+                    block.fired.extend(next.fired);
+                }
+                None => {
+                    at.insert(next.key, merged.len());
+                    merged.push(next);
+                }
+            }
+        }
+        let mut sync = false;
+        for p in merged {
+            match entry.append(p.key, p.base, &p.metas, &p.records) {
+                Ok(first) => flight.blocks.push(Block {
+                    key: p.key,
+                    base: p.base,
+                    first,
+                    tags: p.metas.iter().map(|m| m.tag).collect(),
+                    early: p.early,
+                }),
+                // The gateway encodes whole records only; anything else is a defect here.
+                Err(error) => return self.fail(error.to_string(), out) && sync,
+            }
+            sync |= p.sync;
+            for timer in p.fired {
+                entry.fired(timer);
+            }
+        }
+        sync
+    }
+}
