@@ -9,6 +9,7 @@ pub mod config;
 pub mod gateway;
 pub mod model;
 pub mod node;
+pub mod peer;
 pub mod raft;
 pub mod routing;
 pub mod storage;

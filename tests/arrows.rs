@@ -16,12 +16,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &["model"]),
     ("routing", &["model"]),
     ("storage", &["model"]),
+    ("peer", &["model"]),
     ("raft", &["storage", "model"]),
     // The registry actor owns a routing table, which is as pure as the model.
     ("actors", &["raft", "storage", "routing", "model"]),
     (
         "gateway",
-        &["actors", "wire", "routing", "telemetry", "config", "model"],
+        &[
+            "actors",
+            "peer",
+            "wire",
+            "routing",
+            "telemetry",
+            "config",
+            "model",
+        ],
     ),
     ("client", &["wire", "model"]),
     (
@@ -29,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "gateway",
             "actors",
+            "peer",
             "raft",
             "storage",
             "wire",
@@ -57,6 +67,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli"]),
     ("config", &["config"]),
+    ("rustls", &["peer"]),
+    ("tokio_rustls", &["peer"]),
+    ("hmac", &["peer"]),
 ];
 
 /// What a pure room or a core may not touch: clock, threads, runtime, files, sockets, and maps

@@ -1,0 +1,261 @@
+//! Links between the nodes of a cluster: authenticated, in order, bounded in memory.
+//!
+//! Each node dials every other node; a connection carries messages one way, from the dialer, and
+//! answers to pings the other way. So a pair of nodes has a pair of connections, shared by all
+//! shards. What waited for a connection while it was being written goes out as one frame: a
+//! cluster of many shards sends its heartbeats as one frame a wake and node.
+//!
+//! Both ends prove that they know the cluster's secret (see [`hello`](self)); with certificates the
+//! connection is mutual TLS besides. Nothing is delivered twice or out of order on one
+//! connection, and nothing is sent again when a connection breaks: raft repeats what it must, and
+//! whoever forwards requests is told by [`PeerEvents::link`].
+
+mod accept;
+mod dial;
+mod frame;
+mod hello;
+mod outbox;
+mod silence;
+mod stream;
+
+pub use accept::bind;
+pub use stream::{Tls, TlsError};
+
+use bytes::Bytes;
+use outbox::Outbox;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+/// Which of a node's uses a message is for. Lanes do not wait for each other's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Raft: dropped when the queue is full, as on any lossy network.
+    Raft,
+    /// Client requests forwarded to the leader and their answers.
+    Forward,
+    /// Snapshots and other bulk.
+    Bulk,
+}
+
+/// A message from another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerMessage {
+    pub lane: Lane,
+    /// The shard it is about.
+    pub shard: u32,
+    pub bytes: Bytes,
+}
+
+/// What a link tells. Called on the link's thread; must not block.
+pub trait PeerEvents: Send + Sync + 'static {
+    /// Messages of one wake, in the order sent.
+    fn deliver(&self, from: u64, batch: Vec<PeerMessage>);
+    /// A direction of the link came up or broke. `outgoing`: what this node sends.
+    fn link(&self, peer: u64, outgoing: bool, up: bool);
+}
+
+/// One other node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAddr {
+    pub id: u64,
+    /// `host:port` of its peer port.
+    pub addr: String,
+}
+
+/// Settings of a node's links.
+#[derive(Clone)]
+pub struct PeerOptions {
+    pub cluster_id: String,
+    /// This node, never 0.
+    pub node_id: u64,
+    /// The others.
+    pub peers: Vec<PeerAddr>,
+    /// Known to all nodes and nobody else.
+    pub secret: Vec<u8>,
+    /// Mutual TLS, when certificates are configured.
+    pub tls: Option<Tls>,
+    /// Longest frame. Longer messages are never sent and close the connection when received.
+    pub max_frame: usize,
+    /// Most bytes that wait for one peer, per lane.
+    pub max_queued: usize,
+    pub ping_every: Duration,
+    /// A peer that is not heard for so long is taken for gone and dialled anew.
+    pub silent_after: Duration,
+    /// Longest a connection may take to open and to prove itself.
+    pub handshake_within: Duration,
+    /// Wait after a failed attempt; doubles up to the second.
+    pub backoff: (Duration, Duration),
+}
+
+impl PeerOptions {
+    /// The times and limits of the product.
+    pub fn new(cluster_id: impl Into<String>, node_id: u64, peers: Vec<PeerAddr>) -> Self {
+        Self {
+            cluster_id: cluster_id.into(),
+            node_id,
+            peers,
+            secret: Vec::new(),
+            tls: None,
+            max_frame: 32 << 20,
+            max_queued: 64 << 20,
+            ping_every: Duration::from_millis(500),
+            silent_after: Duration::from_secs(2),
+            handshake_within: Duration::from_secs(3),
+            backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+        }
+    }
+}
+
+/// State of the way to one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkState {
+    /// This node can send to the peer.
+    pub outgoing: bool,
+    /// The peer can send to this node.
+    pub incoming: bool,
+    /// Connections opened since the start.
+    pub connects: u64,
+    /// Messages dropped because too many waited.
+    pub dropped: u64,
+    /// Bytes waiting.
+    pub queued: u64,
+}
+
+struct Shared {
+    options: PeerOptions,
+    /// Random, so that a restarted process is told from a second one with the same id.
+    incarnation: u64,
+    boxes: BTreeMap<u64, Arc<Outbox>>,
+    events: Arc<dyn PeerEvents>,
+}
+
+/// The links of one node. Cheap to clone, usable from any thread; [`PeerLinks`] ends them.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+/// The thread behind [`Peers`].
+pub struct PeerLinks {
+    peers: Peers,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+    local: SocketAddr,
+}
+
+impl Peers {
+    /// Queues a message; it goes out at the next wake of the link. `false` when it was dropped:
+    /// the peer is unknown or not connected, or too much waits for it.
+    pub fn send(&self, to: u64, lane: Lane, shard: u32, bytes: Bytes) -> bool {
+        match self.shared.boxes.get(&to) {
+            Some(outbox) => outbox.push(lane, shard, bytes, self.shared.options.max_frame),
+            None => false,
+        }
+    }
+
+    /// The way to each peer now.
+    pub fn states(&self) -> BTreeMap<u64, LinkState> {
+        let states = self.shared.boxes.iter().map(|(id, b)| (*id, b.state()));
+        states.collect()
+    }
+
+    /// Both directions of the link are up.
+    pub fn connected(&self, peer: u64) -> bool {
+        let state = self.shared.boxes.get(&peer).map(|b| b.state());
+        state.is_some_and(|s| s.outgoing && s.incoming)
+    }
+}
+
+impl PeerLinks {
+    /// Accepts on `listener` and dials every peer, until dropped or stopped.
+    pub fn start(
+        listener: TcpListener,
+        options: PeerOptions,
+        events: Arc<dyn PeerEvents>,
+    ) -> std::io::Result<Self> {
+        let local = listener.local_addr()?;
+        let boxes = options
+            .peers
+            .iter()
+            .filter(|p| p.id != options.node_id)
+            .map(|p| (p.id, Arc::new(Outbox::new(options.max_queued))))
+            .collect();
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
+        let shared = Arc::new(Shared {
+            options,
+            incarnation: u64::from_be_bytes(random),
+            boxes,
+            events,
+        });
+        let peers = Peers {
+            shared: shared.clone(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("peer-links".to_owned())
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, run(listener, shared, stopped));
+                // A name look-up may still run.
+                runtime.shutdown_timeout(Duration::from_millis(100));
+            })?;
+        Ok(Self {
+            peers,
+            stop,
+            thread: Some(thread),
+            local,
+        })
+    }
+
+    /// The handle for senders.
+    pub fn peers(&self) -> Peers {
+        self.peers.clone()
+    }
+
+    /// The peer port as bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Closes every connection and joins the thread.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for PeerLinks {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn run(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut tasks = Vec::new();
+    for peer in &shared.options.peers {
+        if let Some(outbox) = shared.boxes.get(&peer.id) {
+            let dial = dial::run(shared.clone(), peer.clone(), outbox.clone());
+            tasks.push(tokio::task::spawn_local(dial));
+        }
+    }
+    tasks.push(tokio::task::spawn_local(accept::run(listener, shared)));
+    let _ = stop.wait_for(|stop| *stop).await;
+    for task in tasks {
+        task.abort();
+        let _ = task.await;
+    }
+}
