@@ -3,6 +3,7 @@
 use super::accept::{Accepted, Service};
 use super::dispatch;
 use super::outbuf::{OutBuf, MAX_SLICES};
+use super::pull::StalePulls;
 use super::relay;
 use super::reply::Reply;
 use super::send::Burst;
@@ -58,6 +59,7 @@ pub struct Conn {
     held_notices: RefCell<Vec<Notice>>,
     /// Parked pulls, to be taken back when the connection closes.
     parked: RefCell<FxHashMap<Token, QueueKey>>,
+    stale_pulls: RefCell<StalePulls>,
     last_used: Cell<Instant>,
     language: Cell<Language>,
     _permit: super::limits::ConnectionPermit,
@@ -98,6 +100,7 @@ impl Conn {
             heartbeats: Cell::new(0),
             held_notices: RefCell::default(),
             parked: RefCell::default(),
+            stale_pulls: RefCell::default(),
             last_used: Cell::new(Instant::now()),
             language: Cell::new(Language::OTHER),
             _permit: accepted.permit,
@@ -176,6 +179,12 @@ impl Conn {
                 relay::send_notice(self, &self.shared().broker_name, &notice);
             }
         }
+    }
+
+    /// A pull is ahead of its group's subscription; true when it is served all the same.
+    pub fn stale_may_pass(&self, group: &str, topic: &str, version: i64) -> bool {
+        let mut stale = self.stale_pulls.borrow_mut();
+        stale.may_pass(group, topic, version, Instant::now())
     }
 
     /// A parked pull waits in the core of `key`.

@@ -1,10 +1,11 @@
 //! PULL_MESSAGE 11 and LITE_PULL_MESSAGE 361: long polling, tag filter, reads.
 
 mod rules;
+mod stale;
 
 use super::connection::{Conn, Ticket};
 use super::reply::Reply;
-use super::shared::{now_ms, BrokerSide, Shared};
+use super::shared::{now_ms, BrokerSide};
 use super::worker::Worker;
 use crate::actors::shard::handle::QueueBounds;
 use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};
@@ -20,6 +21,7 @@ use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::PullRequest;
 use crate::wire::remoting::{encode_pull_head, Command, PullReply};
 use rules::{remark, Step};
+pub use stale::StalePulls;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +57,7 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: Command) {
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),
     };
-    match check(conn.shared(), broker, &request) {
+    match check(conn, broker, &request) {
         Ok((topic, tags)) => begin(conn, broker, ticket, &request, &topic, tags),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => {
@@ -77,7 +79,7 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
     if let Err(refusal) = conn.shared().change(broker, MetaOp::PutGroup(group)).await {
         return ticket.answer(refusal.into());
     }
-    match check(conn.shared(), broker, &request) {
+    match check(conn, broker, &request) {
         Ok((topic, tags)) => begin(conn, broker, ticket, &request, &topic, tags),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => ticket.answer(no_group(request.consumer_group)),
@@ -104,10 +106,11 @@ fn no_group(group: &str) -> Reply {
 type Tags = Option<Arc<[i32]>>;
 
 fn check(
-    shared: &Shared,
+    conn: &Conn,
     broker: &BrokerSide,
     request: &PullRequest<'_>,
 ) -> Result<(Arc<TopicConfig>, Tags), Refused> {
+    let shared = conn.shared();
     if shared.is_stopping() {
         let text = "service not available now: the broker is stopping";
         return Err(Reply::err(rc::SERVICE_NOT_AVAILABLE, text).into());
@@ -147,7 +150,7 @@ fn check(
         );
         return Err(Reply::err(rc::INVALID_PARAMETER, text).into());
     }
-    Ok((topic, tags_of(broker, request)?))
+    Ok((topic, tags_of(conn, broker, request)?))
 }
 
 fn forbidden(text: String, kind: i64) -> Reply {
@@ -155,7 +158,7 @@ fn forbidden(text: String, kind: i64) -> Reply {
 }
 
 /// Which tags pass: the request's expression, else the group's subscription.
-fn tags_of(broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Tags, Reply> {
+fn tags_of(conn: &Conn, broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Tags, Reply> {
     let no_sql = || {
         Reply::err(
             rc::SYSTEM_ERROR,
@@ -190,7 +193,14 @@ fn tags_of(broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Tags, Reply
         );
         return Err(not_subscribed(text));
     };
-    if subscription.sub_version < request.sub_version.unwrap_or(0) {
+    let version = request.sub_version.unwrap_or(0);
+    if subscription.sub_version < version {
+        if request.is_tag_type()
+            && subscription.is_tag_type()
+            && conn.stale_may_pass(group, request.topic, version)
+        {
+            return Ok(None);
+        }
         let text = "the consumer's subscription not latest";
         return Err(Reply::err(rc::SUBSCRIPTION_NOT_LATEST, text));
     }
