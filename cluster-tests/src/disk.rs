@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use troupemq::actors::effect::DiskWork;
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::ShardId;
+use troupemq::raft::Fetch;
 use troupemq::storage::{
     keys, LogAppend, LogStore, SimRng, SimStore, StateBatch, StateOp, StateStore, StoreError,
 };
@@ -18,6 +19,7 @@ enum Step {
     Sync,
     State(Vec<StateBatch>),
     Trim(u64, u64),
+    Fetch(Fetch),
     Flush,
     Report(ShardInput),
 }
@@ -73,6 +75,7 @@ impl Disk {
                 counters.log_trims += 1;
                 trim(store, first, term, planted)
             }
+            Step::Fetch(fetch) => return Some(fetched(store, fetch)),
             Step::Flush => {
                 counters.flushes += 1;
                 StateStore::flush(store)
@@ -118,6 +121,7 @@ impl Disk {
                     state_reports.push(Step::Report(ShardInput::StateDone { applied }));
                 }
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
+                DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
             }
         }
         if !appends.is_empty() {
@@ -139,6 +143,19 @@ impl Disk {
             self.next_flush_us = now_us + rng.between(1, 2 * flush_every_us);
             self.round.push_back(Step::Flush);
         }
+    }
+}
+
+/// Entries for a follower that is behind.
+fn fetched(store: &SimStore, fetch: Fetch) -> ShardInput {
+    let from = fetch.from;
+    match store.read(crate::SHARD, from, fetch.to, fetch.max_bytes) {
+        Ok(entries) => ShardInput::Fetched { from, entries },
+        Err(StoreError::Trimmed(_)) => ShardInput::Fetched {
+            from,
+            entries: Vec::new(),
+        },
+        Err(error) => ShardInput::DiskFailed(error.to_string()),
     }
 }
 

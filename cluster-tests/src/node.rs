@@ -288,6 +288,9 @@ impl Sim {
                     }
                     self.post(Mail::Disk(work));
                 }
+                Effect::Send { to, .. } => {
+                    self.fail("shell", format!("a node alone sends to {to}"));
+                }
                 Effect::Answer(token, outcome) => self.post(Mail::Answer(token, outcome)),
                 Effect::Proposal { id, result } => self.post(Mail::Proposal(id, result)),
                 Effect::Publish(publish) => self.publish(publish),

@@ -11,7 +11,7 @@ use crate::model::outcome::{Outcome, Token};
 use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey};
 use crate::raft::entry::{AppendBlock, TimerKey};
-use crate::raft::Role;
+use crate::raft::{Fetch, Role};
 use crate::storage::{LogAppend, StateBatch};
 use bytes::Bytes;
 
@@ -28,6 +28,8 @@ pub enum DiskWork {
     },
     /// Make the state rows written so far durable, then forget log entries below `first`.
     Trim { first: u64, term: u64 },
+    /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
+    Fetch(Fetch),
 }
 
 /// Something that becomes visible outside the shard's cores.
@@ -86,6 +88,12 @@ pub enum Effect {
     /// Read these scheduled records and hand them to the timer core.
     LoadScheduled(Vec<(TimerKey, QueueKey)>),
     Disk(DiskWork),
+    /// To the same shard's replica on node `to`, where it arrives as [`ShardInput::Message`]. May
+    /// be lost, late, doubled or reordered.
+    Send {
+        to: u64,
+        bytes: Bytes,
+    },
     Answer(Token, Outcome),
     /// The answer to a proposal, by the id it came with.
     Proposal {

@@ -1,20 +1,36 @@
-//! Raft of one shard as a pure core: ticks, proposals and finished log writes in; log writes,
-//! committed entries and role changes out. A log write counts only when its ticket comes back.
+//! Raft of one shard as a pure core: ticks, messages, proposals and finished log writes in;
+//! messages, log writes, committed entries and role changes out. A log write counts only when its
+//! ticket comes back, and what a replica says as a follower or candidate leaves only when all it
+//! wrote before is on disk.
+//!
+//! A *life* is one start of a replica. A leader that hears of a new life forgets how far the
+//! replica's log matched: with unsynced entries a machine crash may have taken some of it.
 
-use super::log_window::{from_raft, LogWindow};
+use super::log_window::{from_raft, Fetch, LogWindow, WindowStart};
+use super::members::{self, Change, MemberError, Members};
+use super::message::{self, MessageError};
 use super::slog_bridge;
 use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
-use raft::{Config, RawNode, StateRole};
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of applied entries kept in memory for followers that are a little behind.
+const KEEP_BYTES: usize = 8 << 20;
 
 /// Fixed settings of a replica.
 #[derive(Debug, Clone)]
 pub struct RaftOptions {
     /// This node's id, never 0.
     pub node: u64,
+    /// Voters of a new shard; one that was started before knows its members itself.
     pub voters: Vec<u64>,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    /// Counts the starts of this replica; grows with every start. 0: not counted.
+    pub life: u64,
     /// Seeds election timeouts, so that a simulation replays them.
     pub seed: u64,
     /// Raft's own log lines are dropped.
@@ -24,11 +40,17 @@ pub struct RaftOptions {
 impl RaftOptions {
     /// A shard with one voter.
     pub fn single(node: u64, seed: u64) -> Self {
+        Self::group(node, vec![node], seed)
+    }
+
+    /// A replica of a new shard with these voters.
+    pub fn group(node: u64, voters: Vec<u64>, seed: u64) -> Self {
         Self {
             node,
-            voters: vec![node],
+            voters,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            life: 0,
             seed,
             quiet: false,
         }
@@ -39,9 +61,13 @@ impl RaftOptions {
 #[derive(Debug, Clone, Default)]
 pub struct RaftStart {
     pub hard_state: HardState,
+    /// First index of the log and the term of the entry before it.
+    pub first: (u64, u64),
     /// Last applied index and its term.
     pub applied: (u64, u64),
     pub entries: Vec<LogEntry>,
+    /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
+    pub members: Option<Members>,
 }
 
 /// Who leads.
@@ -67,33 +93,79 @@ pub struct PersistWork {
     pub must_sync: bool,
 }
 
-/// Effects of one step, in the order they must happen.
+/// Effects of one step. Persist and send may go at once and in any order between them.
 #[derive(Debug, Default)]
 pub struct RaftOutput {
     pub role: Option<Role>,
+    /// Receiver and bytes. May be lost, late, doubled or reordered on the way.
+    pub messages: Vec<(u64, Bytes)>,
     pub persist: Vec<PersistWork>,
     pub committed: Vec<LogEntry>,
+    /// Log entries to read for a follower that is behind.
+    pub fetch: Vec<Fetch>,
+}
+
+impl RaftOutput {
+    /// Nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.role.is_none()
+            && self.messages.is_empty()
+            && self.persist.is_empty()
+            && self.committed.is_empty()
+            && self.fetch.is_empty()
+    }
+}
+
+/// What a leader knows of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProgress {
+    pub node: u64,
+    /// Last index known to be in its log.
+    pub matched: u64,
+    /// It waits for a snapshot.
+    pub snapshot: bool,
+    /// It has answered within the last election timeout.
+    pub active: bool,
+    pub voter: bool,
 }
 
 /// See the module text.
 pub struct RaftCore {
     node: RawNode<LogWindow>,
     options: RaftOptions,
+    members: Members,
     last_hard_state: HardState,
     role: Option<Role>,
-    /// Largest ready number handed out, and whether an unanswered write is out.
-    open_writes: usize,
+    /// Numbers of log writes handed out and not answered, oldest first.
+    open_writes: VecDeque<u64>,
+    /// Messages that wait for the log write with this number.
+    held: VecDeque<(u64, Vec<Message>)>,
+    released: Vec<Message>,
+    /// The last life seen of each peer.
+    lives: BTreeMap<u64, u64>,
+    /// Ticks until this replica campaigns because the leader's connection closed.
+    hurry: Option<usize>,
+    /// Term, role and draw of the election timeout.
+    drawn: (u64, StateRole, u64),
 }
 
 impl RaftCore {
     /// Starts from what the disk holds. Fails only on settings that cannot work.
     pub fn new(options: RaftOptions, start: RaftStart) -> Result<Self, String> {
-        let window = LogWindow::new(
-            start.applied,
-            &start.entries,
-            start.hard_state,
-            options.voters.clone(),
-        );
+        let members = start
+            .members
+            .unwrap_or_else(|| Members::of(options.voters.clone()));
+        let window = LogWindow::new(WindowStart {
+            first: match start.first {
+                (0, _) => (start.applied.0 + 1, start.applied.1),
+                first => first,
+            },
+            before: start.applied,
+            entries: &start.entries,
+            hard_state: start.hard_state,
+            conf: members.to_raft(),
+            keep_bytes: keep_bytes(&members, options.node),
+        });
         let config = Config {
             id: options.node,
             election_tick: options.election_ticks,
@@ -112,9 +184,15 @@ impl RaftCore {
         let mut core = Self {
             node,
             options,
+            members,
             last_hard_state: start.hard_state,
             role: None,
-            open_writes: 0,
+            open_writes: VecDeque::new(),
+            held: VecDeque::new(),
+            released: Vec::new(),
+            lives: BTreeMap::new(),
+            hurry: None,
+            drawn: (0, StateRole::Follower, 0),
         };
         core.fix_election_timeout();
         Ok(core)
@@ -122,21 +200,156 @@ impl RaftCore {
 
     /// Stands for election now; a single voter need not wait for a timeout.
     pub fn campaign(&mut self) {
+        if !self.may_campaign() {
+            return;
+        }
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "campaign refused");
         }
         self.fix_election_timeout();
     }
 
+    /// A single voter wins at once, which raft allows only with its whole log on disk.
+    fn may_campaign(&self) -> bool {
+        !(self.is_sole_voter() && !self.open_writes.is_empty())
+    }
+
+    /// No other replica has a vote.
+    pub fn is_sole_voter(&self) -> bool {
+        self.members.is_sole_voter(self.options.node)
+    }
+
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
-        self.node.tick();
+        if self.is_leader() || self.may_campaign() {
+            self.node.tick();
+        }
+        match self.hurry {
+            // The leader was heard of meanwhile.
+            Some(_) if self.node.raft.election_elapsed < self.options.election_ticks => {
+                self.hurry = None;
+            }
+            Some(0) => {
+                self.hurry = None;
+                if self.node.raft.state == StateRole::Follower && self.node.raft.promotable() {
+                    self.campaign();
+                }
+            }
+            Some(left) => self.hurry = Some(left - 1),
+            None => {}
+        }
         self.fix_election_timeout();
+    }
+
+    /// The connection to `peer` closed or is refused. When it leads, this replica stands for
+    /// election within a few ticks rather than after the timeout; pre-votes and the other
+    /// replicas' leases still keep a leader that only this replica lost.
+    pub fn peer_lost(&mut self, peer: u64) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader {
+            return self.node.report_unreachable(peer);
+        }
+        if raft.state != StateRole::Follower || peer == 0 || raft.leader_id != peer {
+            return;
+        }
+        raft.election_elapsed = raft.election_elapsed.max(self.options.election_ticks);
+        let before_us = |id: &&u64| **id != peer && **id < self.options.node;
+        self.hurry = Some(self.members.voters.iter().filter(before_us).count());
+    }
+
+    /// Takes in a message of the replica on node `from`.
+    pub fn step(&mut self, from: u64, bytes: &Bytes) -> Result<(), MessageError> {
+        let envelope = message::decode(bytes)?;
+        let mut m = envelope.message;
+        message::check(self.options.node, from, &m)?;
+        self.check_sender(from, m.get_msg_type())?;
+        self.check_life(from, envelope.sender_life)?;
+        // Written for an earlier life of this replica: what it rests on may be gone.
+        if envelope.receiver_life != 0
+            && envelope.receiver_life != self.options.life
+            && m.get_msg_type() == MessageType::MsgTimeoutNow
+        {
+            return Err(MessageError::Outdated(self.options.node));
+        }
+        self.check_state(&mut m)?;
+        if !self.may_campaign() && m.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
+        let _ = self.node.step(m);
+        self.fix_election_timeout();
+        Ok(())
+    }
+
+    fn check_sender(&self, from: u64, kind: MessageType) -> Result<(), MessageError> {
+        let known = self.node.raft.prs().get(from).is_some();
+        // A member added by an entry not applied here may lead already; one that was removed
+        // must not be listened to.
+        let newcomer = message::opens_a_talk(kind) && !self.members.removed.contains(&from);
+        if known || newcomer {
+            Ok(())
+        } else {
+            Err(MessageError::Stranger(from))
+        }
+    }
+
+    fn check_life(&mut self, from: u64, life: u64) -> Result<(), MessageError> {
+        if self.lives.len() > 1024 && !self.lives.contains_key(&from) {
+            return Err(MessageError::Stranger(from));
+        }
+        let known = self.lives.entry(from).or_insert(life);
+        if life < *known {
+            return Err(MessageError::Outdated(from));
+        }
+        if life > *known {
+            *known = life;
+            let last = self.node.raft.raft_log.last_index();
+            let leads = self.node.raft.state == StateRole::Leader;
+            if let Some(progress) = self.node.raft.mut_prs().get_mut(from).filter(|_| leads) {
+                progress.matched = 0;
+                progress.become_probe();
+                progress.next_idx = last + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// What raft would take for granted, and panic.
+    fn check_state(&self, m: &mut Message) -> Result<(), MessageError> {
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        match m.get_msg_type() {
+            // The leader may count on entries that a machine crash took.
+            MessageType::MsgHeartbeat => m.commit = m.commit.min(last),
+            MessageType::MsgAppendResponse
+                if raft.state == StateRole::Leader
+                    && m.term == raft.term
+                    && !m.reject
+                    && m.index > last =>
+            {
+                return Err(MessageError::Impossible("an answer beyond the log's end"));
+            }
+            // Snapshots travel as files; raft learns of them when they are installed.
+            MessageType::MsgSnapshot => {
+                return Err(MessageError::Impossible("a snapshot without its data"));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// This replica leads (though it may not have applied its first entry yet).
     pub fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
+    }
+
+    /// Node that leads as far as is known here; 0 for none.
+    pub fn leader(&self) -> u64 {
+        self.node.raft.leader_id
+    }
+
+    /// Id of this replica's node.
+    pub fn id(&self) -> u64 {
+        self.options.node
     }
 
     /// Current term.
@@ -161,11 +374,45 @@ impl RaftCore {
 
     /// Log writes handed out and not answered yet.
     pub fn open_writes(&self) -> usize {
-        self.open_writes
+        self.open_writes.len()
+    }
+
+    /// Bytes of log entries held in memory.
+    pub fn window_bytes(&self) -> usize {
+        self.node.store().bytes()
+    }
+
+    /// The members as of the last applied entry.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// How far the other replicas are; known to a leader only.
+    pub fn progress(&self) -> Vec<PeerProgress> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let prs = self.node.raft.prs();
+        let mut all: Vec<_> = prs
+            .iter()
+            .map(|(node, p)| PeerProgress {
+                node: *node,
+                matched: p.matched,
+                snapshot: p.state == ProgressState::Snapshot,
+                active: p.recent_active || *node == self.options.node,
+                voter: self.members.has_vote(*node),
+            })
+            .collect();
+        all.sort_by_key(|p| p.node);
+        all
     }
 
     /// Proposes `data`; it gets exactly [`RaftCore::next_index`] in the current term.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, Refusal> {
+        // A follower would pass it on, where its offsets mean nothing.
+        if !self.is_leader() {
+            return Err(Refusal::NotLeader);
+        }
         let index = self.next_index();
         match self.node.propose(Vec::new(), data) {
             Ok(()) if self.next_index() == index + 1 => Ok(index),
@@ -175,24 +422,118 @@ impl RaftCore {
         }
     }
 
-    /// The write with this number, and every one before it, is on disk as it asked to be.
-    pub fn persisted(&mut self, number: u64) {
-        self.open_writes = self.open_writes.saturating_sub(1);
-        self.node.on_persist_ready(number);
+    /// Proposes a change of the members. One at a time: another is refused until this one is
+    /// applied. Several changes go through joint consensus, which ends by itself.
+    pub fn propose_members(&mut self, changes: &[Change]) -> Result<u64, MemberError> {
+        if !self.is_leader() {
+            return Err(MemberError::NotLeader);
+        }
+        self.members.check(changes)?;
+        if self.node.raft.has_pending_conf() || self.members.is_joint() {
+            return Err(MemberError::Pending);
+        }
+        let index = self.next_index();
+        let proposed = self
+            .node
+            .propose_conf_change(Vec::new(), members::to_raft(changes));
+        match proposed {
+            Ok(()) if self.next_index() == index + 1 => Ok(index),
+            _ => Err(MemberError::Pending),
+        }
     }
 
-    /// Everything up to `index` was applied; the window forgets it.
+    /// Hands leadership to `to`, which must have a vote; proposals are refused until it leads or
+    /// an election timeout has passed.
+    pub fn transfer(&mut self, to: u64) -> Result<(), MemberError> {
+        if !self.is_leader() {
+            return Err(MemberError::NotLeader);
+        }
+        if !self.members.has_vote(to) {
+            return Err(MemberError::NoVoter(to));
+        }
+        self.node.transfer_leader(to);
+        Ok(())
+    }
+
+    /// A transfer is under way.
+    pub fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// A message to `peer` was not delivered.
+    pub fn unreachable(&mut self, peer: u64) {
+        self.node.report_unreachable(peer);
+    }
+
+    /// The snapshot sent to `peer` was installed there, or could not be.
+    pub fn snapshot_sent(&mut self, peer: u64, installed: bool) {
+        let status = match installed {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.node.report_snapshot(peer, status);
+    }
+
+    /// The write with this number, and every one before it, is on disk as it asked to be.
+    pub fn persisted(&mut self, number: u64) {
+        while self.open_writes.front().is_some_and(|n| *n <= number) {
+            self.open_writes.pop_front();
+        }
+        self.node.on_persist_ready(number);
+        while self.held.front().is_some_and(|(n, _)| *n <= number) {
+            if let Some((_, messages)) = self.held.pop_front() {
+                self.released.extend(messages);
+            }
+        }
+    }
+
+    /// Everything up to `index` was applied; the window may forget it.
     pub fn applied(&mut self, index: u64) {
         self.node.advance_apply_to(index);
-        // A single voter never sends old entries to anyone.
         self.node.mut_store().forget(index);
+    }
+
+    /// An entry of kind 1 or 2 is applied: raft goes by the new members from here on. Comes
+    /// before [`RaftCore::applied`] of its index.
+    pub fn apply_members(&mut self, entry: &LogEntry) -> Result<Members, String> {
+        let change = members::from_entry(entry)?;
+        if let Some(change) = change {
+            let conf = self.node.apply_conf_change(&change);
+            let conf = conf.map_err(|e| e.to_string())?;
+            self.members = self.members.next(&conf);
+            let keep = keep_bytes(&self.members, self.options.node);
+            self.node.mut_store().keep(keep);
+        }
+        Ok(self.members.clone())
+    }
+
+    /// The log was trimmed: it begins at `first` now.
+    pub fn trimmed(&mut self, first: u64, term: u64) {
+        self.node.mut_store().trimmed(first, term);
+    }
+
+    /// The answer to a [`Fetch`] from `from`. Empty when there is none now, or the log begins
+    /// later meanwhile: raft asks again with the follower's next heartbeat.
+    pub fn fetched(&mut self, from: u64, entries: &[LogEntry]) {
+        let waiting = self.node.mut_store().put_fetched(from, entries);
+        if entries.is_empty() {
+            return;
+        }
+        for context in waiting {
+            self.node.on_entries_fetched(context);
+        }
+        self.node.mut_store().drop_fetched();
     }
 
     /// Collects what must be done now.
     pub fn ready(&mut self, out: &mut RaftOutput) {
+        let released = std::mem::take(&mut self.released);
+        self.send(&released, out);
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             let number = ready.number();
+            let now = ready.take_messages();
+            let held = ready.take_persisted_messages();
             let entries = ready.take_entries();
             self.node.mut_store().append(&entries);
             out.committed
@@ -209,27 +550,45 @@ impl RaftCore {
                 self.last_hard_state = hs;
             }
             self.node.advance_append_async(ready);
+            self.send(&now, out);
             // A commit index alone rides along with the next write.
-            if entries.is_empty() && !must_sync {
-                if self.open_writes == 0 {
-                    self.node.on_persist_ready(number);
-                }
-                continue;
+            if !entries.is_empty() || must_sync {
+                self.open_writes.push_back(number);
+                out.persist.push(PersistWork {
+                    number,
+                    entries: entries.iter().map(from_raft).collect(),
+                    hard_state: Some(self.last_hard_state),
+                    must_sync,
+                });
+            } else if self.open_writes.is_empty() {
+                self.node.on_persist_ready(number);
             }
-            self.open_writes += 1;
-            out.persist.push(PersistWork {
-                number,
-                entries: entries.iter().map(from_raft).collect(),
-                hard_state: Some(self.last_hard_state),
-                must_sync,
-            });
+            match self.open_writes.back() {
+                _ if held.is_empty() => {}
+                Some(write) => self.held.push_back((*write, held)),
+                None => self.send(&held, out),
+            }
         }
+        out.fetch.extend(self.node.store().new_fetches());
         let role = self.current_role();
         if self.role != Some(role) {
+            if !matches!(role, Role::Leader { .. }) {
+                self.node.mut_store().forget_asked();
+            }
             self.role = Some(role);
             out.role = Some(role);
         }
         self.fix_election_timeout();
+    }
+
+    fn send(&self, messages: &[Message], out: &mut RaftOutput) {
+        for m in messages {
+            let to_life = self.lives.get(&m.to).copied().unwrap_or(0);
+            // Only a message beyond 2 GiB does not encode; entries are bounded far below.
+            if let Some(bytes) = message::encode(m, self.options.life, to_life) {
+                out.messages.push((m.to, bytes));
+            }
+        }
     }
 
     fn current_role(&self) -> Role {
@@ -247,8 +606,12 @@ impl RaftCore {
     /// raft draws election timeouts from a thread-local source; replace them by a function of the
     /// seed, so that a run can be replayed.
     fn fix_election_timeout(&mut self) {
+        let (term, state) = (self.node.raft.term, self.node.raft.state);
+        if (self.drawn.0, self.drawn.1) != (term, state) {
+            self.drawn = (term, state, self.drawn.2.wrapping_add(1));
+        }
         let span = self.options.election_ticks as u64;
-        let mut x = self.options.seed ^ (self.options.node << 32) ^ self.node.raft.term;
+        let mut x = self.options.seed ^ (self.options.node << 32) ^ term ^ (self.drawn.2 << 48);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
@@ -257,3 +620,15 @@ impl RaftCore {
             .set_randomized_election_timeout((span + x % span) as usize);
     }
 }
+
+/// A replica without others keeps nothing for them.
+fn keep_bytes(members: &Members, node: u64) -> usize {
+    match members.is_alone(node) {
+        true => 0,
+        false => KEEP_BYTES,
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! Layout of an entry's data: many commands of many queues, written once, sliced by pulls.
 //!
 //! ```text
-//! header   version u8 = 1 | flags u8 = 0 | reserved u16 = 0 | commands u32 | leader time ms i64 | records u32
+//! header   version u8 = 1 | flags u8 | reserved u16 = 0 | commands u32 | leader time ms i64 | records u32
 //! append   kind u8 = 1 | body len u32 | topic u32 | queue u32 | base offset u64 | count u32
 //!          | first ordinal u32 | count × (size u32, tag i32) | records, one after the other
 //! schedule kind u8 = 2 | body len u32 | due ms i64 | topic u32 | queue u32 | ordinal u32 | tag i32 | record
@@ -9,7 +9,8 @@
 //! meta     kind u8 = 4 | body len u32 | prost `MetaCommand`
 //! ```
 //!
-//! Integers are big-endian. Ordinals number the records (appended and scheduled) of an entry.
+//! Flag 1: every replica syncs the entry before it says that it has it. Integers are big-endian.
+//! Ordinals number the records (appended and scheduled) of an entry.
 
 use crate::model::append::RecordMeta;
 use crate::model::command::MetaCommand;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use prost::Message;
 
 const VERSION: u8 = 1;
+const FLAG_SYNC: u8 = 1;
 const HEADER: usize = 20;
 const COMMAND_HEAD: usize = 5;
 const APPEND_HEAD: usize = 24;
@@ -69,6 +71,11 @@ impl EntryBuilder {
             ordinals: 0,
             data,
         }
+    }
+
+    /// The entry must be synced wherever it is written (SYNC_FLUSH, metadata).
+    pub fn sync(&mut self) {
+        self.data[1] |= FLAG_SYNC;
     }
 
     /// Bytes so far.
@@ -257,12 +264,21 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Whether the entry with this data must be synced before a replica says that it has it. Raft's
+/// own entries are synced in every class.
+pub fn wants_sync(kind: u8, data: &[u8]) -> bool {
+    kind != 0 || data.get(1).is_none_or(|flags| flags & FLAG_SYNC != 0)
+}
+
 /// Decodes an entry's data; `index` is the entry's log index.
 pub fn decode(index: u64, data: &Bytes) -> Result<Decoded, EntryError> {
     let mut c = Cursor { index, data, at: 0 };
     let head: [u8; 4] = c.array()?;
     if head[0] != VERSION {
         return c.fail("version is not known here");
+    }
+    if head[1] & !FLAG_SYNC != 0 {
+        return c.fail("a flag is not known here");
     }
     let count = c.u32()?;
     let at_ms = c.i64()?;

@@ -1,18 +1,49 @@
-//! The part of the log raft may ask for: a window of recent entries in memory. What lies before
-//! it is on disk and was applied; the bytes are shared with the tail cache, not copied.
+//! The part of the log raft has at hand: recent entries in memory, up to a limit of bytes beyond
+//! those not applied yet. Older ones are on disk and are fetched when a follower needs them; the
+//! bytes are shared with the tail cache, not copied.
 
 use crate::storage::{HardState, LogEntry};
 use raft::eraftpb;
 use raft::{Error, GetEntriesContext, RaftState, StorageError};
+use std::cell::RefCell;
 use std::collections::VecDeque;
+
+/// Peers that may wait for one fetch; whoever is left out asks again with the next heartbeat.
+const MAX_WAITING: usize = 16;
+
+/// Entries raft needs from the disk: read `from..to`, and answer with
+/// [`super::RaftCore::fetched`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    pub from: u64,
+    pub to: u64,
+    /// Bytes of data after which the read may stop.
+    pub max_bytes: u64,
+}
+
+/// What raft asked for and the disk has not answered.
+struct Asked {
+    fetch: Fetch,
+    sent: bool,
+    waiting: Vec<GetEntriesContext>,
+}
 
 /// See the module text.
 pub(super) struct LogWindow {
+    /// First index on disk, and the term of the entry before it.
+    first: u64,
+    trimmed_term: u64,
     /// Index and term of the entry before the window.
     before: (u64, u64),
     entries: VecDeque<eraftpb::Entry>,
+    bytes: usize,
+    /// Applied entries are kept while the window is not larger.
+    keep_bytes: usize,
     hard_state: eraftpb::HardState,
-    voters: Vec<u64>,
+    conf: eraftpb::ConfState,
+    /// Entries just fetched; there only while raft is told of them.
+    fetched: Vec<eraftpb::Entry>,
+    asked: RefCell<Vec<Asked>>,
 }
 
 pub(super) fn to_raft(e: &LogEntry) -> eraftpb::Entry {
@@ -39,8 +70,21 @@ pub(super) fn from_raft(e: &eraftpb::Entry) -> LogEntry {
     }
 }
 
+/// Where a window begins.
+pub(super) struct WindowStart<'a> {
+    /// First index on disk, and the term of the entry before it.
+    pub first: (u64, u64),
+    /// Index and term of the entry before `entries`.
+    pub before: (u64, u64),
+    pub entries: &'a [LogEntry],
+    pub hard_state: HardState,
+    pub conf: eraftpb::ConfState,
+    pub keep_bytes: usize,
+}
+
 impl LogWindow {
-    pub fn new(before: (u64, u64), entries: &[LogEntry], hs: HardState, voters: Vec<u64>) -> Self {
+    pub fn new(start: WindowStart<'_>) -> Self {
+        let hs = start.hard_state;
         let hard_state = eraftpb::HardState {
             term: hs.term,
             vote: hs.vote,
@@ -48,10 +92,16 @@ impl LogWindow {
             ..eraftpb::HardState::default()
         };
         Self {
-            before,
-            entries: entries.iter().map(to_raft).collect(),
+            first: start.first.0.min(start.before.0 + 1),
+            trimmed_term: start.first.1,
+            before: start.before,
+            entries: start.entries.iter().map(to_raft).collect(),
+            bytes: start.entries.iter().map(|e| e.data.len()).sum(),
+            keep_bytes: start.keep_bytes,
             hard_state,
-            voters,
+            conf: start.conf,
+            fetched: Vec::new(),
+            asked: RefCell::default(),
         }
     }
 
@@ -63,26 +113,126 @@ impl LogWindow {
     pub fn append(&mut self, entries: &[eraftpb::Entry]) {
         let Some(first) = entries.first() else { return };
         let keep = first.index.saturating_sub(self.before.0 + 1) as usize;
-        self.entries.truncate(keep);
+        for gone in self.entries.drain(keep.min(self.entries.len())..) {
+            self.bytes -= gone.data.len();
+        }
+        self.bytes += entries.iter().map(|e| e.data.len()).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to `index`, which must have been applied.
+    /// Forgets entries up to `index`, which must have been applied, but for the newest that fit
+    /// the limit.
     pub fn forget(&mut self, index: u64) {
         while let Some(front) = self.entries.front() {
-            if front.index > index {
+            if front.index > index || (self.keep_bytes > 0 && self.bytes <= self.keep_bytes) {
                 break;
             }
             self.before = (front.index, front.term);
+            self.bytes -= front.data.len();
             self.entries.pop_front();
+        }
+    }
+
+    /// How many bytes of applied entries may stay.
+    pub fn keep(&mut self, bytes: usize) {
+        self.keep_bytes = bytes;
+    }
+
+    /// The log was trimmed: it begins at `first` now.
+    pub fn trimmed(&mut self, first: u64, term: u64) {
+        if first > self.first && first <= self.before.0 + 1 {
+            self.first = first;
+            self.trimmed_term = term;
+        }
+    }
+
+    /// Bytes of entries held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is to be read and was not told yet.
+    pub fn new_fetches(&self) -> Vec<Fetch> {
+        let mut asked = self.asked.borrow_mut();
+        let new = asked.iter_mut().filter(|a| !a.sent);
+        new.map(|a| {
+            a.sent = true;
+            a.fetch
+        })
+        .collect()
+    }
+
+    /// The answer to the fetch from `from`: the entries are at hand until
+    /// [`LogWindow::drop_fetched`]. Returns who waits.
+    pub fn put_fetched(&mut self, from: u64, entries: &[LogEntry]) -> Vec<GetEntriesContext> {
+        let asked = self.asked.get_mut();
+        let Some(at) = asked.iter().position(|a| a.fetch.from == from) else {
+            return Vec::new();
+        };
+        let found = asked.swap_remove(at);
+        self.fetched = entries.iter().map(to_raft).collect();
+        found.waiting
+    }
+
+    pub fn drop_fetched(&mut self) {
+        self.fetched = Vec::new();
+    }
+
+    /// Nobody waits any more.
+    pub fn forget_asked(&mut self) {
+        self.asked.get_mut().clear();
+    }
+
+    fn fetched_from(&self, low: u64) -> Option<&[eraftpb::Entry]> {
+        let first = self.fetched.first()?.index;
+        let at = low.checked_sub(first)? as usize;
+        self.fetched.get(at..).filter(|rest| !rest.is_empty())
+    }
+
+    fn ask(&self, low: u64, high: u64, max_bytes: u64, context: GetEntriesContext) {
+        // With the entry before, whose term goes along.
+        let from = low.saturating_sub(1).max(self.first);
+        let mut asked = self.asked.borrow_mut();
+        if let Some(open) = asked.iter_mut().find(|a| a.fetch.from == from) {
+            if open.waiting.len() < MAX_WAITING {
+                open.waiting.push(context);
+            }
+        } else if asked.len() < MAX_WAITING {
+            let to = high.min(self.before.0 + 1);
+            let fetch = Fetch {
+                from,
+                to,
+                max_bytes,
+            };
+            asked.push(Asked {
+                fetch,
+                sent: false,
+                waiting: vec![context],
+            });
         }
     }
 }
 
+fn limited<'a>(
+    entries: impl Iterator<Item = &'a eraftpb::Entry>,
+    count: u64,
+    limit: u64,
+) -> Vec<eraftpb::Entry> {
+    let mut size = 0u64;
+    let mut out = Vec::new();
+    for e in entries.take(count as usize) {
+        size += e.data.len() as u64;
+        if !out.is_empty() && size > limit {
+            break;
+        }
+        out.push(e.clone());
+    }
+    out
+}
+
 impl raft::Storage for LogWindow {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf = eraftpb::ConfState::from((self.voters.clone(), Vec::new()));
-        Ok(RaftState::new(self.hard_state.clone(), conf))
+        Ok(RaftState::new(self.hard_state.clone(), self.conf.clone()))
     }
 
     fn entries(
@@ -90,44 +240,52 @@ impl raft::Storage for LogWindow {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
-        if low <= self.before.0 {
+        if low < self.first {
             return Err(Error::Store(StorageError::Compacted));
         }
         if high > self.last() + 1 {
             return Err(Error::Store(StorageError::Unavailable));
         }
-        let from = (low - self.before.0 - 1) as usize;
         let limit = max_size.into().unwrap_or(u64::MAX);
-        let mut size = 0u64;
-        let mut out = Vec::new();
-        for e in self.entries.iter().skip(from).take((high - low) as usize) {
-            size += e.data.len() as u64;
-            if !out.is_empty() && size > limit {
-                break;
-            }
-            out.push(e.clone());
+        if low > self.before.0 {
+            let from = (low - self.before.0 - 1) as usize;
+            return Ok(limited(self.entries.range(from..), high - low, limit));
         }
-        Ok(out)
+        if let Some(found) = self.fetched_from(low) {
+            return Ok(limited(found.iter(), high - low, limit));
+        }
+        if context.can_async() {
+            self.ask(low, high, limit, context);
+            return Err(Error::Store(StorageError::LogTemporarilyUnavailable));
+        }
+        // Everything not applied is in the window, and nothing else is asked for at once.
+        Err(Error::Store(StorageError::Unavailable))
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
         if index == self.before.0 {
             return Ok(self.before.1);
         }
-        if index < self.before.0 {
+        if index + 1 == self.first {
+            return Ok(self.trimmed_term);
+        }
+        if index < self.first {
             return Err(Error::Store(StorageError::Compacted));
         }
-        let at = (index - self.before.0 - 1) as usize;
-        self.entries
-            .get(at)
+        let found = if index > self.before.0 {
+            self.entries.get((index - self.before.0 - 1) as usize)
+        } else {
+            self.fetched_from(index).and_then(<[_]>::first)
+        };
+        found
             .map(|e| e.term)
             .ok_or(Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.before.0 + 1)
+        Ok(self.first)
     }
 
     fn last_index(&self) -> raft::Result<u64> {

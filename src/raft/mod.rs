@@ -6,6 +6,10 @@ pub mod ack;
 pub mod core;
 pub mod entry;
 mod log_window;
+pub mod members;
+mod message;
 mod slog_bridge;
 
-pub use self::core::{RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
+pub use self::core::{PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
+pub use log_window::Fetch;
+pub use message::MessageError;

@@ -19,8 +19,9 @@ use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
 use crate::model::{GroupId, QueueKey, ShardId, TopicId};
 use crate::raft::entry::TimerKey;
+use crate::raft::Fetch;
 use crate::storage::writer::{Job, WriterHandle};
-use crate::storage::{Done, ReadPool};
+use crate::storage::{Done, ReadPool, StoreError};
 use actix::prelude::*;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -89,6 +90,7 @@ pub struct ShardActor {
     core: ShardCore,
     pub(super) deps: ShardDeps,
     timer: Option<Addr<TimerActor>>,
+    me: Option<Addr<ShardActor>>,
     pub(super) queues: FxHashMap<QueueKey, Addr<QueueActor>>,
     /// Queues asked whether they are idle, and whether something was sent to them since.
     pub(super) leaving: FxHashMap<QueueKey, bool>,
@@ -131,6 +133,7 @@ impl ShardActor {
             core,
             deps,
             timer: None,
+            me: None,
             queues: FxHashMap::default(),
             leaving: FxHashMap::default(),
             waiting: FxHashMap::default(),
@@ -161,6 +164,9 @@ impl ShardActor {
                 Effect::ToTimer(input) => self.send_timer(input),
                 Effect::LoadScheduled(timers) => self.load_scheduled(timers),
                 Effect::Disk(work) => self.disk(work, &mut queue),
+                Effect::Send { to, .. } => {
+                    tracing::error!(to, "no link to other nodes is set up");
+                }
                 Effect::Answer(token, outcome) => self.outbox.push(token, outcome),
                 Effect::Proposal { id, result } => {
                     if let Some(done) = self.waiting.remove(&id) {
@@ -261,9 +267,38 @@ impl ShardActor {
                 first,
                 term,
             },
+            DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
         };
         if let Err(error) = self.deps.writer.submit(job) {
             effects.push_back(Effect::ToShard(ShardInput::DiskFailed(error.to_string())));
+        }
+    }
+
+    /// Reads log entries for a follower that is behind, on the read pool.
+    fn fetch(&self, fetch: Fetch, effects: &mut VecDeque<Effect>) {
+        let Some(me) = self.me.clone() else { return };
+        let shard = self.deps.shard;
+        let work = Box::new(move |reader: &crate::storage::Reader| {
+            let found = reader.read_entries(shard, fetch.from, fetch.to, fetch.max_bytes);
+            let input = match found {
+                Ok(entries) => ShardInput::Fetched {
+                    from: fetch.from,
+                    entries,
+                },
+                // Retention was faster.
+                Err(StoreError::Trimmed(_)) => ShardInput::Fetched {
+                    from: fetch.from,
+                    entries: Vec::new(),
+                },
+                Err(error) => ShardInput::DiskFailed(error.to_string()),
+            };
+            me.do_send(ShardMail(input));
+        });
+        if self.deps.pool.submit(work).is_err() {
+            effects.push_back(Effect::ToShard(ShardInput::Fetched {
+                from: fetch.from,
+                entries: Vec::new(),
+            }));
         }
     }
 
@@ -382,6 +417,7 @@ impl Actor for ShardActor {
         let timers: Vec<_> = self.core.machine().timers().collect();
         let core = TimerCore::new(timers, self.deps.policy);
         self.timer = Some(TimerActor::new(core, ctx.address()).start());
+        self.me = Some(ctx.address());
         let mut effects = Vec::new();
         self.core.start(&mut effects);
         self.carry_out(effects, ctx);

@@ -19,8 +19,9 @@ use crate::model::outcome::{Outcome, Refusal, Token};
 use crate::model::policy::AckPolicy;
 use crate::model::{GroupId, Position, QueueKey, ShardId};
 use crate::raft::ack::{self, Stage};
-use crate::raft::entry::{AppendBlock, EntryBuilder, TimerKey};
-use crate::raft::{RaftCore, RaftOutput, Role};
+use crate::raft::entry::{self, AppendBlock, EntryBuilder, TimerKey};
+use crate::raft::members::{Change, MemberError};
+use crate::raft::{MessageError, RaftCore, RaftOutput, Role};
 use crate::storage::{LogAppend, LogEntry, StateBatch};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -82,6 +83,33 @@ pub enum ShardInput {
     DiskFailed(String),
     Tick {
         now_ms: i64,
+    },
+    /// From the same shard's replica on node `from`, which the link has authenticated.
+    Message {
+        from: u64,
+        bytes: Bytes,
+    },
+    /// The link to a node closed, or cannot be opened.
+    PeerLost {
+        node: u64,
+    },
+    /// A message to a node was dropped on the way out.
+    Unreachable {
+        node: u64,
+    },
+    /// What [`DiskWork::Fetch`] asked for from this index on. Empty: nothing now.
+    Fetched {
+        from: u64,
+        entries: Vec<LogEntry>,
+    },
+    /// Hand leadership to this node, if this replica leads.
+    Transfer {
+        to: u64,
+    },
+    /// Change the members; its answer is [`Effect::Proposal`] with this id, once it is applied.
+    Members {
+        id: u64,
+        changes: Vec<Change>,
     },
 }
 
@@ -158,9 +186,10 @@ pub struct ShardCore {
     proposals: VecDeque<(u64, MetaOp)>,
     orphans: Vec<TimerKey>,
     in_flight: VecDeque<InFlight>,
-    /// Raft number, last index and hidden sync wish of log writes under way, oldest first.
+    /// Ticket and raft number of log writes under way, oldest first.
     writes: VecDeque<(u64, u64)>,
-    unsynced_wish: BTreeSet<u64>,
+    /// Messages of other nodes that were not taken in, and why the last one was not.
+    refused_messages: (u64, Option<MessageError>),
     next_ticket: u64,
     trimming: bool,
     last_retention_ms: i64,
@@ -186,7 +215,7 @@ impl ShardCore {
             orphans: Vec::new(),
             in_flight: VecDeque::new(),
             writes: VecDeque::new(),
-            unsynced_wish: BTreeSet::new(),
+            refused_messages: (0, None),
             next_ticket: 1,
             trimming: false,
             last_retention_ms: 0,
@@ -206,6 +235,10 @@ impl ShardCore {
     pub fn serving(&self) -> Option<u64> {
         self.serving
     }
+    /// Messages of other nodes that were not taken in, and why the last one was not.
+    pub fn refused_messages(&self) -> &(u64, Option<MessageError>) {
+        &self.refused_messages
+    }
     /// Why the shard stopped for good.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
@@ -221,7 +254,9 @@ impl ShardCore {
 
     /// Begins: a single voter stands for election at once.
     pub fn start(&mut self, out: &mut Vec<Effect>) {
-        self.raft.campaign();
+        if self.raft.is_sole_voter() {
+            self.raft.campaign();
+        }
         self.drive(out);
     }
 
@@ -231,7 +266,10 @@ impl ShardCore {
             return self.refuse(input, &Refusal::Unavailable("storage failed"), out);
         }
         match input {
-            ShardInput::Append(_) | ShardInput::Schedule(_) | ShardInput::Propose { .. }
+            ShardInput::Append(_)
+            | ShardInput::Schedule(_)
+            | ShardInput::Propose { .. }
+            | ShardInput::Members { .. }
                 if self.serving.is_none() =>
             {
                 self.refuse(input, &Refusal::NotLeader, out)
@@ -255,7 +293,53 @@ impl ShardCore {
                 self.fail(why, out);
             }
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
+            ShardInput::Message { from, bytes } => {
+                if let Err(why) = self.raft.step(from, &bytes) {
+                    self.refused_messages = (self.refused_messages.0 + 1, Some(why));
+                }
+                self.drive(out);
+            }
+            ShardInput::PeerLost { node } => {
+                self.raft.peer_lost(node);
+                self.drive(out);
+            }
+            ShardInput::Unreachable { node } => {
+                self.raft.unreachable(node);
+                self.drive(out);
+            }
+            ShardInput::Fetched { from, entries } => {
+                self.raft.fetched(from, &entries);
+                self.drive(out);
+            }
+            ShardInput::Transfer { to } => {
+                // Whoever asked sees who leads then.
+                if let Err(why) = self.raft.transfer(to) {
+                    tracing::debug!(%why, to, "leadership stays");
+                }
+                self.drive(out);
+            }
+            ShardInput::Members { id, changes } => self.change_members(id, &changes, out),
         }
+    }
+
+    fn change_members(&mut self, id: u64, changes: &[Change], out: &mut Vec<Effect>) {
+        let result = match self.raft.propose_members(changes) {
+            Ok(index) => {
+                self.in_flight.push_back(InFlight {
+                    index,
+                    term: self.raft.term(),
+                    blocks: vec![],
+                    schedules: vec![],
+                    proposals: vec![id],
+                    early_done: true,
+                });
+                return self.drive(out);
+            }
+            Err(MemberError::NotLeader) => Err(Refusal::NotLeader),
+            Err(MemberError::Pending) => Err(Refusal::Busy),
+            Err(why) => Err(Refusal::Invalid(why.to_string())),
+        };
+        out.push(Effect::Proposal { id, result });
     }
 
     fn refuse(&self, input: ShardInput, why: &Refusal, out: &mut Vec<Effect>) {
@@ -267,10 +351,12 @@ impl ShardCore {
             ShardInput::Schedule(s) => {
                 out.push(Effect::Answer(s.token, Outcome::Refused(why.clone())))
             }
-            ShardInput::Propose { id, .. } => out.push(Effect::Proposal {
-                id,
-                result: Err(why.clone()),
-            }),
+            ShardInput::Propose { id, .. } | ShardInput::Members { id, .. } => {
+                out.push(Effect::Proposal {
+                    id,
+                    result: Err(why.clone()),
+                })
+            }
             _ => {}
         }
     }
@@ -297,8 +383,13 @@ impl ShardCore {
         loop {
             let mut ready = RaftOutput::default();
             self.raft.ready(&mut ready);
-            let quiet =
-                ready.role.is_none() && ready.persist.is_empty() && ready.committed.is_empty();
+            let quiet = ready.is_empty();
+            for (to, bytes) in ready.messages {
+                out.push(Effect::Send { to, bytes });
+            }
+            for fetch in ready.fetch {
+                out.push(Effect::Disk(DiskWork::Fetch(fetch)));
+            }
             if let Some(role) = ready.role {
                 out.push(Effect::Publish(Publish::Role(role)));
                 if !matches!(role, Role::Leader { term } if self.serving == Some(term)) {
@@ -308,12 +399,9 @@ impl ShardCore {
             for work in ready.persist {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                let last = work.entries.last().map_or(0, |e| e.index);
-                // Raft's own empty entries and term changes are synced in every class.
-                let wants =
-                    |e: &LogEntry| e.data.is_empty() || self.unsynced_wish.contains(&e.index);
+                // Term changes and raft's own entries are synced in every class.
+                let wants = |e: &LogEntry| entry::wants_sync(e.kind, &e.data);
                 let sync = work.must_sync || work.entries.iter().any(wants);
-                self.unsynced_wish = self.unsynced_wish.split_off(&(last + 1));
                 self.writes.push_back((ticket, work.number));
                 let append = LogAppend {
                     shard: self.options.shard,

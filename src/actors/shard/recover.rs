@@ -4,6 +4,7 @@
 use super::core::{ShardCore, ShardOptions};
 use super::machine::{self, ApplyError, LoadError, Machine, MachineOptions};
 use crate::model::ShardId;
+use crate::raft::members::Members;
 use crate::raft::{RaftCore, RaftOptions, RaftStart};
 use crate::storage::{LogEntry, LogStore, StateBatch, StateStore, StoreError};
 
@@ -44,6 +45,9 @@ pub fn recover<S: LogStore + StateStore>(
 ) -> Result<(ShardCore, Recovery), RecoverError> {
     let shard = options.shard;
     let mut machine = machine::load(store, shard, machine_options)?;
+    if machine.members.voters.is_empty() {
+        machine.members = Members::of(raft_options.voters.clone());
+    }
     let mut bounds = store.bounds(shard)?;
     if machine.applied.0 > bounds.last {
         return Err(RecoverError::LogBehindState {
@@ -68,8 +72,10 @@ pub fn recover<S: LogStore + StateStore>(
     hard_state.commit = hard_state.commit.max(machine.applied.0);
     let start = RaftStart {
         hard_state,
+        first: (bounds.first, bounds.trimmed_term),
         applied: machine.applied,
         entries,
+        members: Some(machine.members.clone()),
     };
     let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;
     let recovery = Recovery {

@@ -10,6 +10,7 @@ pub mod group;
 pub mod index;
 pub mod lock;
 pub mod log_segment;
+pub mod members;
 pub mod offset;
 mod parts;
 pub mod queue;
@@ -41,6 +42,7 @@ pub enum Kind {
     LogSegment = 9,
     SegmentQueue = 10,
     Counters = 11,
+    Members = 12,
 }
 
 /// All rows of a kind in a shard.

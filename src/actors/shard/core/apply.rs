@@ -11,6 +11,12 @@ impl ShardCore {
                 return false;
             }
         };
+        if entry.kind != 0 {
+            if let Err(why) = self.raft.apply_members(&entry) {
+                self.fail(why, out);
+                return false;
+            }
+        }
         self.raft.applied(entry.index);
         let mut dropped = BTreeSet::new();
         let appended: usize = applied.events.iter().map(appended_bytes).sum();
@@ -116,6 +122,7 @@ impl ShardCore {
                 for (key, min) in queues {
                     out.push(Effect::Publish(Publish::Trimmed { key, min }));
                 }
+                self.raft.trimmed(first, term);
                 return out.push(Effect::Disk(DiskWork::Trim { first, term }));
             }
         };

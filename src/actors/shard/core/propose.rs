@@ -69,11 +69,11 @@ impl ShardCore {
         if entry.is_empty() {
             return;
         }
+        if sync {
+            entry.sync();
+        }
         match self.raft.propose(entry.finish()) {
             Ok(at) if at == index => {
-                if sync {
-                    self.unsynced_wish.insert(index);
-                }
                 if self.options.defect == Some(Defect::AckBeforeWrite) {
                     // (planted)
                     Self::answer(&flight, Stage::Committed, out);

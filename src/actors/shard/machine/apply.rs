@@ -6,6 +6,7 @@ use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey, TopicId};
 use crate::raft::entry::{self, AppendBlock, Command, TimerKey};
+use crate::raft::members;
 use crate::storage::keys;
 use crate::storage::keys::index::IndexRow;
 use crate::storage::keys::lock::LockRow;
@@ -42,6 +43,12 @@ impl Machine {
                 self.command(e.index, decoded.at_ms, command, &mut out)
                     .map_err(fail)?;
             }
+        }
+        if e.kind != 0 {
+            self.members = members::replay(&self.members, e).map_err(fail)?;
+            let key = keys::members::key(self.shard);
+            out.rows
+                .push(put(key, keys::members::encode(&self.members)));
         }
         self.applied = (e.index, e.term);
         self.count_segment(e, &mut out);

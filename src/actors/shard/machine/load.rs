@@ -58,6 +58,9 @@ pub fn load(
     if let Some(value) = store.get(&keys::counters::key(shard))? {
         m.counters = keys::counters::Counters::decode(&value)?;
     }
+    if let Some(value) = store.get(&keys::members::key(shard))? {
+        m.members = keys::members::decode(&value)?;
+    }
     each(store, shard, Kind::Topic, |_, value| {
         let topic = TopicConfig::decode(value).map_err(|_| LoadError::Row(Kind::Topic))?;
         m.topic_names.insert(topic.id, topic.name.clone());

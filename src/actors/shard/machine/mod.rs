@@ -12,6 +12,7 @@ use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, ShardId};
 use crate::raft::entry::{AppendBlock, TimerKey};
+use crate::raft::members::Members;
 use crate::storage::keys::counters::Counters;
 use crate::storage::keys::lock::LockRow;
 use crate::storage::keys::log_segment::LogSegment;
@@ -100,6 +101,8 @@ pub struct Machine {
     timers: BTreeMap<TimerKey, QueueKey>,
     timer_indices: BTreeSet<(u64, u32)>,
     segments: segments::Segments,
+    /// The members of the group as of the applied entry.
+    pub members: Members,
 }
 
 impl Machine {
@@ -124,6 +127,7 @@ impl Machine {
             timers: BTreeMap::new(),
             timer_indices: BTreeSet::new(),
             segments: segments::Segments::default(),
+            members: Members::default(),
         }
     }
 
@@ -189,8 +193,14 @@ impl Machine {
     /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).
     pub fn digest(&self) -> u64 {
         let text = format!(
-            "{:?}{:?}{:?}{:?}{:?}{:?}",
-            self.topics, self.groups, self.queues, self.offsets, self.locks, self.timers
+            "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+            self.topics,
+            self.groups,
+            self.queues,
+            self.offsets,
+            self.locks,
+            self.timers,
+            self.members
         );
         let (a, b) = text.as_bytes().split_at(text.len() / 2);
         (u64::from(crc32fast::hash(a)) << 32) | u64::from(crc32fast::hash(b))
