@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod message;
 mod server;
 mod text;
@@ -33,6 +34,9 @@ enum Command {
     /// Send and read messages
     #[command(subcommand)]
     Message(message::MessageCommand),
+    /// Measure a broker under load, this one or any RocketMQ
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// Where the cluster is, for every command that talks to one.
@@ -89,6 +93,7 @@ where
         Command::Server(args) => server::run(args),
         Command::Topic(command) => block_on(topic::run(command)),
         Command::Message(command) => block_on(message::run(command)),
+        Command::Bench(command) => block_on(bench::run(command)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,6 +162,8 @@ mod tests {
             "troupe topic delete T",
             "troupe message send T hello --tag A --key k1 --property a=b --delay-level 3",
             "troupe message tail T --from-start --count 3",
+            "troupe bench send -c 4 -w 64 -d 5 --warmup 2 --size 1024 --pid 1 --pid 2 --json",
+            "troupe bench send --rate 10000 --batch 16 --headers binary --topics 3 --wait 2.5",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -167,6 +174,10 @@ mod tests {
             "troupe message send T x --property a=b\u{1}c",
             "troupe server --set ab",
             "troupe message tail T --count 0",
+            "troupe bench send --size 39",
+            "troupe bench send --code 11",
+            "troupe bench send --duration -1",
+            "troupe bench send --producer-group a\u{1}b",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
