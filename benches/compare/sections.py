@@ -1,0 +1,202 @@
+"""What is measured: one function for each instance of a broker, rows for the figures that come out."""
+import os
+
+from sides import MEMORY_HEAP, SPEED_HEAP, Failure
+
+ASYNC, SYNC = "ASYNC_FLUSH", "SYNC_FLUSH"
+
+
+class Row:
+    """A figure. `aim` is the ratio to reach, ours better by so much; `limit` is for ours alone."""
+
+    def __init__(self, key, title, unit, higher=False, aim=None, limit=None):
+        self.key, self.title, self.unit = key, title, unit
+        self.higher, self.aim, self.limit = higher, aim, limit
+
+
+ROWS = [
+    Row("async.per_cpu", "send 1 KiB, 4 × 64 in flight, ASYNC_FLUSH: messages per broker CPU second", "msg", True, 5),
+    Row("async.rate", "… messages per second", "msg/s", True),
+    Row("async.p50", "… p50", "ms"),
+    Row("async.p99", "… p99", "ms"),
+    Row("sync.per_cpu", "send 1 KiB, 4 × 64 in flight, SYNC_FLUSH: messages per broker CPU second", "msg", True, 5),
+    Row("sync.rate", "… messages per second", "msg/s", True),
+    Row("sync.p50", "… p50", "ms"),
+    Row("sync.p99", "… p99", "ms"),
+    Row("one.rate", "send 1 KiB, 1 in flight, SYNC_FLUSH: messages per second", "msg/s", True, 3),
+    Row("one.p50", "… p50", "ms"),
+    Row("one.per_cpu", "… messages per broker CPU second", "msg", True),
+    Row("open10k.p99", "send at 10,000 msg/s, ASYNC_FLUSH: p99 from the intended time", "ms", False, 5),
+    Row("open10k.p50", "… p50", "ms"),
+    Row("open10k.p999", "… p99.9", "ms"),
+    Row("open2k.p99", "send at 2,000 msg/s, SYNC_FLUSH: p99 from the intended time", "ms", False, 5),
+    Row("open2k.p50", "… p50", "ms"),
+    Row("open2k.p999", "… p99.9", "ms"),
+    Row("e2e.p50", "end to end at 1,000 msg/s, waiting consumer, ASYNC_FLUSH: p50", "ms", False, 3),
+    Row("e2e.p99", "… p99", "ms"),
+    Row("consume.per_cpu", "consume a 2 GB backlog from page cache: messages per broker CPU second", "msg", True, 1.5),
+    Row("consume.rate", "… messages per second", "msg/s", True),
+    Row("memory.rss", f"resident memory after load, ours with defaults, stock {MEMORY_HEAP}", "MB", False, 6),
+    Row("memory.anon", "… of it anonymous", "MB"),
+    Row("memory.idle", "… before the load", "MB"),
+    Row("start.seconds", "start to first acknowledged send, empty directory", "s", False, 8),
+    Row("topics.rss", f"resident memory with 10,000 topics × 8 queues, stock {MEMORY_HEAP}", "MB", False, 8),
+    Row("topics.added", "… above the memory before", "MB"),
+    Row("topics.seconds", "… time to create them", "s"),
+    Row("connections.added", "10,000 idle connections with heartbeats: memory above base", "MB", limit=60),
+    Row("connections.p99", "… p99 of 10,000 heartbeats in 2 s", "ms", False, 10),
+    Row("restart.seconds", "restart after kill -9 with 5 GB stored, to first acknowledged send", "s", limit=2),
+    Row("queues.rss", "one million queues created, 1 % active: resident memory", "MB", limit=300),
+    Row("queues.added", "… above the memory before", "MB"),
+]
+
+
+class Scale:
+    """Lengths and sizes; a quick run proves the script, not the broker."""
+
+    def __init__(self, quick):
+        self.quick = quick
+        self.warmup, self.measure = (3, 3) if quick else (10, 10)
+        self.backlog = 200_000 if quick else 2_000_000
+        self.load_seconds = 3 if quick else 20
+        self.topics = 500 if quick else 10_000
+        self.connections = 500 if quick else 10_000
+        self.stored = 500_000 if quick else 5_000_000
+        # Topics of the row of a million queues, with so many queues each.
+        self.wide = (100, 100) if quick else (1_000, 1_000)
+
+
+def lat(report, name):
+    """A percentile in ms."""
+    return report["latency_us"][name] / 1e3
+
+
+def check(report, what):
+    """A run in which messages got lost or refused is no measurement."""
+    if report.get("failed") or report.get("unsent") or not report.get("ok", True):
+        raise Failure(f"{what}: {report.get('failed')} messages failed, {report.get('unsent')} not sent: "
+                      f"{report.get('errors')} {report.get('last_error')}")
+
+
+class Sections:
+    """`start(flush, heap)` gives a running broker, `bench` the generator; a section gives {row key: value}."""
+
+    def __init__(self, bench, scale):
+        self.bench, self.scale = bench, scale
+
+    def send(self, run, what, *args, seconds=None):
+        seconds = seconds or self.scale.measure
+        report = self.bench(run, "send", "--size", 1024, *args, "--duration", seconds, seconds=seconds + 60)
+        check(report, what)
+        return report
+
+    def closed(self, run, prefix, connections, window):
+        r = self.send(run, prefix, "--connections", connections, "--window", window)
+        return {f"{prefix}.per_cpu": r["msgs_per_broker_cpu_s"], f"{prefix}.rate": r["msgs_per_s"],
+                f"{prefix}.p50": lat(r, "p50"), f"{prefix}.p99": lat(r, "p99")}
+
+    def open(self, run, prefix, rate):
+        self.send(run, prefix + " warm-up", "--connections", 4, "--rate", rate, seconds=self.scale.warmup / 2)
+        r = self.send(run, prefix, "--connections", 4, "--rate", rate)
+        return {f"{prefix}.{p}": lat(r, p) for p in ("p50", "p99", "p999")}
+
+    def warm(self, run):
+        self.send(run, "warm-up", "--connections", 4, "--window", 64, seconds=self.scale.warmup)
+
+    # ---- one function for each section; their names are what --only takes
+
+    def async_send(self, start):
+        with start(ASYNC, SPEED_HEAP) as run:
+            run.ready()
+            self.warm(run)
+            return {**self.closed(run, "async", 4, 64), **self.open(run, "open10k", 10_000)}
+
+    def sync_send(self, start):
+        with start(SYNC, SPEED_HEAP) as run:
+            run.ready()
+            self.warm(run)
+            return {**self.closed(run, "sync", 4, 64), **self.closed(run, "one", 1, 1), **self.open(run, "open2k", 2_000)}
+
+    def e2e(self, start):
+        with start(ASYNC, SPEED_HEAP) as run:
+            run.ready()
+            args = ("--rate", 1_000, "--size", 1024)
+            self.bench(run, "e2e", *args, "--duration", self.scale.warmup, seconds=self.scale.warmup + 60)
+            r = self.bench(run, "e2e", *args, "--duration", self.scale.measure, seconds=self.scale.measure + 60)
+            check(r, "e2e")
+            return {"e2e.p50": lat(r, "p50"), "e2e.p99": lat(r, "p99")}
+
+    def fill(self, run, topic, messages):
+        """A backlog of so many messages of 1 KiB."""
+        r = self.bench(run, "send", "--topic", topic, "--size", 1024, "--messages", messages, "--connections", 4,
+                       "--window", 64, seconds=messages / 5_000 + 60)
+        check(r, "filling " + topic)
+        return r
+
+    def consume(self, start):
+        with start(ASYNC, SPEED_HEAP) as run:
+            run.ready()
+            self.fill(run, "backlog", self.scale.backlog)
+            # The first pass warms up: it compiles Java's code and brings the files into the page cache.
+            for _ in range(2):
+                r = self.bench(run, "consume", "--topic", "backlog", seconds=self.scale.backlog / 5_000 + 60)
+                check(r, "consume")
+            return {"consume.per_cpu": r["msgs_per_broker_cpu_s"], "consume.rate": r["msgs_per_s"]}
+
+    def memory(self, start):
+        with start(ASYNC, MEMORY_HEAP) as run:
+            run.ready()
+            idle = run.memory()
+            self.send(run, "memory", "--connections", 4, "--window", 64, seconds=self.scale.load_seconds)
+            after = run.memory()
+            return {"memory.rss": after["rss_mb"], "memory.anon": after["anon_mb"], "memory.idle": idle["rss_mb"]}
+
+    def start(self, start):
+        with start(SYNC, MEMORY_HEAP) as run:
+            return {"start.seconds": run.first_ack("first")}
+
+    def topics(self, start):
+        with start(ASYNC, MEMORY_HEAP) as run:
+            run.ready()
+            base = run.memory()["rss_mb"]
+            r = self.bench(run, "topics", "--topics", self.scale.topics, "--queues", 8, seconds=1_800)
+            rss = run.memory()["rss_mb"]
+            return {"topics.rss": rss, "topics.added": rss - base, "topics.seconds": r["seconds"]}
+
+    def connections(self, start):
+        with start(ASYNC, MEMORY_HEAP) as run:
+            run.ready()
+            r = self.bench(run, "connections", "--connections", self.scale.connections, seconds=300)
+            return {"connections.added": r["added_mb"], "connections.p99": lat(r, "p99")}
+
+    def restart(self, start):
+        with start(ASYNC, MEMORY_HEAP) as run:
+            run.ready()
+            self.fill(run, "stored", self.scale.stored)
+            run.kill()
+            run.side.start(run)
+            return {"restart.seconds": run.first_ack("stored")}
+
+    def queues(self, start):
+        topics, queues = self.scale.wide
+        with start(ASYNC, MEMORY_HEAP) as run:
+            run.ready()
+            base = run.memory()["rss_mb"]
+            self.bench(run, "topics", "--topics", topics, "--queues", queues, "--active", 0.01, seconds=1_800)
+            rss = run.memory()["rss_mb"]
+            return {"queues.rss": rss, "queues.added": rss - base}
+
+
+# Name, bytes on disk at most (of a full run), and whether stock takes part.
+SECTIONS = [
+    ("async_send", 16e9, True),
+    ("sync_send", 12e9, True),
+    ("e2e", 2e9, True),
+    ("consume", 8e9, True),
+    ("memory", 12e9, True),
+    ("start", 2e9, True),
+    ("topics", 4e9, True),
+    ("connections", 2e9, True),
+    ("restart", 16e9, True),
+    ("queues", 4e9, False),
+]
