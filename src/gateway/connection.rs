@@ -418,7 +418,7 @@ async fn run(conn: &Rc<Conn>) {
         if may_read && !buf.is_empty() {
             // Frames left over from a time without room for requests.
             let before = buf.len();
-            if !handle_frames(conn, &mut buf, &limits).await {
+            if !Box::pin(handle_frames(conn, &mut buf, &limits)).await {
                 return;
             }
             if buf.len() != before {
@@ -438,13 +438,18 @@ async fn run(conn: &Rc<Conn>) {
                 if ready.is_err() {
                     return;
                 }
+                if buf.is_empty() {
+                    buf = conn.worker.read_buffer();
+                }
                 let open = read_burst(conn, &mut buf);
                 let before = buf.len();
-                if !handle_frames(conn, &mut buf, &limits).await || !open {
+                // Boxed: an idle connection need not hold room for a request under way.
+                if !Box::pin(handle_frames(conn, &mut buf, &limits)).await || !open {
                     return;
                 }
                 if buf.is_empty() {
                     frame_since = None;
+                    conn.worker.give_read_buffer(std::mem::take(&mut buf));
                 } else if buf.len() != before || frame_since.is_none() {
                     frame_since = Some(Instant::now());
                 }
@@ -462,6 +467,7 @@ async fn run(conn: &Rc<Conn>) {
                 if now.duration_since(conn.last_used.get()) >= idle {
                     return conn.close("idle");
                 }
+                conn.out.borrow_mut().shrink();
             }
         }
     }
@@ -526,4 +532,19 @@ async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut, limits: &FrameLimits
         return false;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<F>(_: impl Fn(Rc<Conn>) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of_task(serve) <= 512, "{}", size_of_task(serve));
+        assert!(std::mem::size_of::<Conn>() <= 512);
+    }
 }

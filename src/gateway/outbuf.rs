@@ -76,6 +76,13 @@ impl OutBuf {
         }
     }
 
+    /// Gives back room that nothing waits in.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -113,6 +120,7 @@ mod tests {
                 want.extend_from_slice(&body);
             }
             assert_eq!(out.len(), want.len());
+            out.shrink();
             assert!(drain(&mut out, step) == want, "step {step}");
             assert_eq!(out.len(), 0);
         }

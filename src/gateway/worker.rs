@@ -13,6 +13,7 @@ use crate::model::outcome::{Outcome, Token};
 use crate::model::TopicId;
 use crate::telemetry::TopicMetrics;
 use crate::wire::message::ids::UniqKeys;
+use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -51,6 +52,8 @@ pub struct Worker {
     topics: RefCell<FxHashMap<TopicId, Arc<TopicMetrics>>>,
     keys: UniqKeys,
     random: Cell<u32>,
+    /// Where connections without a frame half read read into, one after the other.
+    read_buffer: Cell<BytesMut>,
 }
 
 impl Worker {
@@ -70,6 +73,7 @@ impl Worker {
             conns: RefCell::default(),
             dirty: RefCell::default(),
             topics: RefCell::default(),
+            read_buffer: Cell::default(),
         })
     }
 
@@ -127,6 +131,17 @@ impl Worker {
         let made = self.shared.metrics.topic(name);
         topics.insert(id, made.clone());
         made
+    }
+
+    /// An empty buffer for one burst. Between bursts a connection holds none, so that idle ones
+    /// cost no room.
+    pub fn read_buffer(&self) -> BytesMut {
+        self.read_buffer.take()
+    }
+
+    /// Gives it back, empty.
+    pub fn give_read_buffer(&self, buffer: BytesMut) {
+        self.read_buffer.set(buffer);
     }
 
     /// A connection has bytes to write; they go out when the loop has seen all mail.
