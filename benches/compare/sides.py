@@ -107,6 +107,8 @@ def wait_port(port, child, seconds=START_SECONDS):
 class Stock:
     name = "stock"
     title = "RocketMQ 5.5.0"
+    # Several threads store what one connection sends.
+    disorder = True
 
     def __init__(self, base_port):
         self.base = base_port
@@ -156,6 +158,7 @@ diskMaxUsedSpaceRatio=95
 class Troupe:
     name = "troupe"
     title = "TroupeMQ"
+    disorder = False
 
     def __init__(self, base_port, binary, sets):
         self.base, self.binary, self.sets = base_port, os.path.abspath(binary), sets
