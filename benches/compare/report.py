@@ -18,9 +18,8 @@ def number(x):
 def judge(row, ours, stock):
     """Ratio, and whether the aim was reached: True, False, or None without one."""
     ratio = None
-    if ours is not None and stock is not None:
-        over, under = (ours, stock) if row.higher else (stock, ours)
-        ratio = over / under if under else None
+    if ours is not None and stock is not None and ours > 0 and stock > 0:
+        ratio = ours / stock if row.higher else stock / ours
     if row.limit is not None and ours is not None:
         return ratio, ours <= row.limit
     if row.aim is not None and ratio is not None:
@@ -49,7 +48,7 @@ def table(values):
 
 
 def cells(line):
-    """Ratio as people read it: how many times better ours is."""
+    """A line of the table; the ratio is ours to stock's, below 1 as a fraction."""
     reached = {True: "yes", False: "**no**", None: ""}[line["reached"]]
     ratio = line["ratio"]
     if ratio is None:
@@ -77,7 +76,8 @@ def markdown(lines, meta):
            f"Measured {c['date']} with `benches/compare`{' --quick' if meta['quick'] else ''}: {c['cores']} cores "
            f"({c['cpu']}), {c['memory_mb']:,} MB, {c['kernel']}; fdatasync of 4 KiB {c['fdatasync_4k_ms']['p50']} ms "
            f"(p99 {c['fdatasync_4k_ms']['p99']} ms); load {c['load_1m']:.2f} before the start. Medians of "
-           f"{meta['rounds']} alternating rounds; generator and broker share the machine.", ""]
+           f"up to {meta['rounds']} alternating rounds; generator and broker share the machine. A ratio is TroupeMQ's "
+           "figure to RocketMQ's.", ""]
     for side, title in (("troupe", "TroupeMQ"), ("stock", "Stock")):
         settings = ", ".join(f"`{k}` {v}" for k, v in meta["settings"][side].items())
         out.append(f"- {title}: {meta['versions'][side]}. Not default: {settings}.")
