@@ -96,6 +96,19 @@ impl Pipe {
         }
     }
 
+    /// Writes a request at once, without a wake of the task that polls. What an almost idle socket
+    /// does not take is an error.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`].
+    pub fn send_now(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        match self.stream.try_write(bytes) {
+            Ok(n) if n == bytes.len() => Ok(()),
+            Ok(_) => Err(self.closed("it takes no bytes")),
+            Err(e) => Err(self.closed(&e.to_string())),
+        }
+    }
+
     /// Hands every whole frame that was read to `take`, with the buffer for further requests.
     ///
     /// # Errors

@@ -15,6 +15,13 @@ pub(super) struct Sample {
     memory: Memory,
 }
 
+impl Sample {
+    /// Its memory.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory
+    }
+}
+
 /// Memory of a process, KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Memory {

@@ -3,6 +3,7 @@
 
 use super::body::BodyId;
 use super::clock::{self, Alarm};
+use super::record::Ack;
 use super::request::FIRST_OPAQUE;
 use super::schedule::Schedule;
 use super::sending::{Lane, Phase, Sending};
@@ -334,7 +335,16 @@ impl Producer {
                 .record(now.saturating_sub(job.due), messages);
         }
         drop(stats);
-        let _ = (offset, lane.targets.get(slot.target as usize));
+        if let Some(target) = lane.targets.get(slot.target as usize) {
+            shared.write_down(&Ack {
+                queue: target.number,
+                connection: self.index,
+                seq: job.seq,
+                attempt: job.attempt,
+                offset,
+                count: job.count,
+            });
+        }
         shared.check_finished();
     }
 

@@ -2,6 +2,7 @@
 
 use super::args::{Common, Headers, Load, Message, Topics};
 use super::measure::{self, Measured};
+use super::record::Recorder;
 use super::report::{self, say, say_counts, say_latencies, Conditions, Outcome, Usage};
 use super::request::Form;
 use super::sending::{Plan, Sending};
@@ -14,6 +15,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub(in crate::cli) struct SendArgs {
     message: Message,
     #[command(flatten)]
     load: Load,
+    /// Write the acknowledged messages to this file, for `bench consume --verify`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -71,6 +76,8 @@ struct SendResult {
     interrupted: bool,
     #[serde(flatten)]
     sent: Sent,
+    /// Messages in the record.
+    recorded: Option<u64>,
     #[serde(flatten)]
     usage: Usage,
     msgs_per_broker_cpu_s: Option<f64>,
@@ -237,10 +244,16 @@ pub(super) async fn run(args: SendArgs) -> Result<(), Failure> {
         timeout,
     )));
     sending.lanes().await.map_err(|e| e.to_string())?;
+    if let Some(path) = &args.record {
+        let shown = path.display();
+        let recorder = Recorder::create(path, sending.run).map_err(|e| format!("{shown}: {e}"))?;
+        *sending.record.borrow_mut() = Some(recorder);
+    }
     let warmup = Duration::from_secs_f64(args.load.warmup);
     let phases = (warmup, args.load.duration());
     let measured = measure::send(&sending, phases, &args.common.report.pids).await?;
     conditions.set_brokers(&sending.brokers());
+    let recorded = finish_record(&sending, args.record.is_some())?;
     let sent = Sent::new(&sending, &measured);
     let usage = Usage::new(&measured, sent.acked);
     let failure = sent.failure();
@@ -250,9 +263,22 @@ pub(super) async fn run(args: SendArgs) -> Result<(), Failure> {
         interrupted: measured.interrupted,
         msgs_per_broker_cpu_s: usage.per_broker_cpu(sent.acked),
         sent,
+        recorded,
         usage,
         conditions,
     };
     report::print(&result, args.common.report.json)?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Ends the record; a record that could not be written is an error.
+fn finish_record(sending: &Sending, wanted: bool) -> Result<Option<u64>, Failure> {
+    match sending.record.borrow_mut().take() {
+        Some(recorder) => recorder
+            .finish()
+            .map(Some)
+            .map_err(|e| format!("the record: {e}")),
+        None if wanted => Err(sending.stats.borrow().last_error.clone()),
+        None => Ok(None),
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::body::{topic_hash, Bodies};
 use super::clock;
+use super::record::{Ack, Recorder};
 use super::request::{Form, Place, Stamp, Template};
 use super::stats::{count, Counts, Latencies};
 use super::topology::{Broker, Queue, Source};
@@ -177,6 +178,8 @@ pub(super) struct Sending {
     /// Told when the last of a given number of messages is done.
     pub finished: Notify,
     lanes: RefCell<Known>,
+    /// Where acknowledgements are written down.
+    pub record: RefCell<Option<Recorder>>,
 }
 
 #[derive(Default)]
@@ -207,6 +210,7 @@ impl Sending {
             give_up_at: Cell::new(u64::MAX),
             finished: Notify::new(),
             lanes: RefCell::default(),
+            record: RefCell::new(None),
             run,
             plan,
         }
@@ -323,6 +327,23 @@ impl Sending {
             addr: broker.addr.clone(),
             targets: broker.queues.iter().map(target).collect(),
         })
+    }
+
+    /// Writes down an acknowledgement, if that is wanted. A full disk ends the record, not the run.
+    pub(super) fn write_down(&self, ack: &Ack) {
+        let mut record = self.record.borrow_mut();
+        let Some(recorder) = record.as_mut() else {
+            return;
+        };
+        let name = || {
+            let known = self.lanes.borrow();
+            let found = known.numbers.iter().find(|(_, n)| **n == ack.queue);
+            found.map_or_else(|| (String::new(), "".into(), -1), |(name, _)| name.clone())
+        };
+        if let Err(e) = recorder.ack(ack, name) {
+            self.stats.borrow_mut().last_error = format!("the record: {e}");
+            *record = None;
+        }
     }
 
     /// The brokers as last read.
