@@ -10,6 +10,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+/// Longest wait for all connections before the first message.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+
 /// The measured time.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
@@ -101,12 +104,21 @@ pub(super) async fn send(
     }
     let show = tokio::task::spawn_local(show(sending.clone(), warmup, duration));
     let mut stop = Box::pin(interrupt());
-    let mut interrupted = false;
-    if !warmup.is_zero() {
+    let all_connected = async {
+        while !sending.is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let all_connected = async {
+        let _ = tokio::time::timeout(CONNECT_WAIT, all_connected).await;
+    };
+    let mut interrupted = phase(&mut connections, &mut stop, all_connected).await;
+    sending.go();
+    if !warmup.is_zero() && !interrupted {
         interrupted |= phase(&mut connections, &mut stop, tokio::time::sleep(warmup)).await;
     }
     let watch = Watch::start(pids);
-    sending.begin();
+    sending.begin(!warmup.is_zero());
     if !interrupted {
         let done = async {
             tokio::select! {
@@ -166,7 +178,7 @@ async fn show(sending: Rc<Sending>, warmup: Duration, duration: Option<Duration>
         last = (now, acked);
         match sending.plan.messages {
             Some(_) => bar.set_position(acked),
-            None => bar.set_position((now - sending.start) / 1_000_000),
+            None => bar.set_position((now - sending.start()) / 1_000_000),
         }
         bar.set_message(format!("{acked} acked, {rate:.0}/s, {failed} failed"));
     }

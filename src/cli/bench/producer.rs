@@ -64,6 +64,7 @@ pub(super) struct Producer {
     next_queue: usize,
     generation: i32,
     schedule: Option<Schedule>,
+    joined: bool,
     pending: Slab<Slot>,
     /// To be sent again, with the time from which on.
     again: VecDeque<(u64, Job)>,
@@ -74,17 +75,13 @@ pub(super) struct Producer {
 impl Producer {
     /// Connection `index` of a run.
     pub(super) fn new(shared: Rc<Sending>, index: u16) -> std::io::Result<Self> {
-        let batch = u64::from(shared.plan.form.batch);
-        let schedule = shared.plan.rate.map(|rate| {
-            let of = u64::from(shared.plan.connections) * batch;
-            Schedule::new(shared.start, rate, u64::from(index) * batch, of)
-        });
         Ok(Self {
             index,
             next_seq: 0,
             next_queue: usize::from(index),
             generation: 0,
-            schedule,
+            schedule: None,
+            joined: false,
             pending: Slab::new(),
             again: VecDeque::new(),
             alarm: Alarm::new()?,
@@ -102,6 +99,7 @@ impl Producer {
             match self.connect(shift).await {
                 Ok((mut pipe, lane)) => {
                     self.shared.stats.borrow_mut().connects += 1;
+                    self.join().await;
                     let connected = Instant::now();
                     match self.drive(&mut pipe, &lane).await {
                         Ok(()) => break,
@@ -128,6 +126,20 @@ impl Producer {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.leave();
+    }
+
+    /// Waits for the others before the first message.
+    async fn join(&mut self) {
+        if std::mem::replace(&mut self.joined, true) {
+            return;
+        }
+        let start = self.shared.join().await;
+        let plan = &self.shared.plan;
+        let batch = u64::from(plan.form.batch);
+        self.schedule = plan.rate.map(|rate| {
+            let of = u64::from(plan.connections) * batch;
+            Schedule::new(start, rate, u64::from(self.index) * batch, of)
+        });
     }
 
     /// Connects to this connection's broker, or after failures to another one.
@@ -223,7 +235,7 @@ impl Producer {
             if shared.is_used_up() {
                 break;
             }
-            let count = shared.take(shared.plan.form.batch);
+            let count = shared.take(due, shared.plan.form.batch);
             if let Some(s) = &mut self.schedule {
                 s.advance();
             }

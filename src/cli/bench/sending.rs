@@ -167,8 +167,10 @@ pub(super) struct Sending {
     pub stamp: RefCell<Stamp>,
     pub stats: RefCell<SendStats>,
     pub queue_offset: FieldName,
-    /// Beginning of the run, ns.
-    pub start: u64,
+    /// Beginning of the run, ns; 0 while the connections are made.
+    start: Cell<u64>,
+    started: Notify,
+    ready: Cell<u16>,
     phase: Cell<Phase>,
     measured: Cell<(u64, u64)>,
     /// Measured messages that may still be begun.
@@ -192,18 +194,19 @@ struct Known {
 
 impl Sending {
     pub(super) fn new(plan: Plan) -> Self {
-        let start = clock::now();
         let run = (clock::unix_ms() as u32)
             .rotate_left(8)
             .wrapping_add(std::process::id())
             .wrapping_mul(0x9E37_79B1)
-            ^ (start as u32);
+            ^ (clock::now() as u32);
         Self {
             bodies: Bodies::new(plan.size),
             stamp: RefCell::new(Stamp::new(run)),
             stats: RefCell::new(SendStats::new()),
             queue_offset: FieldName::new("queueOffset"),
-            start,
+            start: Cell::new(0),
+            started: Notify::new(),
+            ready: Cell::new(0),
             phase: Cell::new(Phase::Warmup),
             measured: Cell::new((u64::MAX, u64::MAX)),
             left: Cell::new(plan.messages),
@@ -220,9 +223,35 @@ impl Sending {
         self.phase.get()
     }
 
-    /// The measured time begins.
-    pub(super) fn begin(&self) {
-        self.measured.set((clock::now(), u64::MAX));
+    /// A connection is made for the first time; waits until the run starts and gives that time.
+    pub(super) async fn join(&self) -> u64 {
+        self.ready.set(self.ready.get().saturating_add(1));
+        while self.start.get() == 0 {
+            self.started.notified().await;
+        }
+        self.start.get()
+    }
+
+    /// Whether all connections have joined.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.get() >= self.plan.connections
+    }
+
+    /// The run starts: the first messages are due.
+    pub(super) fn go(&self) {
+        self.start.set(clock::now());
+        self.started.notify_waiters();
+    }
+
+    /// Beginning of the run, ns.
+    pub(super) fn start(&self) -> u64 {
+        self.start.get()
+    }
+
+    /// The measured time begins, after a warm-up or with the run itself.
+    pub(super) fn begin(&self, warm: bool) {
+        let from = if warm { clock::now() } else { self.start.get() };
+        self.measured.set((from, u64::MAX));
         self.phase.set(Phase::Measured);
     }
 
@@ -246,10 +275,10 @@ impl Sending {
         self.measured.get().1
     }
 
-    /// How many of `wanted` messages may be begun.
-    pub(super) fn take(&self, wanted: u32) -> u32 {
+    /// How many of `wanted` messages that are due at `due` may be begun.
+    pub(super) fn take(&self, due: u64, wanted: u32) -> u32 {
         match (self.left.get(), self.phase()) {
-            (Some(left), Phase::Measured) => {
+            (Some(left), Phase::Measured) if self.counts(due) => {
                 let taken = left.min(u64::from(wanted));
                 self.left.set(Some(left - taken));
                 u32::try_from(taken).unwrap_or(wanted)
