@@ -57,7 +57,7 @@ class Scale:
 
     def __init__(self, quick):
         self.quick = quick
-        self.warmup, self.measure = (3, 3) if quick else (10, 10)
+        self.warmup, self.measure = (3, 3) if quick else (20, 10)
         self.backlog = 200_000 if quick else 2_000_000
         self.load_seconds = 3 if quick else 20
         self.topics = 500 if quick else 10_000
