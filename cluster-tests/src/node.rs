@@ -240,8 +240,8 @@ impl Sim {
         else {
             return;
         };
-        queue.closed |= matches!(input, QueueInput::Closed(_));
         queue.core.step(input, &mut out);
+        queue.closed |= queue.core.is_closed();
         if tick && !queue.closed && !queue.offered && queue.core.is_idle(now_ms, 2_000) {
             queue.offered = true;
             self.post(Mail::Retire(key, life));
@@ -306,7 +306,11 @@ impl Sim {
 
     fn hand_to_queue(&mut self, key: QueueKey, input: QueueInput, effects: &mut VecDeque<Effect>) {
         let Some(node) = &mut self.node else { return };
-        if let QueueInput::Closed(Refusal::NotFound(_)) = &input {
+        if let QueueInput::Abandoned {
+            why: Refusal::NotFound(_),
+            ..
+        } = &input
+        {
             self.counters.dropped_appends += 1;
         }
         if let Some(life) = node.active.get(&key).copied() {
@@ -314,8 +318,8 @@ impl Sim {
             return self.post(Mail::Queue(key, life, input));
         }
         let topic = node.shard.machine().has_topic(key.topic.0);
-        let term = match node.shard.serving() {
-            Some(term) if topic => term,
+        let epoch = match node.shard.serving() {
+            Some(_) if topic => node.shard.epoch(),
             serving => {
                 let why = match serving {
                     Some(_) => Refusal::NotFound("topic"),
@@ -342,7 +346,7 @@ impl Sim {
         if !matches!(input, QueueInput::Append { .. } | QueueInput::Park(_)) {
             return;
         }
-        let core = QueueCore::new(key, term, node.shard.machine().queue(key).next);
+        let core = QueueCore::new(key, epoch, node.shard.machine().queue(key).next);
         node.next_queue += 1;
         let life = node.next_queue;
         node.queues.insert(

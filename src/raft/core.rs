@@ -20,6 +20,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Bytes of applied entries kept in memory for followers that are a little behind.
 const KEEP_BYTES: usize = 8 << 20;
 
+/// Bytes of proposals a leader takes beyond those committed.
+const MAX_UNCOMMITTED: usize = 256 << 20;
+
 /// Fixed settings of a replica.
 #[derive(Debug, Clone)]
 pub struct RaftOptions {
@@ -175,7 +178,7 @@ impl RaftCore {
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,
-            max_uncommitted_size: 256 << 20,
+            max_uncommitted_size: MAX_UNCOMMITTED as u64,
             max_committed_size_per_ready: 8 << 20,
             ..Config::default()
         };
@@ -453,6 +456,12 @@ impl RaftCore {
         }
         self.node.transfer_leader(to);
         Ok(())
+    }
+
+    /// A proposal would be taken: no transfer is under way and little is uncommitted. What waits
+    /// does so where it is counted.
+    pub fn has_room(&self) -> bool {
+        !self.is_transferring() && self.node.raft.uncommitted_size() < MAX_UNCOMMITTED / 2
     }
 
     /// A transfer is under way.

@@ -76,11 +76,11 @@ impl Handler<QueueMail> for QueueActor {
             QueueInput::Tick { now_ms } => Some(*now_ms),
             _ => None,
         };
-        if matches!(input, QueueInput::Closed(_)) && !self.closed {
+        self.core.step(input, &mut self.effects);
+        if self.core.is_closed() && !self.closed {
             self.closed = true;
             self.end(ctx);
         }
-        self.core.step(input, &mut self.effects);
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::Answer(token, outcome) => self.outbox.push(token, outcome),

@@ -32,6 +32,12 @@ pub enum QueueInput {
     },
     /// The topic vanished, or the replica stopped serving: everything pending is answered.
     Closed(Refusal),
+    /// As [`QueueInput::Closed`], for the queue core of this serving epoch only: a later one may
+    /// own the key by now.
+    Abandoned {
+        epoch: u64,
+        why: Refusal,
+    },
     Park(ParkRequest),
     Unpark(Vec<Token>),
     /// The shard's clock.
@@ -51,7 +57,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct QueueCore {
     key: QueueKey,
-    term: u64,
+    epoch: u64,
     /// Offset the next proposed message gets.
     assigned: u64,
     /// Offset the next committed message gets.
@@ -64,11 +70,12 @@ pub struct QueueCore {
 }
 
 impl QueueCore {
-    /// A queue of a serving leader: `next` is the offset after the last applied message.
-    pub fn new(key: QueueKey, term: u64, next: u64) -> Self {
+    /// A queue of a leader in this serving epoch: `next` is the offset after the last applied
+    /// message.
+    pub fn new(key: QueueKey, epoch: u64, next: u64) -> Self {
         Self {
             key,
-            term,
+            epoch,
             assigned: next,
             visible: next,
             pending: VecDeque::new(),
@@ -82,6 +89,11 @@ impl QueueCore {
     pub fn is_idle(&self, now_ms: i64, for_ms: i64) -> bool {
         self.idle_since_ms
             .is_some_and(|since| now_ms - since >= for_ms)
+    }
+
+    /// Takes nothing more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
     }
 
     /// Requests that wait for a stage.
@@ -101,6 +113,8 @@ impl QueueCore {
                 tags,
             } => self.reached(stage, base, count, first, &tags, out),
             QueueInput::Closed(why) => self.close(why, out),
+            QueueInput::Abandoned { epoch, why } if epoch == self.epoch => self.close(why, out),
+            QueueInput::Abandoned { .. } => {}
             QueueInput::Park(request) => self.park(request, out),
             QueueInput::Unpark(mut tokens) => {
                 tokens.sort_unstable();
@@ -139,7 +153,7 @@ impl QueueCore {
         }
         out.push(Effect::ToShard(ShardInput::Append(AppendProposal {
             key: self.key,
-            term: self.term,
+            epoch: self.epoch,
             base,
             metas: batch.metas,
             records: batch.records,
@@ -351,6 +365,20 @@ mod tests {
         q.step(reached(Stage::Committed), &mut out);
         assert_eq!(answers(&out), [(1, 10), (2, 11)]);
         assert_eq!(q.pending(), 1);
+    }
+
+    #[test]
+    fn what_an_earlier_epoch_left_behind_closes_nothing() {
+        let mut q = queue();
+        let mut out = Vec::new();
+        let abandoned = |epoch| QueueInput::Abandoned {
+            epoch,
+            why: Refusal::NotLeader,
+        };
+        q.step(abandoned(0), &mut out);
+        assert!(!q.is_closed());
+        q.step(abandoned(1), &mut out);
+        assert!(q.is_closed());
     }
 
     #[test]

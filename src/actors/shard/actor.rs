@@ -209,8 +209,8 @@ impl ShardActor {
             // Nobody waits in a queue that sleeps.
             _ => return,
         }
-        let term = match self.core.serving() {
-            Some(term) if self.core.machine().has_topic(key.topic.0) => term,
+        let epoch = match self.core.serving() {
+            Some(_) if self.core.machine().has_topic(key.topic.0) => self.core.epoch(),
             serving => {
                 let why = match serving {
                     Some(_) => Refusal::NotFound("topic"),
@@ -220,7 +220,7 @@ impl ShardActor {
                 return self.refuse(input, why, effects);
             }
         };
-        let core = QueueCore::new(key, term, self.core.machine().queue(key).next);
+        let core = QueueCore::new(key, epoch, self.core.machine().queue(key).next);
         let addr = QueueActor::new(key, core, ctx.address(), self.deps.sinks.clone()).start();
         addr.do_send(QueueMail(input));
         // Listed only after the first event is in its mailbox, so that nothing overtakes it.

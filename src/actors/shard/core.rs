@@ -30,8 +30,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Clone)]
 pub struct AppendProposal {
     pub key: QueueKey,
-    /// The term in which the queue core was started; another term's offsets are worthless.
-    pub term: u64,
+    /// The serving epoch in which the queue core was started; another one's offsets are worthless.
+    pub epoch: u64,
     pub base: u64,
     pub metas: Vec<RecordMeta>,
     pub records: Vec<u8>,
@@ -166,6 +166,8 @@ struct Block {
 struct InFlight {
     index: u64,
     term: u64,
+    /// Serving epoch of the queues whose records it holds.
+    epoch: u64,
     blocks: Vec<Block>,
     schedules: Vec<(Token, Position, Stage)>,
     proposals: Vec<u64>,
@@ -180,6 +182,8 @@ pub struct ShardCore {
     machine: Machine,
     /// Term in which this replica serves.
     serving: Option<u64>,
+    /// Counts the times it began to: within one term it may stop and begin again.
+    epoch: u64,
     failed: Option<String>,
     appends: VecDeque<AppendProposal>,
     schedules: VecDeque<Schedule>,
@@ -208,6 +212,7 @@ impl ShardCore {
             raft,
             machine,
             serving: None,
+            epoch: 0,
             failed: None,
             appends: VecDeque::new(),
             schedules: VecDeque::new(),
@@ -239,6 +244,10 @@ impl ShardCore {
     pub fn refused_messages(&self) -> &(u64, Option<MessageError>) {
         &self.refused_messages
     }
+    /// Counts the times this replica began to serve; queue cores belong to one of them.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
     /// Why the shard stopped for good.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
@@ -250,6 +259,7 @@ impl ShardCore {
             && self.proposals.is_empty()
             && self.orphans.is_empty())
             && self.writes.len() < self.options.max_open_writes
+            && self.raft.has_room()
     }
 
     /// Begins: a single voter stands for election at once.
@@ -274,7 +284,7 @@ impl ShardCore {
             {
                 self.refuse(input, &Refusal::NotLeader, out)
             }
-            ShardInput::Append(p) if Some(p.term) != self.serving => {
+            ShardInput::Append(p) if p.epoch != self.epoch => {
                 self.refuse(ShardInput::Append(p), &Refusal::NotLeader, out)
             }
             ShardInput::Append(p) => self.appends.push_back(p),
@@ -328,6 +338,7 @@ impl ShardCore {
                 self.in_flight.push_back(InFlight {
                     index,
                     term: self.raft.term(),
+                    epoch: self.epoch,
                     blocks: vec![],
                     schedules: vec![],
                     proposals: vec![id],
@@ -346,7 +357,8 @@ impl ShardCore {
         match input {
             // The queue core holds the tokens: closing it answers them.
             ShardInput::Append(p) => {
-                out.push(Effect::ToQueue(p.key, QueueInput::Closed(why.clone())))
+                let (epoch, why) = (p.epoch, why.clone());
+                out.push(Effect::ToQueue(p.key, QueueInput::Abandoned { epoch, why }))
             }
             ShardInput::Schedule(s) => {
                 out.push(Effect::Answer(s.token, Outcome::Refused(why.clone())))
@@ -417,8 +429,24 @@ impl ShardCore {
                 }
             }
             if quiet {
-                return;
+                return self.maybe_serve(out);
             }
+        }
+    }
+
+    /// A leader serves once its first entry of the term is applied, and everything in the log with
+    /// it: only then are the queues' next offsets known.
+    fn maybe_serve(&mut self, out: &mut Vec<Effect>) {
+        let (applied, term) = self.machine.applied;
+        let ready = self.raft.is_leader()
+            && term == self.raft.term()
+            && applied + 1 == self.raft.next_index()
+            && !self.raft.is_transferring();
+        if ready && self.serving.is_none() && self.failed.is_none() {
+            self.serving = Some(term);
+            self.epoch += 1;
+            out.push(Effect::Publish(Publish::Serving(self.serving)));
+            out.push(Effect::ToTimer(TimerInput::Serving(true)));
         }
     }
 
@@ -469,7 +497,11 @@ impl ShardCore {
 
     fn abandon(&mut self, flight: InFlight, why: Refusal, out: &mut Vec<Effect>) {
         for block in flight.blocks {
-            out.push(Effect::ToQueue(block.key, QueueInput::Closed(why.clone())));
+            let (epoch, why) = (flight.epoch, why.clone());
+            out.push(Effect::ToQueue(
+                block.key,
+                QueueInput::Abandoned { epoch, why },
+            ));
         }
         for (token, _, _) in flight.schedules {
             out.push(Effect::Answer(token, Outcome::Refused(why.clone())));

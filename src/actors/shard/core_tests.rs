@@ -80,7 +80,7 @@ impl Rig {
     fn append(&mut self, base: u64, records: Vec<u8>) {
         let proposal = AppendProposal {
             key: KEY,
-            term: self.core.serving().unwrap(),
+            epoch: self.core.epoch(),
             base,
             metas: vec![RecordMeta {
                 size: records.len() as u32,

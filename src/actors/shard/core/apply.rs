@@ -48,14 +48,6 @@ impl ShardCore {
             let result = Ok(entry.index);
             out.push(Effect::Proposal { id, result });
         }
-        // Only with everything in the log applied are the queues' next offsets known.
-        let all_applied = entry.index + 1 == self.raft.next_index();
-        let own = self.raft.is_leader() && entry.term == self.raft.term();
-        if own && all_applied && self.serving.is_none() {
-            self.serving = Some(entry.term);
-            out.push(Effect::Publish(Publish::Serving(self.serving)));
-            out.push(Effect::ToTimer(TimerInput::Serving(true)));
-        }
         true
     }
 
@@ -154,8 +146,11 @@ impl ShardCore {
                 .iter()
                 .filter(|b| dropped.contains(&(b.key, b.base)))
             {
-                let why = Refusal::NotFound("topic");
-                out.push(Effect::ToQueue(block.key, QueueInput::Closed(why)));
+                let (epoch, why) = (flight.epoch, Refusal::NotFound("topic"));
+                out.push(Effect::ToQueue(
+                    block.key,
+                    QueueInput::Abandoned { epoch, why },
+                ));
             }
             flight
                 .blocks

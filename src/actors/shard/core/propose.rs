@@ -30,6 +30,7 @@ impl ShardCore {
         let mut flight = InFlight {
             index,
             term,
+            epoch: self.epoch,
             blocks: vec![],
             schedules: vec![],
             proposals: vec![],
