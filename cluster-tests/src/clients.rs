@@ -12,7 +12,7 @@ use troupemq::model::append::{AppendBatch, AppendRequest, ParkRequest, RecordMet
 use troupemq::model::command::{CommitOffsets, MetaOp, QueueOffset};
 use troupemq::model::group::GroupConfig;
 use troupemq::model::outcome::{Outcome, Refusal, Token};
-use troupemq::model::policy::FlushPolicy;
+use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use troupemq::model::topic::{TopicConfig, PERM_READ, PERM_WRITE};
 use troupemq::model::{QueueKey, TopicId};
 use troupemq::raft::entry::TimerKey;
@@ -28,9 +28,11 @@ pub enum Waiting {
         uids: Vec<u64>,
         key: QueueKey,
         producer: u32,
+        policy: AckPolicy,
     },
     Schedule {
         uid: u64,
+        policy: AckPolicy,
     },
     Park {
         key: QueueKey,
@@ -46,7 +48,8 @@ pub enum Waiting {
 pub struct Clients {
     next_uid: u64,
     next_slot: u64,
-    pub waiting: BTreeMap<u64, Waiting>,
+    /// The node asked, and what for.
+    pub waiting: BTreeMap<u64, (usize, Waiting)>,
     /// Where each group reads on.
     positions: BTreeMap<(u32, QueueKey), u64>,
     /// Producer and queue of messages whose fate is unknown: sent again.
@@ -56,9 +59,9 @@ pub struct Clients {
 }
 
 impl Clients {
-    fn slot(&mut self, waiting: Waiting) -> Token {
+    fn slot(&mut self, node: usize, waiting: Waiting) -> Token {
         self.next_slot += 1;
-        self.waiting.insert(self.next_slot, waiting);
+        self.waiting.insert(self.next_slot, (node, waiting));
         Token {
             sink: 0,
             slot: self.next_slot,
@@ -73,8 +76,9 @@ fn topic_name(n: u64) -> String {
 impl Sim {
     /// One operation of some client.
     pub fn client(&mut self) {
-        if self.view.serving.is_none() {
-            return; // Nobody answers the connection.
+        // Alone, nobody answers the connection; one of several refuses.
+        if self.view.serving.is_none() && (self.group.is_none() || self.rng.chance(3, 4)) {
+            return;
         }
         let topic = topic_name(self.rng.below(u64::from(self.plan.topics)));
         let Some(config) = self.view.topics.get(&topic) else {
@@ -120,7 +124,10 @@ impl Sim {
     }
 
     fn command(&mut self, op: MetaOp, what: &'static str) {
-        let token = self.clients.slot(Waiting::Command { what });
+        let token = self.clients.slot(
+            self.group.as_ref().map_or(0, |g| g.here),
+            Waiting::Command { what },
+        );
         self.timeout(token);
         self.post_shard(ShardInput::Propose { id: token.slot, op });
     }
@@ -145,6 +152,7 @@ impl Sim {
         if self.rng.chance(self.plan.delayed_share, 100) {
             return self.schedule_one(producer, key);
         }
+        let here = self.here();
         let mut batch = AppendBatch::default();
         for _ in 0..self.rng.between(1, 3) {
             let policy = policy(&mut self.rng, self.plan.sync_share);
@@ -171,11 +179,15 @@ impl Sim {
                 self.counters.one_way += 1;
                 Token::NONE
             } else {
-                let token = self.clients.slot(Waiting::Send {
-                    uids,
-                    key,
-                    producer,
-                });
+                let token = self.clients.slot(
+                    here,
+                    Waiting::Send {
+                        uids,
+                        key,
+                        producer,
+                        policy,
+                    },
+                );
                 self.timeout(token);
                 token
             };
@@ -204,6 +216,8 @@ impl Sim {
         self.clients.next_uid += 1;
         self.counters.sent += 1;
         let uid = self.clients.next_uid;
+        // Order is kept on one connection.
+        let producer = producer * 16 + self.here() as u32;
         self.see(Seen::Sent {
             uid,
             producer,
@@ -218,7 +232,8 @@ impl Sim {
         let policy = policy(&mut self.rng, self.plan.sync_share);
         let due_ms = self.clock_ms() + self.rng.between(0, 10_000) as i64;
         let uid = self.new_uid(producer, key, policy.flush, Some(due_ms));
-        let token = self.clients.slot(Waiting::Schedule { uid });
+        let here = self.here();
+        let token = self.clients.slot(here, Waiting::Schedule { uid, policy });
         self.timeout(token);
         let record = make_record(uid, 0);
         let tag = self.rng.below(4) as i32;
@@ -323,11 +338,13 @@ impl Sim {
                 self.counters.store_reads += u64::from(from_store);
                 self.counters.too_small_reads +=
                     u64::from(matches!(answer, Answer::TooSmall { .. }));
-                self.see(Seen::Read {
-                    key,
-                    offset,
-                    answer: answer.clone(),
-                });
+                if self.is_current() {
+                    self.see(Seen::Read {
+                        key,
+                        offset,
+                        answer: answer.clone(),
+                    });
+                }
                 Some(answer)
             }
             Err(what) => {
@@ -340,7 +357,8 @@ impl Sim {
     fn park(&mut self, key: QueueKey) {
         let (_, max) = self.view.bounds(key);
         let offset = max + self.rng.below(2);
-        let token = self.clients.slot(Waiting::Park { key, offset });
+        let here = self.here();
+        let token = self.clients.slot(here, Waiting::Park { key, offset });
         let deadline_ms = self.clock_ms() + self.rng.between(100, 3_000) as i64;
         let tags: Option<Arc<[i32]>> = self.rng.chance(1, 3).then(|| Arc::from(vec![1, 2]));
         self.post_queue(
@@ -356,7 +374,7 @@ impl Sim {
 
     /// An answer arrives at its client.
     pub fn answered(&mut self, token: Token, outcome: Outcome) {
-        let Some(waiting) = self.clients.waiting.remove(&token.slot) else {
+        let Some((_, waiting)) = self.clients.waiting.remove(&token.slot) else {
             // After a timeout nobody looks any more; another second answer is a defect.
             if token.slot > self.clients.next_slot {
                 self.fail("I7", format!("an answer to {token:?}, which nobody asked"));
@@ -364,6 +382,29 @@ impl Sim {
             return;
         };
         match (waiting, outcome) {
+            // One replica has it; whether it stays is open.
+            (
+                waiting @ (Waiting::Send {
+                    policy:
+                        AckPolicy {
+                            master: MasterPolicy::Async,
+                            ..
+                        },
+                    ..
+                }
+                | Waiting::Schedule {
+                    policy:
+                        AckPolicy {
+                            master: MasterPolicy::Async,
+                            ..
+                        },
+                    ..
+                }),
+                Outcome::Appended { .. } | Outcome::Scheduled { .. },
+            ) if self.group.is_some() => {
+                self.counters.acked += 1;
+                self.told(waiting, false);
+            }
             (
                 Waiting::Send { uids, .. },
                 Outcome::Appended {
@@ -385,7 +426,7 @@ impl Sim {
                     });
                 }
             }
-            (Waiting::Schedule { uid }, Outcome::Scheduled { position }) => {
+            (Waiting::Schedule { uid, .. }, Outcome::Scheduled { position }) => {
                 self.counters.acked += 1;
                 self.see(Seen::Acked {
                     uid,
@@ -427,18 +468,23 @@ impl Sim {
     }
 
     fn unanswered(&mut self, waiting: Waiting, definite: bool) {
-        let (uids, again) = match waiting {
-            Waiting::Send {
-                uids,
-                key,
-                producer,
-            } => (uids, Some((producer, key))),
-            Waiting::Schedule { uid } => (vec![uid], None),
+        if let Waiting::Send { key, producer, .. } = &waiting {
+            if self.rng.chance(1, 2) {
+                self.clients.retries.push((*producer, *key));
+            }
+        } else if let Waiting::Schedule { .. } = &waiting {
+            // The same draw for both kinds.
+            self.rng.chance(1, 2);
+        }
+        self.told(waiting, definite);
+    }
+
+    fn told(&mut self, waiting: Waiting, definite: bool) {
+        let uids = match waiting {
+            Waiting::Send { uids, .. } => uids,
+            Waiting::Schedule { uid, .. } => vec![uid],
             Waiting::Park { .. } | Waiting::Command { .. } => return,
         };
-        if self.rng.chance(1, 2) {
-            self.clients.retries.extend(again);
-        }
         for uid in uids {
             let count = if definite {
                 &mut self.counters.refused
@@ -456,14 +502,19 @@ impl Sim {
 
     /// A client's patience is over.
     pub fn timed_out(&mut self, slot: u64) {
-        if let Some(waiting) = self.clients.waiting.remove(&slot) {
+        if let Some((_, waiting)) = self.clients.waiting.remove(&slot) {
             self.unanswered(waiting, false);
         }
     }
 
     /// The node went away: nobody gets an answer.
     pub fn disconnected(&mut self) {
-        for (_, waiting) in std::mem::take(&mut self.clients.waiting) {
+        let here = self.here();
+        let all = std::mem::take(&mut self.clients.waiting);
+        let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
+        self.clients.waiting = stay;
+        let gone: BTreeMap<u64, (usize, Waiting)> = gone;
+        for (_, (_, waiting)) in gone {
             if let Waiting::Send { uids, key, .. } = &waiting {
                 self.clients.ghosts.push((*key, uids.clone()));
             }

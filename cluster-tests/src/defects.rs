@@ -25,6 +25,8 @@ pub enum Planted {
     ListedTooEarly,
     /// Every definite and indefinite failure is told as "nothing happened".
     UnknownToldAsRefused,
+    /// Messages between nodes may change on the way.
+    WireFlipsBytes,
 }
 
 /// All of them.

@@ -7,6 +7,9 @@ use crate::view;
 impl Sim {
     /// Judges what is left.
     pub fn end(&mut self) {
+        if self.group.is_some() {
+            return self.end_group();
+        }
         let Some(node) = &self.node else {
             return self.fail("I19", "the node is down at the end".into());
         };
@@ -26,12 +29,65 @@ impl Sim {
         if let Some((timer, _)) = late {
             return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
         }
-        if let Some((slot, waiting)) = self.clients.waiting.iter().next() {
+        if let Some((slot, (_, waiting))) = self.clients.waiting.iter().next() {
             let what = format!("request {slot} was never answered: {waiting:?}");
             return self.fail("I19", what);
         }
         self.judge_stores();
         self.replay_gives(before);
+    }
+
+    /// As [`Sim::end`], for several nodes: one serves, and all hold the same.
+    fn end_group(&mut self) {
+        let Some(front) = self.group.as_ref().map(|g| g.front()) else {
+            return;
+        };
+        let digest = self.group.as_ref().map(|g| g.oracle.digest());
+        if let Some((slot, (node, waiting))) = self.clients.waiting.iter().next() {
+            let what = format!("request {slot} to node {node} was never answered: {waiting:?}");
+            return self.fail("I19", what);
+        }
+        let mut serving = Vec::new();
+        for place in 0..self.nodes() {
+            self.enter(place);
+            let Some(node) = &self.node else {
+                return self.fail("I19", format!("node {place} is down at the end"));
+            };
+            let machine = node.shard.machine();
+            if machine.applied.0 != front {
+                let what = format!("node {place} is at {} of {front}", machine.applied.0);
+                return self.fail("I19", what);
+            }
+            if Some(machine.digest()) != digest {
+                let own = machine.describe();
+                let other = self.group.as_ref().map(|g| g.oracle.describe());
+                return self.fail(
+                    "I3",
+                    format!("node {place} holds {own}, the log says {other:?}"),
+                );
+            }
+            if !node.is_quiet() {
+                return self.fail("I19", format!("work is left over on node {place}"));
+            }
+            let now_ms = self.clock_ms();
+            let late = machine.timers().find(|(t, _)| t.due_ms < now_ms - 5_000);
+            if let Some((timer, _)) = late {
+                return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
+            }
+            if node.shard.serving().is_some() {
+                serving.push(place);
+            }
+        }
+        if serving.len() != 1 {
+            return self.fail("I19", format!("nodes {serving:?} serve at the end"));
+        }
+        for place in 0..self.nodes() {
+            self.enter(place);
+            self.judge_stores();
+            if let Some(digest) = digest.filter(|_| self.failure.is_none()) {
+                self.replay_gives(digest);
+            }
+        }
     }
 
     /// Reads everything from the stores, as a reader does without any cache.

@@ -1,4 +1,5 @@
-//! Seeded simulation of a node: the product's cores on a simulated disk and clock, in one thread.
+//! Seeded simulation of one node or of several: the product's cores on a simulated disk, network
+//! and clock, in one thread.
 //! One seed decides everything, so that a failure can be played again:
 //!
 //! ```text
@@ -6,13 +7,15 @@
 //! ```
 //!
 //! [`sim`] is the world, [`node`] the shell around the cores, [`disk`] the writer, [`clients`] the
-//! workload, [`invariants`] the checkers, [`defects`] what they are proved with.
+//! workload, [`group`] several nodes and the network between them, [`invariants`] the checkers,
+//! [`defects`] what they are proved with.
 
 pub mod clients;
 pub mod counters;
 pub mod defects;
 pub mod disk;
 pub mod end;
+pub mod group;
 pub mod invariants;
 pub mod node;
 pub mod plan;
@@ -30,20 +33,26 @@ use troupemq::model::ShardId;
 /// The shard that is simulated.
 pub const SHARD: ShardId = ShardId(1);
 
+/// What to play beside the seed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Play {
+    /// Nodes; 0 and 1 for one alone.
+    pub nodes: usize,
+    /// Virtual minutes instead of a number of operations.
+    pub minutes: Option<u32>,
+    pub defect: Option<Planted>,
+}
+
 /// Plays one seed. A panic is a failure like any other.
-pub fn play(
-    seed: u64,
-    minutes: Option<u32>,
-    defect: Option<Planted>,
-) -> (Result<(), Failure>, Counters) {
-    let (result, counters, _) = guarded(seed, minutes, defect, false);
+pub fn play(seed: u64, how: Play) -> (Result<(), Failure>, Counters) {
+    let (result, counters, _) = guarded(seed, how, false);
     (result, counters)
 }
 
 /// Plays one seed twice and compares every step.
-pub fn play_twice(seed: u64) -> Result<usize, String> {
-    let (_, _, first) = guarded(seed, None, None, true);
-    let (_, _, second) = guarded(seed, None, None, true);
+pub fn play_twice(seed: u64, how: Play) -> Result<usize, String> {
+    let (_, _, first) = guarded(seed, how, true);
+    let (_, _, second) = guarded(seed, how, true);
     match first.iter().zip(&second).position(|(a, b)| a != b) {
         Some(step) => Err(format!("seed {seed} took another way at step {step}")),
         None if first.len() != second.len() => Err(format!(
@@ -55,13 +64,8 @@ pub fn play_twice(seed: u64) -> Result<usize, String> {
     }
 }
 
-fn guarded(
-    seed: u64,
-    minutes: Option<u32>,
-    defect: Option<Planted>,
-    trace: bool,
-) -> (Result<(), Failure>, Counters, Vec<u64>) {
-    let run = std::panic::AssertUnwindSafe(|| Sim::new(seed, minutes, defect, trace).run());
+fn guarded(seed: u64, how: Play, trace: bool) -> (Result<(), Failure>, Counters, Vec<u64>) {
+    let run = std::panic::AssertUnwindSafe(|| Sim::new(seed, how, trace).run());
     match std::panic::catch_unwind(run) {
         Ok(done) => done,
         Err(panic) => {
@@ -90,7 +94,7 @@ pub struct Report {
 }
 
 /// Plays seeds on all processors; one in a hundred twice.
-pub fn play_many(seeds: &[u64], minutes: Option<u32>, defect: Option<Planted>) -> Report {
+pub fn play_many(seeds: &[u64], how: Play) -> Report {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = |n: usize| seeds.iter().skip(n).step_by(threads).copied();
     let reports: Vec<Report> = std::thread::scope(|scope| {
@@ -98,14 +102,14 @@ pub fn play_many(seeds: &[u64], minutes: Option<u32>, defect: Option<Planted>) -
             scope.spawn(move || {
                 let mut report = Report::default();
                 for seed in share(n) {
-                    let (result, counters) = play(seed, minutes, defect);
+                    let (result, counters) = play(seed, how);
                     report.counters.add(&counters);
                     report.seeds += 1;
                     if let Err(failure) = result {
                         report.failures.push((seed, failure));
                     }
-                    if seed % 100 == 0 && defect.is_none() {
-                        if let Err(what) = play_twice(seed) {
+                    if seed % 100 == 0 && how.defect.is_none() {
+                        if let Err(what) = play_twice(seed, how) {
                             report.failures.push((
                                 seed,
                                 Failure {

@@ -15,6 +15,9 @@ struct Args {
     /// About how many virtual minutes of faults a seed lasts, instead of 200 to 600 operations.
     #[arg(long)]
     minutes: Option<u32>,
+    /// Nodes of the cluster.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// Print everything that happens (one seed).
     #[arg(long)]
     tell: bool,
@@ -23,8 +26,13 @@ struct Args {
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
     let seeds: Vec<u64> = (args.seed..args.seed.saturating_add(args.seeds)).collect();
+    let how = cluster_tests::Play {
+        nodes: args.nodes,
+        minutes: args.minutes,
+        defect: None,
+    };
     if args.tell {
-        let mut sim = cluster_tests::sim::Sim::new(args.seed, args.minutes, None, false);
+        let mut sim = cluster_tests::sim::Sim::new(args.seed, how, false);
         println!("{:#?}", sim.plan);
         sim.tell = true;
         let (result, _, _) = sim.run();
@@ -32,7 +40,7 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::from(u8::from(result.is_err()));
     }
     let begun = Instant::now();
-    let report = cluster_tests::play_many(&seeds, args.minutes, None);
+    let report = cluster_tests::play_many(&seeds, how);
     let secs = begun.elapsed().as_secs_f64();
     for (name, count) in report.counters.all() {
         println!("{name:>20} {count}");
@@ -50,7 +58,10 @@ fn main() -> std::process::ExitCode {
             "seed {seed}: {} at {} ms: {}",
             failure.invariant, failure.at_ms, failure.what
         );
-        println!("  again: cargo run -p cluster-tests --release -- --seed {seed}");
+        println!(
+            "  again: cargo run -p cluster-tests --release -- --nodes {} --seed {seed}",
+            args.nodes
+        );
     }
     if report.failures.is_empty() {
         std::process::ExitCode::SUCCESS

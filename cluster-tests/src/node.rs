@@ -79,7 +79,8 @@ impl Sim {
             && matches!(mail, Mail::Shard(ShardInput::Append(_)))
             && self.rng.chance(1, 10);
         let delay = if overtake { 0 } else { delay };
-        self.schedule.post(self.life, delay, mail, overtake);
+        let at = (self.here(), self.life);
+        self.schedule.post(at, delay, mail, overtake);
     }
 
     pub fn post_shard(&mut self, input: ShardInput) {
@@ -277,7 +278,13 @@ impl Sim {
                 }
                 Effect::LoadScheduled(timers) => self.post(Mail::Load(timers)),
                 Effect::Disk(work) => {
-                    if let DiskWork::Append { append, .. } = &work {
+                    if self.group.is_some() {
+                        match &work {
+                            DiskWork::State { .. } => self.entry_applied(),
+                            DiskWork::Fetch(_) => self.counters.fetches += 1,
+                            _ => {}
+                        }
+                    } else if let DiskWork::Append { append, .. } = &work {
                         for e in &append.entries {
                             let bytes = e.data.len() as u64 + 64;
                             self.see(Seen::Logged {
@@ -288,14 +295,13 @@ impl Sim {
                     }
                     self.post(Mail::Disk(work));
                 }
-                Effect::Send { to, .. } => {
-                    self.fail("shell", format!("a node alone sends to {to}"));
-                }
+                Effect::Send { to, bytes } => self.send(to, bytes),
                 Effect::Answer(token, outcome) => self.post(Mail::Answer(token, outcome)),
                 Effect::Proposal { id, result } => self.post(Mail::Proposal(id, result)),
                 Effect::Publish(publish) => self.publish(publish),
             }
         }
+        self.compare_state();
         if let Some(node) = &mut self.node {
             if !node.flush_due && node.shard.wants_flush() {
                 node.flush_due = true;

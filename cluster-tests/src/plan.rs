@@ -43,6 +43,39 @@ pub struct Plan {
     pub retention_bytes: u64,
     pub max_entry_bytes: usize,
     pub max_open_writes: usize,
+    /// Several nodes, and every message is of the SYNC_FLUSH class.
+    pub synced: bool,
+    pub net: Net,
+}
+
+/// Faults between nodes and of whole nodes; none for one alone.
+#[derive(Debug, Clone, Default)]
+pub struct Net {
+    /// A message takes up to this long, microseconds.
+    pub delay_us: u64,
+    /// Percent of messages that are lost, and that come twice.
+    pub loss: u64,
+    pub double: u64,
+    /// Of 1000 messages, those that come seconds late.
+    pub late: u64,
+    /// Of 1000 ticks, those that begin a partition, a pause, a transfer of leadership.
+    pub partitions: u64,
+    pub pauses: u64,
+    pub transfers: u64,
+}
+
+impl Net {
+    fn draw(rng: &mut SimRng) -> Self {
+        Self {
+            delay_us: [300, 3_000, 60_000][rng.below(3) as usize],
+            loss: [0, 0, 5, 25][rng.below(4) as usize],
+            double: [0, 0, 5, 40][rng.below(4) as usize],
+            late: [0, 0, 5, 50][rng.below(4) as usize],
+            partitions: [0, 5, 30][rng.below(3) as usize],
+            pauses: [0, 0, 3, 10][rng.below(4) as usize],
+            transfers: [0, 0, 2, 10][rng.below(4) as usize],
+        }
+    }
 }
 
 /// A class drawn with this share of SYNC_FLUSH.
@@ -63,7 +96,27 @@ pub fn policy(rng: &mut SimRng, sync_share: u64) -> AckPolicy {
 
 impl Plan {
     /// Draws a life; `minutes` stretches it beyond the usual 200 to 600 operations.
-    pub fn draw(rng: &mut SimRng, minutes: Option<u32>) -> Self {
+    pub fn draw(rng: &mut SimRng, minutes: Option<u32>, nodes: usize) -> Self {
+        let mut plan = Self::draw_one(rng, minutes);
+        if nodes > 1 {
+            plan.net = Net::draw(rng);
+            // A node has that many events, not all of them together.
+            plan.crash_every = [0, 2_000, 6_000, 20_000][rng.below(4) as usize];
+            // A machine that stops may take what is not synced, and a vote with it: the class
+            // that may not lose it syncs everything.
+            let synced = plan.sync_share == 100;
+            if !synced {
+                plan.power_share = 0;
+            }
+            if synced {
+                plan.timer_policy.flush = FlushPolicy::Sync;
+            }
+            plan.synced = synced;
+        }
+        plan
+    }
+
+    fn draw_one(rng: &mut SimRng, minutes: Option<u32>) -> Self {
         let op_gap_us = [20_000, 100_000, 200_000][rng.below(3) as usize];
         let ops = match minutes {
             // Half of the gap on average.
@@ -97,6 +150,8 @@ impl Plan {
             retention_bytes: [0, 10_000, 60_000][rng.below(3) as usize],
             max_entry_bytes: [300, 2_000, 1 << 20][rng.below(3) as usize],
             max_open_writes: rng.between(1, 4) as usize,
+            synced: false,
+            net: Net::default(),
         }
     }
 }

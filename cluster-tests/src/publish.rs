@@ -8,14 +8,20 @@ use crate::view;
 use troupemq::actors::effect::Publish;
 use troupemq::model::outcome::Refusal;
 use troupemq::model::{Position, QueueKey, TopicId};
+use troupemq::raft::Role;
 
 impl Sim {
     /// The shard made something visible.
     pub fn publish(&mut self, publish: Publish) {
         match publish {
+            Publish::Role(Role::Leader { term }) => self.leads(term),
             Publish::Role(_) | Publish::Locks { .. } => {}
             Publish::Serving(term) => {
                 self.view.serving = term;
+                if let (Some(_), Some(group)) = (term, &mut self.group) {
+                    group.hint = group.here;
+                    self.counters.leaderships += 1;
+                }
                 match term {
                     Some(_) => self.serving(),
                     None => self.close_queues(|_| true, Refusal::NotLeader),
@@ -23,13 +29,17 @@ impl Sim {
             }
             Publish::Topic(topic) => {
                 let (id, name) = (topic.id, topic.name.clone());
-                self.see(Seen::Topic { id, name });
+                if self.group.is_none() {
+                    self.see(Seen::Topic { id, name });
+                }
                 self.view.put_topic(topic);
             }
             Publish::TopicDeleted { name, id } => {
-                self.counters.topics_deleted += 1;
                 self.view.delete_topic(&name, id);
-                self.see(Seen::TopicDeleted { id });
+                if self.group.is_none() {
+                    self.counters.topics_deleted += 1;
+                    self.see(Seen::TopicDeleted { id });
+                }
                 self.close_queues(|key| key.topic.0 == id, Refusal::NotFound("topic"));
             }
             Publish::Group(group) => {
@@ -45,6 +55,8 @@ impl Sim {
                 data,
             } => {
                 match view::block_records(index, &block, &data) {
+                    // Told by the oracle.
+                    Ok(_) if self.group.is_some() => {}
                     Ok(records) => {
                         for (offset, uid, at) in records {
                             self.visible(block.key, offset, uid, at, at_ms);
@@ -52,7 +64,7 @@ impl Sim {
                     }
                     Err(what) => self.fail("I5", what),
                 }
-                if self.defect == Some(Planted::ReplyOfAnotherTerm) {
+                if self.defect == Some(Planted::ReplyOfAnotherTerm) && self.group.is_none() {
                     self.answer_ghost(
                         block.key,
                         block.base,
@@ -76,6 +88,9 @@ impl Sim {
                         queue: o.queue,
                     };
                     self.view.offsets.insert((group.0, key), o.offset);
+                    if self.group.is_some() {
+                        continue;
+                    }
                     self.counters.offsets_moved += 1;
                     // While the end of the log is applied again, offsets are older than once seen.
                     if self.view.serving.is_some() {
@@ -88,9 +103,11 @@ impl Sim {
                 }
             }
             Publish::Trimmed { key, min } => {
-                self.counters.queue_trims += 1;
                 self.view.queues.entry(key).or_default().0 = min;
-                self.see(Seen::Trimmed { key, min });
+                if self.group.is_none() {
+                    self.counters.queue_trims += 1;
+                    self.see(Seen::Trimmed { key, min });
+                }
             }
             Publish::Fatal(why) => {
                 self.counters.fatal += 1;
@@ -100,12 +117,14 @@ impl Sim {
                 // What a failed sync covered may be gone as after a power loss.
                 let (life, power) = (self.life, self.sync_failed);
                 let after = self.rng.below(500_000);
-                self.schedule.after(after, Event::Crash { life, power });
+                let node = self.here();
+                self.schedule
+                    .after(after, Event::Crash { node, life, power });
             }
         }
     }
 
-    fn answer_ghost(&mut self, key: QueueKey, base: u64, at: Position) {
+    pub fn answer_ghost(&mut self, key: QueueKey, base: u64, at: Position) {
         let Some(i) = self.clients.ghosts.iter().position(|(k, _)| *k == key) else {
             return;
         };
@@ -180,6 +199,9 @@ impl Sim {
             .iter()
             .map(|(g, k, o)| ((*g, *k), *o))
             .collect();
-        self.see(Seen::Serving(state));
+        // One that leads no more, but has not heard of it, may be behind.
+        if self.is_current() {
+            self.see(Seen::Serving(state));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The one queue of things to happen. Messages to one mailbox keep their order; between mailboxes
 //! the seed decides.
 
+use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use troupemq::actors::effect::{DiskWork, Effect};
@@ -79,25 +80,58 @@ impl Mail {
 pub enum Event {
     /// Gone when the node crashed meanwhile.
     Mail {
+        node: usize,
         life: u64,
         mail: Mail,
     },
     DiskStep {
+        node: usize,
         life: u64,
     },
     /// The node is ended from outside, or because its storage failed.
     Crash {
+        node: usize,
         life: u64,
         power: bool,
     },
     Restart {
+        node: usize,
         life: u64,
     },
-    Tick,
+    Tick {
+        node: usize,
+    },
+    /// A message between nodes arrives.
+    Packet {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+    },
+    /// A node sees its connection to another close.
+    LinkClosed {
+        node: usize,
+        to: usize,
+    },
+    /// The faults stopped a while ago: somebody must serve.
+    Probe,
     Client,
     Timeout {
         slot: u64,
     },
+}
+
+impl Event {
+    /// The node whose process it needs, and which waits while that is stopped.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Event::Mail { node, .. }
+            | Event::DiskStep { node, .. }
+            | Event::Tick { node }
+            | Event::LinkClosed { node, .. } => Some(*node),
+            Event::Packet { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
 }
 
 struct Entry {
@@ -128,7 +162,7 @@ impl Ord for Entry {
 pub struct Schedule {
     heap: BinaryHeap<Reverse<Entry>>,
     /// When the last message of a mailbox will be taken.
-    tails: BTreeMap<Mailbox, u64>,
+    tails: BTreeMap<(usize, Mailbox), u64>,
     now_us: u64,
     seq: u64,
 }
@@ -151,20 +185,20 @@ impl Schedule {
     }
 
     /// Puts a message into its mailbox, behind those already there (unless `overtake`).
-    pub fn post(&mut self, life: u64, delay_us: u64, mail: Mail, overtake: bool) {
-        let tail = self.tails.entry(mail.to()).or_default();
+    pub fn post(&mut self, (node, life): (usize, u64), delay_us: u64, mail: Mail, overtake: bool) {
+        let tail = self.tails.entry((node, mail.to())).or_default();
         let mut at = self.now_us + delay_us;
         if !overtake {
             at = at.max(*tail);
             *tail = at;
         }
         let now = self.now_us;
-        self.after(at - now, Event::Mail { life, mail });
+        self.after(at - now, Event::Mail { node, life, mail });
     }
 
-    /// All mailboxes are empty: the node is gone.
-    pub fn forget_mailboxes(&mut self) {
-        self.tails.clear();
+    /// All mailboxes of a node are empty: it is gone.
+    pub fn forget_mailboxes(&mut self, node: usize) {
+        self.tails.retain(|(of, _), _| *of != node);
     }
 
     /// The next thing to happen.

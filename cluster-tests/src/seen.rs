@@ -80,6 +80,24 @@ pub enum Seen {
     },
     /// The node serves again, in this state.
     Serving(State),
+    /// A node holds this entry to be committed; the first to do so comes first.
+    Committed {
+        node: usize,
+        index: u64,
+        term: u64,
+        sum: u32,
+    },
+    /// A replica's state after applying the entry at this index.
+    Digest {
+        index: u64,
+        digest: u64,
+    },
+    /// A node leads in this term; its log holds every entry committed in an earlier one.
+    Leads {
+        node: usize,
+        term: u64,
+        complete: bool,
+    },
     /// A consumer read at an offset and got this answer.
     Read {
         key: QueueKey,

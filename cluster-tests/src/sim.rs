@@ -4,15 +4,17 @@ use crate::clients::Clients;
 use crate::counters::Counters;
 use crate::defects::Planted;
 use crate::disk::Disk;
+use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::schedule::{Event, Schedule};
 use crate::seen::Seen;
 use crate::view::{self, View};
+use crate::Play;
 use std::collections::BTreeMap;
-use troupemq::actors::shard::core::ShardCore;
 use troupemq::actors::shard::core::ShardOptions;
+use troupemq::actors::shard::core::{ShardCore, ShardInput};
 use troupemq::actors::shard::machine::MachineOptions;
 use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
 use troupemq::actors::timer::core::TimerCore;
@@ -24,6 +26,8 @@ use troupemq::storage::{keys, Fault, LogStore, SimRng, SimStore, StateStore};
 /// The node's clock begins here, ms.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 const TICK_US: u64 = 100_000;
+/// After this time without faults a group serves: a restart, and an election that may be split.
+const PROBE_US: u64 = 9_000_000;
 /// Quiet time after the faults, microseconds: longer than the longest delay.
 const SETTLE_US: u64 = 25_000_000;
 
@@ -52,6 +56,12 @@ pub struct Sim {
     pub life: u64,
     /// Log index of every record shown so far.
     pub shown: BTreeMap<QueueKey, Vec<u64>>,
+    /// Several nodes; the fields above and below are those of the one the world is in.
+    pub group: Option<Group>,
+    /// Entries carried out in this life, with several nodes.
+    pub entries_shown: u64,
+    /// The process is stopped until then, microseconds.
+    pub paused_until: u64,
     /// A disk fault was planted in this life.
     pub fault_planted: bool,
     pub sync_failed: bool,
@@ -59,9 +69,9 @@ pub struct Sim {
     pub(crate) checkers: Vec<Box<dyn Checker>>,
     pub(crate) failure: Option<Failure>,
     seed: u64,
-    skew_ms: i64,
+    pub(crate) skew_ms: i64,
     /// Events of the node until the next crash.
-    crash_in: Option<u64>,
+    pub(crate) crash_in: Option<u64>,
     ops_left: u32,
     /// Faults and clients have stopped since this time.
     settling: Option<u64>,
@@ -71,9 +81,10 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub fn new(seed: u64, minutes: Option<u32>, defect: Option<Planted>, trace: bool) -> Self {
+    pub fn new(seed: u64, how: Play, trace: bool) -> Self {
         let mut rng = SimRng::new(seed);
-        let plan = Plan::draw(&mut rng, minutes);
+        let defect = how.defect;
+        let plan = Plan::draw(&mut rng, how.minutes, how.nodes);
         let policy = Policy {
             retention_ms: plan.retention_ms,
             retention_bytes: plan.retention_bytes,
@@ -83,6 +94,8 @@ impl Sim {
         let mut store = SimStore::new(&[crate::SHARD]);
         store.lie_about_sync(defect == Some(Planted::DiskLies));
         let ops_left = plan.ops;
+        let lies = defect == Some(Planted::DiskLies);
+        let group = (how.nodes > 1).then(|| Group::new(how.nodes, plan.segment_bytes, lies));
         Self {
             plan,
             rng,
@@ -96,6 +109,9 @@ impl Sim {
             defect,
             life: 0,
             shown: BTreeMap::new(),
+            group,
+            entries_shown: 0,
+            paused_until: 0,
             fault_planted: false,
             sync_failed: false,
             ticks: 0,
@@ -141,8 +157,10 @@ impl Sim {
 
     /// Runs to the end.
     pub fn run(mut self) -> (Result<(), Failure>, Counters, Vec<u64>) {
-        self.schedule.after(0, Event::Restart { life: 0 });
-        self.schedule.after(TICK_US, Event::Tick);
+        for node in 0..self.nodes() {
+            self.schedule.after(0, Event::Restart { node, life: 0 });
+            self.schedule.after(TICK_US, Event::Tick { node });
+        }
         self.schedule.after(1000, Event::Client);
         while self.failure.is_none() {
             let Some((now_us, event)) = self.schedule.pop() else {
@@ -170,29 +188,55 @@ impl Sim {
         if self.tell {
             println!("{:>10} {}", self.schedule.now_us(), text_of(&event));
         }
+        if let Some(node) = event.node() {
+            self.enter(node);
+            // A stopped process takes nothing in; it all waits in the kernel.
+            if self.paused_until > self.schedule.now_us() {
+                let left = self.paused_until - self.schedule.now_us();
+                return self.schedule.after(left, event);
+            }
+        }
         match event {
-            Event::Mail { life, mail } if life == self.life => {
+            Event::Mail { life, mail, .. } if life == self.life => {
                 self.deliver(mail);
                 self.count_down();
             }
-            Event::DiskStep { life } if life == self.life => {
+            Event::DiskStep { life, .. } if life == self.life => {
                 self.disk_step();
                 self.count_down();
             }
-            Event::Crash { life, power } if life == self.life => self.crash(power),
-            Event::Restart { life } if life == self.life => self.restart(),
-            Event::Mail { .. }
-            | Event::DiskStep { .. }
-            | Event::Crash { .. }
-            | Event::Restart { .. } => {}
+            Event::Mail { .. } | Event::DiskStep { .. } => {}
+            Event::Crash { node, life, power } => {
+                self.enter(node);
+                if life == self.life {
+                    self.crash(power);
+                }
+            }
+            Event::Restart { node, life } => {
+                self.enter(node);
+                if life == self.life {
+                    self.restart();
+                }
+            }
+            Event::Packet { from, to, bytes } => {
+                self.arrived(from, to, bytes);
+                self.count_down();
+            }
+            Event::LinkClosed { to, .. } => {
+                if self.node.is_some() {
+                    let node = to as u64 + 1;
+                    self.post_shard(ShardInput::PeerLost { node });
+                }
+            }
+            Event::Probe => self.probe(),
             Event::Timeout { slot } => self.timed_out(slot),
-            Event::Tick => {
+            Event::Tick { node } => {
                 let now_ms = self.clock_ms();
                 self.see(Seen::Clock { now_ms });
                 self.tick();
                 self.world_faults();
                 let next = TICK_US / 2 + self.rng.below(TICK_US);
-                self.schedule.after(next, Event::Tick);
+                self.schedule.after(next, Event::Tick { node });
             }
             Event::Client => self.client_turn(),
         }
@@ -219,7 +263,17 @@ impl Sim {
             return self.settle();
         }
         self.ops_left -= 1;
-        self.client();
+        if let Some(group) = &self.group {
+            let (hint, nodes) = (group.hint, group.places.len() as u64);
+            let at = match self.rng.chance(1, 6) {
+                true => self.rng.below(nodes) as usize,
+                false => hint,
+            };
+            self.enter(at);
+        }
+        if self.node.is_some() {
+            self.client();
+        }
         // Bursts are common.
         let gap = if self.rng.chance(1, 2) {
             self.rng.below(200)
@@ -234,9 +288,15 @@ impl Sim {
         if self.settling.is_some() {
             return;
         }
+        self.group_faults();
         if self.plan.disk_errors && self.node.is_some() && self.rng.chance(1, 60) {
             let fault =
                 [Fault::WriteError, Fault::SyncError, Fault::NoSpace][self.rng.below(3) as usize];
+            // What a failed sync covered may be gone: see the plan.
+            let fault = match fault {
+                Fault::SyncError if self.group.is_some() && !self.plan.synced => Fault::NoSpace,
+                fault => fault,
+            };
             self.sync_failed |= fault == Fault::SyncError;
             self.fault_planted = true;
             self.store.inject(fault);
@@ -261,8 +321,13 @@ impl Sim {
             self.counters.stalls += 1;
             delay += self.rng.below(3_000_000);
         }
-        self.schedule
-            .after(delay, Event::DiskStep { life: self.life });
+        self.schedule.after(
+            delay,
+            Event::DiskStep {
+                node: self.here(),
+                life: self.life,
+            },
+        );
     }
 
     fn disk_step(&mut self) {
@@ -292,7 +357,9 @@ impl Sim {
         self.life += 1;
         self.node = None;
         self.disk = Disk::default();
-        self.schedule.forget_mailboxes();
+        self.schedule.forget_mailboxes(self.here());
+        self.paused_until = 0;
+        self.lost_by_others();
         self.view.serving = None;
         self.crash_in = None;
         self.disconnected();
@@ -310,13 +377,18 @@ impl Sim {
         self.sync_failed = false;
         let last = self.last_index();
         self.counters.lost_tails += u64::from(last < before);
-        for shown in self.shown.values_mut() {
-            shown.truncate(shown.partition_point(|index| *index <= last));
+        if self.group.is_none() {
+            for shown in self.shown.values_mut() {
+                shown.truncate(shown.partition_point(|index| *index <= last));
+            }
+            self.see(Seen::Crashed { power, last });
         }
-        self.see(Seen::Crashed { power, last });
-        let after = self.rng.below(1_000_000);
-        self.schedule
-            .after(after, Event::Restart { life: self.life });
+        let mut after = self.rng.below(1_000_000);
+        if self.group.is_some() && self.settling.is_none() && self.rng.chance(1, 4) {
+            after += self.rng.below(8_000_000);
+        }
+        let (node, life) = (self.here(), self.life);
+        self.schedule.after(after, Event::Restart { node, life });
     }
 
     fn options(&self) -> ShardOptions {
@@ -339,9 +411,11 @@ impl Sim {
         let machine = MachineOptions {
             segment_bytes: self.plan.segment_bytes,
         };
+        let voters = (1..=self.nodes() as u64).collect();
         let raft = RaftOptions {
             quiet: true,
-            ..RaftOptions::single(1, self.seed)
+            life: self.life + 1,
+            ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
         recover(&mut self.store, options, machine, raft)
     }
@@ -357,9 +431,8 @@ impl Sim {
                 self.counters.failed_recoveries += 1;
                 self.life += 1;
                 self.store.kill(&mut self.rng);
-                return self
-                    .schedule
-                    .after(1000, Event::Restart { life: self.life });
+                let (node, life) = (self.here(), self.life);
+                return self.schedule.after(1000, Event::Restart { node, life });
             }
             Err(error) => return self.fail("recovery", error.to_string()),
         };
@@ -367,9 +440,13 @@ impl Sim {
         self.fault_planted = faulty;
         self.counters.replays += u64::from(recovery.replayed > 0);
         self.view = View::restored(shard.machine());
-        self.show_replayed(&shard);
+        let applied = shard.machine().applied.0;
+        if self.group.is_none() {
+            self.show_replayed(&shard);
+        }
         let timer = TimerCore::new(shard.machine().timers(), self.plan.timer_policy);
         self.node = Some(Node::new(shard, timer));
+        self.recovered(applied);
         if self.plan.crash_every > 0 && self.settling.is_none() {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
         }
@@ -417,10 +494,38 @@ impl Sim {
     /// Faults and clients stop; everything restarts and gets time to converge.
     fn settle(&mut self) {
         self.settling = Some(self.schedule.now_us());
-        // A clock that was set back would hold delayed messages for longer than we wait.
-        self.skew_ms = self.skew_ms.max(30_000);
-        let power = self.sync_failed;
-        self.crash(power);
+        self.heal();
+        for node in 0..self.nodes() {
+            self.enter(node);
+            // A clock that was set back would hold delayed messages for longer than we wait.
+            self.skew_ms = self.skew_ms.max(30_000);
+            let power = self.sync_failed;
+            self.crash(power);
+        }
+        if self.group.is_some() {
+            self.schedule.after(PROBE_US, Event::Probe);
+        }
+    }
+
+    /// Faults have stopped.
+    pub fn is_calm(&self) -> bool {
+        self.settling.is_some()
+    }
+
+    fn probe(&mut self) {
+        let serves = (0..self.nodes()).find(|node| {
+            self.enter(*node);
+            let node = self.node.as_ref();
+            node.is_some_and(|node| node.shard.serving().is_some())
+        });
+        match serves {
+            // One more operation: a write is taken at once.
+            Some(node) => {
+                self.enter(node);
+                self.client();
+            }
+            None => self.fail("I19", "nobody serves after the faults stopped".into()),
+        }
     }
 }
 

@@ -410,6 +410,13 @@ impl RaftCore {
         all
     }
 
+    /// The last index that every other member is known to hold; a leader only knows.
+    pub fn slowest(&self) -> u64 {
+        let others = self.node.raft.prs().iter();
+        let others = others.filter(|(node, _)| **node != self.options.node);
+        others.map(|(_, p)| p.matched).min().unwrap_or(u64::MAX - 1)
+    }
+
     /// Proposes `data`; it gets exactly [`RaftCore::next_index`] in the current term.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, Refusal> {
         // A follower would pass it on, where its offsets mean nothing.

@@ -4,6 +4,9 @@
 mod i13_delay;
 mod i17_retention;
 mod i1_no_acked_lost;
+mod i2_log;
+mod i3_digest;
+mod i4_leader;
 mod i5_offsets;
 mod i6_order;
 mod i7_once;
@@ -12,6 +15,9 @@ mod i8_consumer_offsets;
 pub use i13_delay::Delay;
 pub use i17_retention::{Policy, Retention};
 pub use i1_no_acked_lost::NoAckedLost;
+pub use i2_log::CommittedLog;
+pub use i3_digest::SameState;
+pub use i4_leader::OneLeader;
 pub use i5_offsets::Offsets;
 pub use i6_order::Order;
 pub use i7_once::Once;
@@ -35,6 +41,9 @@ pub trait Checker {
 pub fn all(policy: Policy) -> Vec<Box<dyn Checker>> {
     vec![
         Box::<NoAckedLost>::default(),
+        Box::<CommittedLog>::default(),
+        Box::<SameState>::default(),
+        Box::<OneLeader>::default(),
         Box::<Offsets>::default(),
         Box::<Order>::default(),
         Box::<Once>::default(),

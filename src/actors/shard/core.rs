@@ -382,7 +382,9 @@ impl ShardCore {
         if self.serving.is_some() && due && !self.trimming {
             self.last_retention_ms = now_ms;
             let before = now_ms.saturating_sub(self.options.retention_ms);
-            if let Some(segment) = self.machine.droppable(before, self.options.retention_bytes) {
+            let limit = self.options.retention_bytes;
+            let needed = self.raft.slowest() + 1;
+            if let Some(segment) = self.machine.droppable(before, limit, needed) {
                 self.trimming = true;
                 self.proposals
                     .push_back((INTERNAL, MetaOp::Trim(Trim { segment })));

@@ -17,6 +17,9 @@ pub struct LogSegment {
     pub max_ts: i64,
     /// Raft term of the last entry: needed to trim the log behind it.
     pub last_term: u64,
+    /// It takes no more entries. Every replica must know, also after a restart: where segments
+    /// end is part of the replicated state.
+    pub closed: bool,
 }
 
 impl LogSegment {
@@ -28,19 +31,25 @@ impl LogSegment {
         put_int(&mut out, self.min_ts);
         put_int(&mut out, self.max_ts);
         put_uint(&mut out, self.last_term);
+        put_uint(&mut out, self.closed.into());
         out
     }
 
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let mut r = ValueReader::new(value, "log segment");
-        let segment = Self {
+        let mut segment = Self {
             first_index: r.uint()?,
             last_index: r.uint()?,
             bytes: r.uint()?,
             min_ts: r.int()?,
             max_ts: r.int()?,
             last_term: r.uint()?,
+            closed: false,
         };
+        // Rows of the first version end here.
+        if r.remaining() > 0 {
+            segment.closed = r.uint()? != 0;
+        }
         r.end()?;
         Ok(segment)
     }

@@ -144,7 +144,7 @@ proptest! {
         prop_assert_eq!(LockRow::decode(&lock.encode()), Ok(lock.clone()));
         let timer = TimerRow { queue: q, records_at: m.0, size: m.1 };
         prop_assert_eq!(TimerRow::decode(&timer.encode()), Ok(timer));
-        let segment = LogSegment { first_index: n.0, last_index: n.1, bytes: n.2, min_ts: t.0, max_ts: t.1, last_term: n.0 };
+        let segment = LogSegment { first_index: n.0, last_index: n.1, bytes: n.2, min_ts: t.0, max_ts: t.1, last_term: n.0, closed: n.1 % 2 == 0 };
         prop_assert_eq!(LogSegment::decode(&segment.encode()), Ok(segment));
         let counters = counters::Counters { next_topic: m.0, next_group: m.1 };
         prop_assert_eq!(counters::Counters::decode(&counters.encode()), Ok(counters));

@@ -119,14 +119,13 @@ pub fn load(
     Ok(m)
 }
 
-/// Only the newest segment can be open, and it is unless it was closed over queues. Its size does
-/// not tell: the limit may have been another one when it was written. (One that was closed without
-/// a queue takes one more entry and closes again.)
+/// Only the newest segment can be open, and its row says whether it is. (A row of the first
+/// version does not: that one is closed if queues are listed for it.)
 fn restore_segments(to: &mut Segments, mut found: Vec<(u64, LogSegment)>) {
     let newest = found.pop();
     to.closed = found.into_iter().collect();
     match newest {
-        Some((seq, segment)) if to.ends.contains_key(&seq) => {
+        Some((seq, segment)) if segment.closed || to.ends.contains_key(&seq) => {
             to.closed.insert(seq, segment);
             to.open_seq = seq + 1;
         }
@@ -161,6 +160,14 @@ mod tests {
         restore_segments(&mut closed, rows);
         assert_eq!((closed.closed.len(), closed.open_seq), (3, 6));
         assert_eq!(closed.open, None);
+
+        let mut bare = Segments::default();
+        let closed = LogSegment {
+            closed: true,
+            ..segment(10)
+        };
+        restore_segments(&mut bare, vec![(7, closed)]);
+        assert_eq!((bare.open_seq, bare.open), (8, None), "no queue was in it");
 
         let mut none = Segments::default();
         restore_segments(&mut none, vec![]);

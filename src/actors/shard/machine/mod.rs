@@ -181,18 +181,26 @@ impl Machine {
     pub fn segments(&self) -> Vec<(u64, LogSegment)> {
         self.segments.all()
     }
-    /// The newest segment that retention may drop now: closed, holding no waiting timer, and
-    /// either older than `before_ms` or beyond `max_bytes` (0: no limit). `None`: nothing to do.
-    pub fn droppable(&self, before_ms: i64, max_bytes: u64) -> Option<u64> {
+    /// The newest segment that retention may drop now: closed, holding no waiting timer and no
+    /// entry from `needed` on, and either older than `before_ms` or beyond `max_bytes` (0: no
+    /// limit). `None`: nothing to do.
+    pub fn droppable(&self, before_ms: i64, max_bytes: u64, needed: u64) -> Option<u64> {
         let floor = self
             .timer_indices
             .first()
             .map_or(u64::MAX, |(index, _)| *index);
-        self.segments.droppable(before_ms, max_bytes, floor)
+        self.segments
+            .droppable(before_ms, max_bytes, floor.min(needed))
     }
     /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).
     pub fn digest(&self) -> u64 {
-        let text = format!(
+        let text = self.describe();
+        let (a, b) = text.as_bytes().split_at(text.len() / 2);
+        (u64::from(crc32fast::hash(a)) << 32) | u64::from(crc32fast::hash(b))
+    }
+    /// What [`Machine::digest`] covers, as text.
+    pub fn describe(&self) -> String {
+        format!(
             "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
             self.topics,
             self.groups,
@@ -201,9 +209,7 @@ impl Machine {
             self.locks,
             self.timers,
             self.members
-        );
-        let (a, b) = text.as_bytes().split_at(text.len() / 2);
-        (u64::from(crc32fast::hash(a)) << 32) | u64::from(crc32fast::hash(b))
+        )
     }
 }
 

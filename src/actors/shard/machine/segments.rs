@@ -25,6 +25,7 @@ impl Segments {
             min_ts: at_ms,
             max_ts: at_ms,
             last_term: term,
+            closed: false,
         });
         open.last_index = index;
         open.last_term = term;
@@ -40,7 +41,8 @@ impl Segments {
 
     /// Closes the open segment and begins the next.
     pub fn roll(&mut self) -> Option<(u64, LogSegment)> {
-        let closed = self.open.take()?;
+        let mut closed = self.open.take()?;
+        closed.closed = true;
         let seq = self.open_seq;
         self.closed.insert(seq, closed);
         self.open_seq += 1;

@@ -1,0 +1,457 @@
+//! Several nodes in one world: each has its own place (stores, disk, clock, mailboxes); the world
+//! steps into one at a time. Between them lies a network that delays, drops, doubles and cuts.
+//!
+//! What consumers see is told by an oracle: the state machine once more, fed with each committed
+//! entry the first time any replica applies it. Every replica is held to it.
+
+use crate::defects::Planted;
+use crate::disk::Disk;
+use crate::node::Node;
+use crate::schedule::{Event, Mail};
+use crate::seen::Seen;
+use crate::sim::Sim;
+use crate::view::{self, View};
+use bytes::Bytes;
+use troupemq::actors::shard::core::ShardInput;
+use troupemq::actors::shard::machine::{Event as Applied, Machine, MachineOptions};
+use troupemq::model::{GroupId, Position, QueueKey, TopicId};
+use troupemq::raft::members::Members;
+use troupemq::storage::{LogEntry, LogStore, SimStore};
+
+/// The digest is compared at every so many entries.
+const DIGEST_EVERY: u64 = 16;
+
+/// One node's part of the world. The node the world is in has its parts in [`Sim`] itself.
+pub struct Place {
+    pub store: SimStore,
+    pub disk: Disk,
+    pub node: Option<Node>,
+    pub view: View,
+    pub life: u64,
+    pub fault_planted: bool,
+    pub sync_failed: bool,
+    pub ticks: u64,
+    pub skew_ms: i64,
+    pub crash_in: Option<u64>,
+    /// The last entry whose effects were carried out in this life.
+    pub shown: u64,
+    /// The process is stopped until then, microseconds.
+    pub paused_until: u64,
+}
+
+impl Place {
+    pub fn new(lies: bool) -> Self {
+        let mut store = SimStore::new(&[crate::SHARD]);
+        store.lie_about_sync(lies);
+        Self {
+            store,
+            disk: Disk::default(),
+            node: None,
+            view: View::default(),
+            life: 0,
+            fault_planted: false,
+            sync_failed: false,
+            ticks: 0,
+            skew_ms: 0,
+            crash_in: None,
+            shown: 0,
+            paused_until: 0,
+        }
+    }
+}
+
+/// See the module text.
+pub struct Group {
+    pub places: Vec<Place>,
+    /// The place the world is in.
+    pub here: usize,
+    pub oracle: Machine,
+    /// Term and checksum of each committed entry.
+    log: Vec<(u64, u32)>,
+    /// From, to: nothing gets through.
+    cut: Vec<bool>,
+    heal_at_us: u64,
+    /// Who served last: clients ask there first.
+    pub hint: usize,
+    /// Someone serves since the faults stopped.
+    pub served: bool,
+}
+
+impl Group {
+    pub fn new(nodes: usize, segment_bytes: u64, lies: bool) -> Self {
+        let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
+        oracle.members = Members::of((1..=nodes as u64).collect());
+        Self {
+            places: (0..nodes).map(|_| Place::new(lies)).collect(),
+            here: 0,
+            oracle,
+            log: Vec::new(),
+            cut: vec![false; nodes * nodes],
+            heal_at_us: 0,
+            hint: 0,
+            served: false,
+        }
+    }
+
+    /// The last committed entry that was seen.
+    pub fn front(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut[from * self.places.len() + to]
+    }
+}
+
+fn sum(entry: &LogEntry) -> u32 {
+    crc(&entry.data) ^ u32::from(entry.kind)
+}
+
+/// FNV-1a; the stores have checksums of their own.
+fn crc(data: &Bytes) -> u32 {
+    data.iter().fold(0x811c_9dc5, |h, b| {
+        (h ^ u32::from(*b)).wrapping_mul(0x0100_0193)
+    })
+}
+
+impl Sim {
+    /// Steps into the place of a node.
+    pub fn enter(&mut self, to: usize) {
+        let Some(here) = self.group.as_ref().map(|g| g.here) else {
+            return;
+        };
+        if here != to {
+            self.swap(here);
+            self.swap(to);
+        }
+        if let Some(group) = &mut self.group {
+            group.here = to;
+        }
+    }
+
+    fn swap(&mut self, with: usize) {
+        use std::mem::swap;
+        let Some(group) = &mut self.group else { return };
+        let place = &mut group.places[with];
+        swap(&mut self.store, &mut place.store);
+        swap(&mut self.disk, &mut place.disk);
+        swap(&mut self.node, &mut place.node);
+        swap(&mut self.view, &mut place.view);
+        swap(&mut self.life, &mut place.life);
+        swap(&mut self.fault_planted, &mut place.fault_planted);
+        swap(&mut self.sync_failed, &mut place.sync_failed);
+        swap(&mut self.ticks, &mut place.ticks);
+        swap(&mut self.skew_ms, &mut place.skew_ms);
+        swap(&mut self.crash_in, &mut place.crash_in);
+        swap(&mut self.entries_shown, &mut place.shown);
+        swap(&mut self.paused_until, &mut place.paused_until);
+    }
+
+    /// Nodes of the world.
+    pub fn nodes(&self) -> usize {
+        self.group.as_ref().map_or(1, |g| g.places.len())
+    }
+
+    /// The place the world is in.
+    pub fn here(&self) -> usize {
+        self.group.as_ref().map_or(0, |g| g.here)
+    }
+
+    /// A message leaves this node.
+    pub fn send(&mut self, to: u64, bytes: Bytes) {
+        let Some(group) = &self.group else {
+            return self.fail("shell", format!("a node alone sends to {to}"));
+        };
+        let (from, to) = (group.here, to as usize - 1);
+        if to >= group.places.len() {
+            return self.fail("shell", format!("a message to node {}", to + 1));
+        }
+        self.counters.messages += 1;
+        let calm = self.is_calm();
+        if group.is_cut(from, to) {
+            self.counters.messages_cut += 1;
+            if self.rng.chance(1, 8) {
+                self.post_shard(ShardInput::Unreachable {
+                    node: to as u64 + 1,
+                });
+            }
+            return;
+        }
+        if !calm && self.rng.chance(self.plan.net.loss, 100) {
+            self.counters.messages_lost += 1;
+            return;
+        }
+        let mut delay = 50 + self.rng.below(self.plan.net.delay_us);
+        if !calm && self.rng.chance(self.plan.net.double, 100) {
+            self.counters.messages_doubled += 1;
+            // Also long after.
+            let again = delay + self.rng.below(5_000_000);
+            self.packet(again, from, to, bytes.clone());
+        }
+        if !calm && self.rng.chance(self.plan.net.late, 1000) {
+            self.counters.messages_late += 1;
+            delay += self.rng.below(3_000_000);
+        }
+        self.packet(delay, from, to, bytes);
+    }
+
+    fn packet(&mut self, delay_us: u64, from: usize, to: usize, bytes: Bytes) {
+        self.schedule
+            .after(delay_us, Event::Packet { from, to, bytes });
+    }
+
+    /// A message arrives, unless the node is down or the line was cut meanwhile.
+    pub fn arrived(&mut self, from: usize, to: usize, bytes: Bytes) {
+        if self.group.as_ref().is_some_and(|g| g.is_cut(from, to)) {
+            return;
+        }
+        self.enter(to);
+        if self.node.is_some() {
+            let bytes = match self.defect {
+                Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),
+                _ => bytes,
+            };
+            let from = from as u64 + 1;
+            self.deliver(Mail::Shard(ShardInput::Message { from, bytes }));
+        }
+    }
+
+    /// (planted) A link without a checksum.
+    fn flipped(&mut self, bytes: &Bytes) -> Bytes {
+        let mut bytes = bytes.to_vec();
+        let at = self.rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << self.rng.below(8);
+        bytes.into()
+    }
+
+    /// A node went down: the others' connections to it close.
+    pub fn lost_by_others(&mut self) {
+        let me = self.here();
+        for node in (0..self.nodes()).filter(|n| *n != me) {
+            if self.rng.chance(2, 3) {
+                let after = self.rng.below(20_000);
+                self.schedule
+                    .after(after, Event::LinkClosed { node, to: me });
+            }
+        }
+    }
+
+    /// Partitions and pauses.
+    pub fn group_faults(&mut self) {
+        let now_us = self.schedule.now_us();
+        let nodes = self.nodes() as u64;
+        let Some(group) = &mut self.group else { return };
+        if group.heal_at_us <= now_us {
+            group.cut.fill(false);
+            if self.rng.chance(self.plan.net.partitions, 1000) {
+                self.counters.partitions += 1;
+                let long = self.rng.chance(1, 4);
+                let most = if long { 8_000_000 } else { 1_500_000 };
+                let lasts = self.rng.between(100_000, most);
+                self.partition(now_us + lasts);
+            }
+        }
+        if self.rng.chance(self.plan.net.pauses, 1000) {
+            self.counters.pauses += 1;
+            let most = [300_000, 3_000_000, 10_000_000][self.rng.below(3) as usize];
+            self.paused_until = now_us + self.rng.below(most);
+        }
+        if self.rng.chance(self.plan.net.transfers, 1000) {
+            self.counters.transfers += 1;
+            let to = 1 + self.rng.below(nodes);
+            self.post_shard(ShardInput::Transfer { to });
+        }
+    }
+
+    fn partition(&mut self, until_us: u64) {
+        let nodes = self.nodes();
+        let kind = self.rng.below(5);
+        let one = self.rng.below(nodes as u64) as usize;
+        let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(1, 2)).collect();
+        let Some(group) = &mut self.group else { return };
+        group.heal_at_us = until_us;
+        for from in 0..nodes {
+            for to in 0..nodes {
+                group.cut[from * nodes + to] = match kind {
+                    // One node alone; only what it says; only what it hears.
+                    0 => from == one || to == one,
+                    1 => from == one,
+                    2 => to == one,
+                    // Two sides.
+                    3 => side[from] != side[to],
+                    // Two sides that only one node sees both of.
+                    _ => side[from] != side[to] && from != one && to != one,
+                };
+            }
+        }
+    }
+
+    /// No faults any more.
+    pub fn heal(&mut self) {
+        for node in 0..self.nodes() {
+            self.enter(node);
+            self.paused_until = 0;
+        }
+        if let Some(group) = &mut self.group {
+            group.cut.fill(false);
+        }
+    }
+
+    /// The node here carried out what the next entry brought.
+    pub fn entry_applied(&mut self) {
+        self.entries_shown += 1;
+        let index = self.entries_shown;
+        match self.store.read(crate::SHARD, index, index + 1, u64::MAX) {
+            Ok(found) if !found.is_empty() => self.committed(&found[0]),
+            Ok(_) => self.fail(
+                "I2",
+                format!("entry {index} was applied and is not in the log"),
+            ),
+            Err(error) => self.fail("I2", format!("applied entry {index}: {error}")),
+        }
+    }
+
+    /// A replica holds this entry to be committed.
+    fn committed(&mut self, entry: &LogEntry) {
+        let node = self.here();
+        let (index, term, sum) = (entry.index, entry.term, sum(entry));
+        self.see(Seen::Committed {
+            node,
+            index,
+            term,
+            sum,
+        });
+        let Some(group) = &mut self.group else { return };
+        if index != group.front() + 1 || self.failure.is_some() {
+            return;
+        }
+        group.log.push((term, sum));
+        let bytes = entry.data.len() as u64 + 64;
+        let applied = match group.oracle.apply(entry) {
+            Ok(applied) => applied,
+            Err(error) => return self.fail("I3", format!("the oracle: {error}")),
+        };
+        if index.is_multiple_of(DIGEST_EVERY) {
+            let digest = group.oracle.digest();
+            self.see(Seen::Digest { index, digest });
+        }
+        self.see(Seen::Logged { index, bytes });
+        for event in applied.events {
+            self.happened(event, entry, applied.at_ms);
+        }
+    }
+
+    fn happened(&mut self, event: Applied, entry: &LogEntry, at_ms: i64) {
+        match event {
+            Applied::Appended(block) => {
+                match view::block_records(entry.index, &block, &entry.data) {
+                    Ok(records) => {
+                        for (offset, uid, at) in records {
+                            self.visible(block.key, offset, uid, at, at_ms);
+                        }
+                    }
+                    Err(what) => self.fail("I5", what),
+                }
+                if self.defect == Some(Planted::ReplyOfAnotherTerm) {
+                    let at = Position {
+                        index: entry.index,
+                        ordinal: block.first_ordinal,
+                    };
+                    self.answer_ghost(block.key, block.base, at);
+                }
+            }
+            Applied::Topic(topic) => {
+                let (id, name) = (topic.id, topic.name);
+                self.see(Seen::Topic { id, name });
+            }
+            Applied::TopicDeleted { id, .. } => {
+                self.counters.topics_deleted += 1;
+                self.see(Seen::TopicDeleted { id });
+            }
+            Applied::Offsets { group, offsets, .. } => {
+                for o in offsets {
+                    let key = QueueKey::new(TopicId(o.topic), o.queue);
+                    self.counters.offsets_moved += 1;
+                    let (GroupId(group), offset) = (GroupId(group), o.offset);
+                    self.see(Seen::Offset { group, key, offset });
+                }
+            }
+            Applied::Trimmed { queues, .. } => {
+                for (key, min) in queues {
+                    self.counters.queue_trims += 1;
+                    self.see(Seen::Trimmed { key, min });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The node here has done what it could: its state is compared now and then.
+    pub fn compare_state(&mut self) {
+        let Some(node) = &self.node else { return };
+        let machine = node.shard.machine();
+        let index = machine.applied.0;
+        if self.group.is_some() && index > 0 && index.is_multiple_of(DIGEST_EVERY) {
+            let digest = machine.digest();
+            self.see(Seen::Digest { index, digest });
+        }
+    }
+
+    /// After a restart: what the recovery applied was committed.
+    pub fn recovered(&mut self, applied: u64) {
+        let Some(group) = &self.group else { return };
+        let first = self.store.bounds(crate::SHARD).map_or(1, |b| b.first);
+        let from = (group.front() + 1)
+            .min(applied.saturating_sub(8))
+            .max(first);
+        let entries = self
+            .store
+            .read(crate::SHARD, from, applied + 1, u64::MAX)
+            .unwrap_or_default();
+        for entry in &entries {
+            self.committed(entry);
+        }
+        self.entries_shown = applied;
+        let front = self.group.as_ref().map_or(0, Group::front);
+        if front < applied && self.failure.is_none() {
+            self.fail(
+                "I2",
+                format!("applied {applied}, but only {front} are known"),
+            );
+        }
+        self.compare_state();
+    }
+
+    /// The replica here says that it leads.
+    pub fn leads(&mut self, term: u64) {
+        self.counters.elections += 1;
+        let Some(group) = &self.group else { return };
+        let (node, front) = (group.here, group.front());
+        let newest = group.log.last().copied();
+        let bounds = self.store.bounds(crate::SHARD);
+        // One that won long ago and learns of it late may miss what a later term committed.
+        let complete = match (newest, bounds) {
+            (Some((newest, _)), _) if newest >= term => true,
+            (Some(_), Ok(bounds)) if front < bounds.first => true,
+            (Some(there), Ok(_)) => {
+                let found = self.store.read(crate::SHARD, front, front + 1, u64::MAX);
+                let found = found.ok().and_then(|e| e.first().map(|e| (e.term, sum(e))));
+                found == Some(there)
+            }
+            _ => true,
+        };
+        self.see(Seen::Leads {
+            node,
+            term,
+            complete,
+        });
+    }
+
+    /// This node's state is the newest there is.
+    pub fn is_current(&self) -> bool {
+        let applied = self.node.as_ref().map(|n| n.shard.machine().applied.0);
+        self.group
+            .as_ref()
+            .is_none_or(|g| applied == Some(g.front()))
+    }
+}
