@@ -452,6 +452,10 @@ impl Sim {
                 *count += 1;
             }
             (waiting, Outcome::Refused(why)) => {
+                if self.group.is_some() {
+                    self.counters.followers_refuse += u64::from(why == Refusal::NotLeader);
+                    self.counters.lead_lost_in_flight += u64::from(why == Refusal::Indeterminate);
+                }
                 let definite = why != Refusal::Indeterminate
                     || self.defect == Some(crate::defects::Planted::UnknownToldAsRefused);
                 self.unanswered(waiting, definite);

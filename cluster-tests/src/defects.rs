@@ -1,6 +1,7 @@
 //! Defects planted on purpose, to prove that the checkers can see them.
 
 use troupemq::actors::shard::core::Defect;
+use troupemq::storage::SimStore;
 
 /// A planted defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +28,27 @@ pub enum Planted {
     UnknownToldAsRefused,
     /// Messages between nodes may change on the way.
     WireFlipsBytes,
+    /// Term and vote are written without a sync.
+    VoteNotSynced,
+    /// Term and vote are not written at all.
+    VoteForgotten,
+    /// Log writes are reported done before they are.
+    DoneBeforeWrite,
+    /// What an append overwrites stays in the log behind it.
+    TailStays,
+    /// One replica cuts its log segments elsewhere.
+    OtherSegments,
+    /// A replica that may have lost entries votes as if it had them.
+    RecoveringVotes,
 }
 
-/// All of them.
+/// Plants what lies in a store.
+pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {
+    store.lie_about_sync(defect == Some(Planted::DiskLies));
+    store.keep_tail(defect == Some(Planted::TailStays));
+}
+
+/// Those that one node can show.
 pub const ALL: [Planted; 13] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
@@ -44,4 +63,26 @@ pub const ALL: [Planted; 13] = [
     Planted::MaxAhead,
     Planted::ListedTooEarly,
     Planted::UnknownToldAsRefused,
+];
+
+/// Those that several nodes can show.
+pub const GROUP: [Planted; 18] = [
+    Planted::Core(Defect::AckBeforeWrite),
+    Planted::Core(Defect::OffsetsGoBack),
+    Planted::Core(Defect::ForgetSync),
+    Planted::Core(Defect::AckAtAppend),
+    Planted::Core(Defect::ReplyByIndex),
+    Planted::Core(Defect::ServeEarly),
+    Planted::DiskLies,
+    Planted::TailLostAtKill,
+    Planted::ReplyOfAnotherTerm,
+    Planted::TrimTooFar,
+    Planted::UnknownToldAsRefused,
+    Planted::WireFlipsBytes,
+    Planted::VoteNotSynced,
+    Planted::VoteForgotten,
+    Planted::DoneBeforeWrite,
+    Planted::TailStays,
+    Planted::OtherSegments,
+    Planted::RecoveringVotes,
 ];

@@ -60,7 +60,7 @@ impl Disk {
         counters: &mut Counters,
     ) -> Option<ShardInput> {
         if self.round.is_empty() {
-            self.gather(rng, now_us, flush_every_us, counters);
+            self.gather(rng, now_us, flush_every_us, planted, counters);
         }
         let done = match self.round.pop_front()? {
             Step::Write(appends) => {
@@ -95,6 +95,7 @@ impl Disk {
         rng: &mut SimRng,
         now_us: u64,
         flush_every_us: u64,
+        planted: Option<Planted>,
         counters: &mut Counters,
     ) {
         let take = rng.between(1, self.waiting.len().max(1) as u64) as usize;
@@ -103,7 +104,12 @@ impl Disk {
         for work in self.waiting.drain(..take.min(self.waiting.len())) {
             match work {
                 DiskWork::Append { ticket, mut append } => {
-                    sync |= append.sync;
+                    // (planted)
+                    let bare = append.entries.is_empty();
+                    sync |= append.sync && !(bare && planted == Some(Planted::VoteNotSynced));
+                    if planted == Some(Planted::VoteForgotten) {
+                        append.hard_state = None;
+                    }
                     // The sync is a step of its own.
                     append.sync = false;
                     appends.push(append);
@@ -123,6 +129,9 @@ impl Disk {
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
                 DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
             }
+        }
+        if planted == Some(Planted::DoneBeforeWrite) {
+            self.round.extend(append_reports.drain(..));
         }
         if !appends.is_empty() {
             self.round.push_back(Step::Write(appends));

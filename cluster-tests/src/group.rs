@@ -4,7 +4,7 @@
 //! What consumers see is told by an oracle: the state machine once more, fed with each committed
 //! entry the first time any replica applies it. Every replica is held to it.
 
-use crate::defects::Planted;
+use crate::defects::{self, Planted};
 use crate::disk::Disk;
 use crate::node::Node;
 use crate::schedule::{Event, Mail};
@@ -35,14 +35,16 @@ pub struct Place {
     pub crash_in: Option<u64>,
     /// The last entry whose effects were carried out in this life.
     pub shown: u64,
+    /// See [`Sim::hurt`].
+    pub hurt: bool,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
 }
 
 impl Place {
-    pub fn new(lies: bool) -> Self {
+    pub fn new(defect: Option<Planted>) -> Self {
         let mut store = SimStore::new(&[crate::SHARD]);
-        store.lie_about_sync(lies);
+        defects::spoil(&mut store, defect);
         Self {
             store,
             disk: Disk::default(),
@@ -55,6 +57,7 @@ impl Place {
             skew_ms: 0,
             crash_in: None,
             shown: 0,
+            hurt: false,
             paused_until: 0,
         }
     }
@@ -78,11 +81,11 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(nodes: usize, segment_bytes: u64, lies: bool) -> Self {
+    pub fn new(nodes: usize, segment_bytes: u64, defect: Option<Planted>) -> Self {
         let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
         oracle.members = Members::of((1..=nodes as u64).collect());
         Self {
-            places: (0..nodes).map(|_| Place::new(lies)).collect(),
+            places: (0..nodes).map(|_| Place::new(defect)).collect(),
             here: 0,
             oracle,
             log: Vec::new(),
@@ -144,6 +147,7 @@ impl Sim {
         swap(&mut self.skew_ms, &mut place.skew_ms);
         swap(&mut self.crash_in, &mut place.crash_in);
         swap(&mut self.entries_shown, &mut place.shown);
+        swap(&mut self.hurt, &mut place.hurt);
         swap(&mut self.paused_until, &mut place.paused_until);
     }
 
@@ -234,6 +238,17 @@ impl Sim {
                     .after(after, Event::LinkClosed { node, to: me });
             }
         }
+    }
+
+    /// Whether the class allows this node to lose power now: where entries are unsynced, only a
+    /// minority may be without its tail at a time.
+    pub fn may_lose_power(&self) -> bool {
+        let Some(group) = &self.group else {
+            return true;
+        };
+        let others = group.places.iter().enumerate();
+        let hurt = others.filter(|(n, p)| *n != group.here && p.hurt).count();
+        self.plan.synced || hurt < (group.places.len() - 1) / 2
     }
 
     /// Partitions and pauses.

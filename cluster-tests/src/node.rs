@@ -12,6 +12,7 @@ use troupemq::actors::shard::core::{ShardCore, ShardInput};
 use troupemq::actors::timer::core::{orphans, TimerCore, TimerInput};
 use troupemq::model::outcome::{Outcome, Refusal};
 use troupemq::model::QueueKey;
+use troupemq::storage::LogStore;
 
 /// A queue's actor.
 pub struct Queue {
@@ -282,7 +283,13 @@ impl Sim {
                         match &work {
                             DiskWork::State { .. } => self.entry_applied(),
                             DiskWork::Fetch(_) => self.counters.fetches += 1,
-                            _ => {}
+                            DiskWork::Append { append, .. } => {
+                                let last = self.store.bounds(crate::SHARD).map_or(0, |b| b.last);
+                                let first = append.entries.first();
+                                let cuts = first.is_some_and(|first| first.index <= last);
+                                self.counters.overwritten += u64::from(cuts);
+                            }
+                            DiskWork::Trim { .. } => {}
                         }
                     } else if let DiskWork::Append { append, .. } = &work {
                         for e in &append.entries {

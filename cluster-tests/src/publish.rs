@@ -15,6 +15,10 @@ impl Sim {
     pub fn publish(&mut self, publish: Publish) {
         match publish {
             Publish::Role(Role::Leader { term }) => self.leads(term),
+            Publish::Recovered => {
+                self.counters.recovered += 1;
+                self.hurt = false;
+            }
             Publish::Role(_) | Publish::Locks { .. } => {}
             Publish::Serving(term) => {
                 self.view.serving = term;

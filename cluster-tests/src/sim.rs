@@ -2,7 +2,7 @@
 
 use crate::clients::Clients;
 use crate::counters::Counters;
-use crate::defects::Planted;
+use crate::defects::{self, Planted};
 use crate::disk::Disk;
 use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
@@ -60,6 +60,8 @@ pub struct Sim {
     pub group: Option<Group>,
     /// Entries carried out in this life, with several nodes.
     pub entries_shown: u64,
+    /// The machine lost power with unsynced entries written, and the replica was not filled since.
+    pub hurt: bool,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
     /// A disk fault was planted in this life.
@@ -92,10 +94,9 @@ impl Sim {
             slack_bytes: 2 * plan.segment_bytes + 3 * (plan.max_entry_bytes as u64).min(100_000),
         };
         let mut store = SimStore::new(&[crate::SHARD]);
-        store.lie_about_sync(defect == Some(Planted::DiskLies));
         let ops_left = plan.ops;
-        let lies = defect == Some(Planted::DiskLies);
-        let group = (how.nodes > 1).then(|| Group::new(how.nodes, plan.segment_bytes, lies));
+        defects::spoil(&mut store, defect);
+        let group = (how.nodes > 1).then(|| Group::new(how.nodes, plan.segment_bytes, defect));
         Self {
             plan,
             rng,
@@ -111,6 +112,7 @@ impl Sim {
             shown: BTreeMap::new(),
             group,
             entries_shown: 0,
+            hurt: false,
             paused_until: 0,
             fault_planted: false,
             sync_failed: false,
@@ -251,6 +253,7 @@ impl Sim {
         if *left == 0 {
             self.crash_in = None;
             let power = self.rng.chance(self.plan.power_share, 100) || self.sync_failed;
+            let power = power && (self.sync_failed || self.may_lose_power());
             self.crash(power);
         }
     }
@@ -365,6 +368,10 @@ impl Sim {
         self.disconnected();
         if power {
             self.counters.power_losses += 1;
+            if self.group.is_some() && !self.plan.synced {
+                self.counters.recovering += 1;
+                self.hurt = true;
+            }
             self.store.crash(&mut self.rng);
         } else {
             self.counters.kills += 1;
@@ -408,13 +415,15 @@ impl Sim {
 
     pub(crate) fn recover(&mut self) -> Result<(ShardCore, Recovery), RecoverError> {
         let options = self.options();
+        let other = self.defect == Some(Planted::OtherSegments) && self.here() == 1;
         let machine = MachineOptions {
-            segment_bytes: self.plan.segment_bytes,
+            segment_bytes: self.plan.segment_bytes + u64::from(other) * 1000,
         };
         let voters = (1..=self.nodes() as u64).collect();
         let raft = RaftOptions {
             quiet: true,
             life: self.life + 1,
+            recovering: self.hurt && self.defect != Some(Planted::RecoveringVotes),
             ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
         recover(&mut self.store, options, machine, raft)
@@ -495,8 +504,12 @@ impl Sim {
     fn settle(&mut self) {
         self.settling = Some(self.schedule.now_us());
         self.heal();
+        let all_hurt = self.group.is_some() && !self.plan.synced && self.rng.chance(1, 8);
+        self.counters.all_recovering += u64::from(all_hurt);
         for node in 0..self.nodes() {
             self.enter(node);
+            // Nothing is lost, but nobody knows: they must all come together.
+            self.hurt |= all_hurt;
             // A clock that was set back would hold delayed messages for longer than we wait.
             self.skew_ms = self.skew_ms.max(30_000);
             let power = self.sync_failed;

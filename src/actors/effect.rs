@@ -39,6 +39,8 @@ pub enum Publish {
     /// The replica leads and has applied its first entry: it serves in this term. `None` when it
     /// stopped serving.
     Serving(Option<u64>),
+    /// This replica holds again whatever a crash of its machine may have taken.
+    Recovered,
     Topic(TopicConfig),
     TopicDeleted {
         name: String,

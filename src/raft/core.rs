@@ -5,6 +5,11 @@
 //!
 //! A *life* is one start of a replica. A leader that hears of a new life forgets how far the
 //! replica's log matched: with unsynced entries a machine crash may have taken some of it.
+//!
+//! A replica that may have lost entries it had acknowledged starts *recovering* (reliability §1
+//! rule 4): it takes entries, but votes and stands only where every member votes, until it holds
+//! an entry of the leader's own term that the leader, knowing of this life, called committed.
+//! Its acknowledgements count: one for an entry proves the log up to it.
 
 use super::log_window::{from_raft, Fetch, LogWindow, WindowStart};
 use super::members::{self, Change, MemberError, Members};
@@ -34,6 +39,9 @@ pub struct RaftOptions {
     pub heartbeat_ticks: usize,
     /// Counts the starts of this replica; grows with every start. 0: not counted.
     pub life: u64,
+    /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
+    /// since that it holds all again: see the module text. Needs a life above 0.
+    pub recovering: bool,
     /// Seeds election timeouts, so that a simulation replays them.
     pub seed: u64,
     /// Raft's own log lines are dropped.
@@ -54,6 +62,7 @@ impl RaftOptions {
             election_ticks: 10,
             heartbeat_ticks: 2,
             life: 0,
+            recovering: false,
             seed,
             quiet: false,
         }
@@ -132,6 +141,9 @@ pub struct PeerProgress {
     pub voter: bool,
 }
 
+/// A message, and whether it belongs to an election that needs every vote.
+type Outgoing = (Message, bool);
+
 /// See the module text.
 pub struct RaftCore {
     node: RawNode<LogWindow>,
@@ -142,12 +154,27 @@ pub struct RaftCore {
     /// Numbers of log writes handed out and not answered, oldest first.
     open_writes: VecDeque<u64>,
     /// Messages that wait for the log write with this number.
-    held: VecDeque<(u64, Vec<Message>)>,
-    released: Vec<Message>,
+    held: VecDeque<(u64, Vec<Outgoing>)>,
+    released: Vec<Outgoing>,
     /// The last life seen of each peer.
     lives: BTreeMap<u64, u64>,
+    /// See the module text.
+    recovering: bool,
+    /// Elections begun since a leader was last known.
+    attempts: u32,
+    /// The election under way needs every vote.
+    needs_all: bool,
+    /// The request for a vote answered last wanted all.
+    answer_all: bool,
+    /// Term and commit index a leader confirmed to a recovering replica.
+    confirmed: Option<(u64, u64)>,
+    /// Role and term of the votes held back.
+    asked: (StateRole, u64),
+    /// Votes given in it, held back until all are there.
+    votes: BTreeMap<u64, Message>,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
+    timeout: usize,
     /// Term, role and draw of the election timeout.
     drawn: (u64, StateRole, u64),
 }
@@ -184,6 +211,7 @@ impl RaftCore {
         };
         let logger = slog_bridge::logger(options.quiet);
         let node = RawNode::new(&config, window, &logger).map_err(|e| e.to_string())?;
+        let recovering = options.recovering;
         let mut core = Self {
             node,
             options,
@@ -194,7 +222,15 @@ impl RaftCore {
             held: VecDeque::new(),
             released: Vec::new(),
             lives: BTreeMap::new(),
+            recovering,
+            attempts: 0,
+            needs_all: recovering,
+            answer_all: false,
+            confirmed: None,
+            asked: (StateRole::Follower, 0),
+            votes: BTreeMap::new(),
             hurry: None,
+            timeout: usize::MAX,
             drawn: (0, StateRole::Follower, 0),
         };
         core.fix_election_timeout();
@@ -205,6 +241,9 @@ impl RaftCore {
     pub fn campaign(&mut self) {
         if !self.may_campaign() {
             return;
+        }
+        if !self.is_leader() {
+            self.begins_election();
         }
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "campaign refused");
@@ -225,7 +264,16 @@ impl RaftCore {
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
         if self.is_leader() || self.may_campaign() {
+            let raft = &self.node.raft;
+            let idle = raft.state != StateRole::Leader && raft.promotable();
+            if idle && raft.election_elapsed + 1 >= self.timeout {
+                self.begins_election();
+            }
             self.node.tick();
+        }
+        if self.leader() != 0 {
+            self.attempts = 0;
+            self.needs_all = self.recovering;
         }
         match self.hurry {
             // The leader was heard of meanwhile.
@@ -260,6 +308,16 @@ impl RaftCore {
         self.hurry = Some(self.members.voters.iter().filter(before_us).count());
     }
 
+    /// See the module text.
+    pub fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    /// An operator's word that this replica is to vote with what it has.
+    pub fn end_recovering(&mut self) {
+        self.recovering = false;
+    }
+
     /// Takes in a message of the replica on node `from`.
     pub fn step(&mut self, from: u64, bytes: &Bytes) -> Result<(), MessageError> {
         let envelope = message::decode(bytes)?;
@@ -275,12 +333,76 @@ impl RaftCore {
             return Err(MessageError::Outdated(self.options.node));
         }
         self.check_state(&mut m)?;
-        if !self.may_campaign() && m.get_msg_type() == MessageType::MsgTimeoutNow {
+        let kind = m.get_msg_type();
+        let stands = self.may_campaign() && !self.recovering;
+        if !stands && kind == MessageType::MsgTimeoutNow {
             return Ok(());
         }
-        let _ = self.node.step(m);
+        if self.recovering && message::asks_vote(kind) && !envelope.all {
+            return Ok(());
+        }
+        if message::asks_vote(kind) {
+            self.answer_all = envelope.all;
+        }
+        let confirms = self.recovering
+            && kind == MessageType::MsgAppend
+            && envelope.receiver_life == self.options.life;
+        let confirmed = confirms.then_some((m.commit, m.term));
+        if self.needs_all && message::answers_vote(kind) && !m.reject {
+            if envelope.all {
+                self.vote(from, m);
+            }
+        } else {
+            let _ = self.node.step(m);
+        }
+        if let Some((commit, term)) = confirmed.filter(|(_, term)| *term == self.term()) {
+            // It sent this after it heard of this life, and has committed in its own term.
+            self.confirmed = self.confirmed.max(Some((term, commit)));
+        }
         self.fix_election_timeout();
         Ok(())
+    }
+
+    /// Hands the votes to raft once every other voter has given one.
+    fn vote(&mut self, from: u64, m: Message) {
+        let asked = (self.node.raft.state, m.term);
+        if self.asked != asked {
+            self.asked = asked;
+            self.votes.clear();
+        }
+        self.votes.insert(from, m);
+        let voters = self.members.voters.iter();
+        let mut others = voters.chain(&self.members.voters_outgoing);
+        if others.all(|v| *v == self.options.node || self.votes.contains_key(v)) {
+            for (_, m) in std::mem::take(&mut self.votes) {
+                let _ = self.node.step(m);
+            }
+        }
+    }
+
+    /// Ends recovering once the log holds what a leader confirmed.
+    fn check_recovered(&mut self) {
+        if !self.recovering {
+            return;
+        }
+        let leads = self.is_leader();
+        let log = &self.node.raft.raft_log;
+        let holds = self.confirmed.is_some_and(|(term, commit)| {
+            term == self.node.raft.term && log.persisted >= commit && log.match_term(commit, term)
+        });
+        if leads || holds {
+            self.recovering = false;
+            self.confirmed = None;
+        }
+    }
+
+    /// How the election that begins now is counted.
+    fn begins_election(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+        // A majority may be recovering: then only all together can go on.
+        let every_other = self.attempts > 3 && self.attempts % 2 == 0;
+        self.needs_all = self.recovering || every_other;
+        self.votes.clear();
     }
 
     fn check_sender(&self, from: u64, kind: MessageType) -> Result<(), MessageError> {
@@ -548,8 +670,8 @@ impl RaftCore {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             let number = ready.number();
-            let now = ready.take_messages();
-            let held = ready.take_persisted_messages();
+            let now = self.marked(ready.take_messages());
+            let held = self.marked(ready.take_persisted_messages());
             let entries = ready.take_entries();
             self.node.mut_store().append(&entries);
             out.committed
@@ -594,14 +716,27 @@ impl RaftCore {
             self.role = Some(role);
             out.role = Some(role);
         }
+        self.check_recovered();
         self.fix_election_timeout();
     }
 
-    fn send(&self, messages: &[Message], out: &mut RaftOutput) {
-        for m in messages {
+    fn marked(&self, messages: Vec<Message>) -> Vec<Outgoing> {
+        let mark = |m: Message| {
+            let all = match m.get_msg_type() {
+                kind if message::asks_vote(kind) => self.needs_all,
+                kind if message::answers_vote(kind) => self.answer_all,
+                _ => false,
+            };
+            (m, all)
+        };
+        messages.into_iter().map(mark).collect()
+    }
+
+    fn send(&self, messages: &[Outgoing], out: &mut RaftOutput) {
+        for (m, all) in messages {
             let to_life = self.lives.get(&m.to).copied().unwrap_or(0);
             // Only a message beyond 2 GiB does not encode; entries are bounded far below.
-            if let Some(bytes) = message::encode(m, self.options.life, to_life) {
+            if let Some(bytes) = message::encode(m, (self.options.life, to_life), *all) {
                 out.messages.push((m.to, bytes));
             }
         }
@@ -631,9 +766,8 @@ impl RaftCore {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
-        self.node
-            .raft
-            .set_randomized_election_timeout((span + x % span) as usize);
+        self.timeout = (span + x % span) as usize;
+        self.node.raft.set_randomized_election_timeout(self.timeout);
     }
 }
 

@@ -17,6 +17,8 @@ struct Net {
     replicas: BTreeMap<u64, Replica>,
     wire: VecDeque<(u64, u64, Bytes)>,
     down: BTreeSet<u64>,
+    /// Nodes that start recovering.
+    hurt: BTreeSet<u64>,
 }
 
 impl Net {
@@ -25,6 +27,7 @@ impl Net {
             replicas: BTreeMap::new(),
             wire: VecDeque::new(),
             down: BTreeSet::new(),
+            hurt: BTreeSet::new(),
         };
         for node in nodes {
             net.start(*node, voters, 1);
@@ -40,6 +43,7 @@ impl Net {
         };
         let options = RaftOptions {
             life,
+            recovering: self.hurt.contains(&node),
             quiet: true,
             ..RaftOptions::group(node, voters.to_vec(), 7)
         };
@@ -363,12 +367,12 @@ fn a_follower_that_lost_its_tail_is_filled_again_and_never_panics() {
     let mut m = Message::default();
     m.set_msg_type(MessageType::MsgAppendResponse);
     (m.to, m.from, m.term, m.index) = (leader, hurt, net.at(leader).raft.term(), 3);
-    let old = message::encode(&m, 1, 1).unwrap();
+    let old = message::encode(&m, (1, 1), false).unwrap();
     assert_eq!(
         net.at(leader).raft.step(hurt, &old),
         Err(MessageError::Outdated(hurt))
     );
-    let new = |m: &Message| message::encode(m, 2, 1).unwrap();
+    let new = |m: &Message| message::encode(m, (2, 1), false).unwrap();
     m.index = 1_000;
     let beyond = net.at(leader).raft.step(hurt, &new(&m));
     assert!(matches!(beyond, Err(MessageError::Impossible(_))));
@@ -409,5 +413,64 @@ fn any_bytes_are_refused_or_taken_without_a_panic() {
                 net.at(follower).raft.persisted(work.number);
             }
         }
+    }
+}
+
+#[test]
+fn a_replica_that_may_have_lost_entries_does_not_vote_until_it_is_filled() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    let (hurt, late) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.down.insert(late);
+    net.propose(leader, "only on two");
+    // The machine of one stops, and then the leader pauses.
+    let kept = net.at(hurt).log.len() - 1;
+    net.at(hurt).log.truncate(kept);
+    net.hurt.insert(hurt);
+    net.start(hurt, &[1, 2, 3], 2);
+    net.down = [leader].into();
+    net.tick(100);
+    assert!(!net.at(hurt).raft.is_leader() && !net.at(late).raft.is_leader());
+    assert!(net.at(hurt).raft.is_recovering());
+    net.down.clear();
+    net.tick(60);
+    assert!(!net.at(hurt).raft.is_recovering());
+    for node in 1..=3 {
+        assert_eq!(net.at(node).texts(), [b"only on two"]);
+    }
+}
+
+#[test]
+fn recovering_replicas_begin_only_all_together_and_with_the_longest_log() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    for n in 0..5 {
+        net.propose(leader, &format!("m{n}"));
+    }
+    net.tick(3);
+    net.hurt = [1, 2, 3].into();
+    let lost = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    for node in 1..=3 {
+        if lost.contains(&node) {
+            net.at(node).log.truncate(3);
+        }
+        net.start(node, &[1, 2, 3], 2);
+    }
+    net.down.insert(leader);
+    net.tick(100);
+    assert!(
+        lost.iter().all(|n| !net.replicas[n].raft.is_leader()),
+        "one is missing"
+    );
+    net.down.clear();
+    net.tick(100);
+    assert_eq!(net.leader(), leader, "it has the longest log");
+    net.propose(leader, "after");
+    net.tick(5);
+    for r in net.replicas.values() {
+        assert!(!r.raft.is_recovering());
+        assert_eq!(r.texts().len(), 6);
     }
 }

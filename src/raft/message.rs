@@ -1,10 +1,10 @@
 //! Messages between the replicas of a shard, as bytes.
 //!
 //! ```text
-//! version u8 = 1 | reserved u8 = 0 | sender's life u64 | receiver's life as the sender knows it u64 | eraftpb.Message
+//! version u8 = 1 | flags u8 | sender's life u64 | receiver's life as the sender knows it u64 | eraftpb.Message
 //! ```
 //!
-//! Big-endian. A *life* counts the starts of a replica; see [`super::core`]. What comes in is
+//! Big-endian. Flag 1: a vote is asked for, or given, of which the candidate needs all. A *life* counts the starts of a replica; see [`super::core`]. What comes in is
 //! checked here before raft sees it, because raft takes its peers' word and panics on nonsense.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,6 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 
 const VERSION: u8 = 1;
 const HEAD: usize = 18;
+const FLAG_ALL: u8 = 1;
 /// Terms grow by elections: one beyond this was never reached by counting.
 const MAX_TERM: u64 = 1 << 48;
 
@@ -43,15 +44,21 @@ pub enum MessageError {
 pub(super) struct Envelope {
     pub sender_life: u64,
     pub receiver_life: u64,
+    /// The candidate needs every vote, not a majority.
+    pub all: bool,
     pub message: Message,
 }
 
 /// The bytes of a message.
-pub(super) fn encode(message: &Message, sender_life: u64, receiver_life: u64) -> Option<Bytes> {
+pub(super) fn encode(
+    message: &Message,
+    (sender_life, receiver_life): (u64, u64),
+    all: bool,
+) -> Option<Bytes> {
     let size = message.compute_size() as usize;
     let mut out = BytesMut::with_capacity(HEAD + size);
     out.put_u8(VERSION);
-    out.put_u8(0);
+    out.put_u8(if all { FLAG_ALL } else { 0 });
     out.put_u64(sender_life);
     out.put_u64(receiver_life);
     let mut out = out.writer();
@@ -68,13 +75,14 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Envelope, MessageError> {
     if head.get_u8() != VERSION {
         return Err(MessageError::Malformed("version is not known here"));
     }
-    let _reserved = head.get_u8();
+    let all = head.get_u8() & FLAG_ALL != 0;
     let (sender_life, receiver_life) = (head.get_u64(), head.get_u64());
     let message = Message::parse_from_carllerche_bytes(&bytes.slice(HEAD..))
         .map_err(|_| MessageError::Malformed("does not parse"))?;
     Ok(Envelope {
         sender_life,
         receiver_life,
+        all,
         message,
     })
 }
@@ -130,6 +138,18 @@ pub(super) fn opens_a_talk(kind: MessageType) -> bool {
     )
 }
 
+/// Asks for a vote.
+pub(super) fn asks_vote(kind: MessageType) -> bool {
+    use MessageType::*;
+    matches!(kind, MsgRequestVote | MsgRequestPreVote)
+}
+
+/// Answers a request for a vote.
+pub(super) fn answers_vote(kind: MessageType) -> bool {
+    use MessageType::*;
+    matches!(kind, MsgRequestVoteResponse | MsgRequestPreVoteResponse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,9 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_sent_comes_back_and_every_cut_is_refused() {
-        let bytes = encode(&append(), 3, 4).unwrap();
+        let bytes = encode(&append(), (3, 4), true).unwrap();
         let back = decode(&bytes).unwrap();
-        assert_eq!((back.sender_life, back.receiver_life), (3, 4));
+        assert_eq!(
+            (back.sender_life, back.receiver_life, back.all),
+            (3, 4, true)
+        );
         assert_eq!(back.message, append());
         for cut in 0..HEAD {
             assert!(decode(&bytes.slice(..cut)).is_err());

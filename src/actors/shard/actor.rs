@@ -361,6 +361,12 @@ impl ShardActor {
                     }
                 }
             }
+            Publish::Recovered => {
+                tracing::info!(
+                    shard = self.deps.shard.0,
+                    "the replica holds all entries again"
+                );
+            }
             Publish::Topic(topic) => self.deps.meta.put_topic(topic),
             Publish::TopicDeleted { name, id } => {
                 self.deps.meta.delete_topic(&name);

@@ -140,6 +140,12 @@ pub enum Defect {
     AppliedAhead,
     /// Sync is never asked for, and answered as if it were.
     ForgetSync,
+    /// Replies that wait for a majority are sent when the leader has the entry.
+    AckAtAppend,
+    /// Replies are matched by index alone, and outlive the leadership.
+    ReplyByIndex,
+    /// A leader serves before it has applied what earlier leaders left.
+    ServeEarly,
 }
 
 impl Defect {
@@ -182,6 +188,9 @@ pub struct ShardCore {
     machine: Machine,
     /// Term in which this replica serves.
     serving: Option<u64>,
+    /// The replica began as one that may have lost entries, and nobody was told yet that it has
+    /// them again.
+    recovering: bool,
     /// Counts the times it began to: within one term it may stop and begin again.
     epoch: u64,
     failed: Option<String>,
@@ -208,6 +217,7 @@ impl ShardCore {
     /// A shard whose machine and raft were restored from the same store.
     pub fn new(options: ShardOptions, raft: RaftCore, machine: Machine) -> Self {
         Self {
+            recovering: raft.is_recovering(),
             options,
             raft,
             machine,
@@ -431,6 +441,10 @@ impl ShardCore {
                 }
             }
             if quiet {
+                if self.recovering && !self.raft.is_recovering() {
+                    self.recovering = false;
+                    out.push(Effect::Publish(Publish::Recovered));
+                }
                 return self.maybe_serve(out);
             }
         }
@@ -444,6 +458,10 @@ impl ShardCore {
             && term == self.raft.term()
             && applied + 1 == self.raft.next_index()
             && !self.raft.is_transferring();
+        // (planted)
+        let early = self.options.defect == Some(Defect::ServeEarly) && self.raft.is_leader();
+        let term = if early { self.raft.term() } else { term };
+        let ready = ready || early;
         if ready && self.serving.is_none() && self.failed.is_none() {
             self.serving = Some(term);
             self.epoch += 1;
@@ -465,6 +483,10 @@ impl ShardCore {
             if flight.index <= written && flight.term == term && !flight.early_done {
                 flight.early_done = true;
                 Self::answer(flight, Stage::Appended, out);
+                if self.options.defect == Some(Defect::AckAtAppend) {
+                    // (planted)
+                    Self::answer(flight, Stage::Committed, out);
+                }
             }
         }
         self.drive(out);
@@ -524,7 +546,13 @@ impl ShardCore {
         };
         // First those who are in the log, or may be: closing a queue answers everything it holds,
         // and "nothing happened" would be wrong for them.
-        for flight in std::mem::take(&mut self.in_flight) {
+        let kept = self.options.defect == Some(Defect::ReplyByIndex); // (planted)
+        let gone = if kept {
+            VecDeque::new()
+        } else {
+            std::mem::take(&mut self.in_flight)
+        };
+        for flight in gone {
             self.abandon(flight, Refusal::Indeterminate, out);
         }
         for p in std::mem::take(&mut self.appends) {

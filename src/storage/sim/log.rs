@@ -53,7 +53,7 @@ struct Stored {
 }
 
 impl Record {
-    fn apply(&self, logs: &mut BTreeMap<ShardId, ShardLog>) {
+    fn apply(&self, logs: &mut BTreeMap<ShardId, ShardLog>, keep_tail: bool) {
         match self {
             Record::Appends(appends) => {
                 for append in appends {
@@ -61,7 +61,10 @@ impl Record {
                         continue;
                     };
                     if let Some((first, _)) = append.entries.first() {
-                        drop(log.entries.split_off(first));
+                        let tail = log.entries.split_off(first);
+                        if keep_tail {
+                            log.entries.extend(tail);
+                        }
                     }
                     log.entries.extend(append.entries.iter().cloned());
                     log.hard_state = append.hard_state.unwrap_or(log.hard_state);
@@ -105,6 +108,8 @@ pub struct SimLogStore {
     closed: bool,
     /// Planted defect: syncs are reported, not done.
     pub lie_about_sync: bool,
+    /// Planted defect: what an append overwrites stays behind it.
+    pub keep_tail: bool,
 }
 
 impl SimLogStore {
@@ -120,6 +125,7 @@ impl SimLogStore {
             failed: None,
             closed: false,
             lie_about_sync: false,
+            keep_tail: false,
         }
     }
 
@@ -178,7 +184,7 @@ impl SimLogStore {
 
     fn restart(&mut self, keep: usize) {
         for record in self.pending.drain(..).take(keep) {
-            record.apply(&mut self.durable);
+            record.apply(&mut self.durable, self.keep_tail);
         }
         self.pending.clear();
         self.current = self.durable.clone();
@@ -224,7 +230,7 @@ impl SimLogStore {
             }
             None => {}
         }
-        record.apply(&mut self.current);
+        record.apply(&mut self.current, self.keep_tail);
         for (shard, log) in &self.current {
             if let Some(synced) = self.synced.get_mut(shard) {
                 *synced = (*synced).max(log.first - 1).min(log.last());
@@ -244,7 +250,7 @@ impl SimLogStore {
         }
         if !self.lie_about_sync {
             for record in self.pending.drain(..) {
-                record.apply(&mut self.durable);
+                record.apply(&mut self.durable, self.keep_tail);
             }
         }
         Ok(())

@@ -51,6 +51,11 @@ impl SimStore {
         self.log.lie_about_sync = lie;
     }
 
+    /// Planted defect: what an append overwrites stays behind it.
+    pub fn keep_tail(&mut self, keep: bool) {
+        self.log.keep_tail = keep;
+    }
+
     /// See [`SimLogStore::corrupt`].
     pub fn corrupt(&mut self, shard: ShardId, index: u64, bit: usize) {
         self.log.corrupt(shard, index, bit);
