@@ -25,7 +25,7 @@ counters! {
     merged_writes, syncs, unsynced_writes, flushes, log_trims, queue_trims, too_small_reads,
     store_reads, fired, orphaned_timers, dropped_appends, topics_deleted, offsets_moved,
     resets, woken_by_data, woken_by_time, queues_asleep,
-    recovering, recovered, all_recovering,
+    member_changes, joint, strangers, recovering, recovered, all_recovering,
     messages, messages_cut, messages_lost, messages_doubled, messages_late, partitions, pauses,
     transfers, elections, leaderships, fetches, overwritten, followers_refuse, lead_lost_in_flight,
 }

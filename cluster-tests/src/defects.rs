@@ -28,8 +28,6 @@ pub enum Planted {
     UnknownToldAsRefused,
     /// Messages between nodes may change on the way.
     WireFlipsBytes,
-    /// Term and vote are written without a sync.
-    VoteNotSynced,
     /// Term and vote are not written at all.
     VoteForgotten,
     /// Log writes are reported done before they are.
@@ -66,7 +64,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 18] = [
+pub const GROUP: [Planted; 17] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -79,7 +77,6 @@ pub const GROUP: [Planted; 18] = [
     Planted::TrimTooFar,
     Planted::UnknownToldAsRefused,
     Planted::WireFlipsBytes,
-    Planted::VoteNotSynced,
     Planted::VoteForgotten,
     Planted::DoneBeforeWrite,
     Planted::TailStays,

@@ -104,9 +104,8 @@ impl Disk {
         for work in self.waiting.drain(..take.min(self.waiting.len())) {
             match work {
                 DiskWork::Append { ticket, mut append } => {
+                    sync |= append.sync;
                     // (planted)
-                    let bare = append.entries.is_empty();
-                    sync |= append.sync && !(bare && planted == Some(Planted::VoteNotSynced));
                     if planted == Some(Planted::VoteForgotten) {
                         append.hard_state = None;
                     }

@@ -50,6 +50,10 @@ impl Sim {
         let mut serving = Vec::new();
         for place in 0..self.nodes() {
             self.enter(place);
+            if !self.is_member() {
+                self.counters.strangers += 1;
+                continue;
+            }
             let Some(node) = &self.node else {
                 return self.fail("I19", format!("node {place} is down at the end"));
             };
@@ -65,6 +69,9 @@ impl Sim {
                     "I3",
                     format!("node {place} holds {own}, the log says {other:?}"),
                 );
+            }
+            if machine.members != *node.shard.raft().members() {
+                return self.fail("I16", format!("node {place} goes by other members"));
             }
             if !node.is_quiet() {
                 return self.fail("I19", format!("work is left over on node {place}"));
@@ -83,6 +90,9 @@ impl Sim {
         }
         for place in 0..self.nodes() {
             self.enter(place);
+            if !self.is_member() {
+                continue;
+            }
             self.judge_stores();
             if let Some(digest) = digest.filter(|_| self.failure.is_none()) {
                 self.replay_gives(digest);

@@ -7,6 +7,7 @@
 use crate::defects::{self, Planted};
 use crate::disk::Disk;
 use crate::node::Node;
+use crate::plan::Plan;
 use crate::schedule::{Event, Mail};
 use crate::seen::Seen;
 use crate::sim::Sim;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::{Event as Applied, Machine, MachineOptions};
 use troupemq::model::{GroupId, Position, QueueKey, TopicId};
-use troupemq::raft::members::Members;
+use troupemq::raft::members::{Change, Members};
 use troupemq::storage::{LogEntry, LogStore, SimStore};
 
 /// The digest is compared at every so many entries.
@@ -68,6 +69,8 @@ pub struct Group {
     pub places: Vec<Place>,
     /// The place the world is in.
     pub here: usize,
+    /// Members at first: the places from the first on.
+    members: usize,
     pub oracle: Machine,
     /// Term and checksum of each committed entry.
     log: Vec<(u64, u32)>,
@@ -81,12 +84,15 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(nodes: usize, segment_bytes: u64, defect: Option<Planted>) -> Self {
+    pub fn new(members: usize, plan: &Plan, defect: Option<Planted>) -> Self {
+        let segment_bytes = plan.segment_bytes;
+        let nodes = members + usize::from(plan.net.members > 0);
         let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
-        oracle.members = Members::of((1..=nodes as u64).collect());
+        oracle.members = Members::of((1..=members as u64).collect());
         Self {
             places: (0..nodes).map(|_| Place::new(defect)).collect(),
             here: 0,
+            members,
             oracle,
             log: Vec::new(),
             cut: vec![false; nodes * nodes],
@@ -154,6 +160,11 @@ impl Sim {
     /// Nodes of the world.
     pub fn nodes(&self) -> usize {
         self.group.as_ref().map_or(1, |g| g.places.len())
+    }
+
+    /// Members of the new group.
+    pub fn first_members(&self) -> usize {
+        self.group.as_ref().map_or(1, |g| g.members)
     }
 
     /// The place the world is in.
@@ -276,6 +287,40 @@ impl Sim {
             let to = 1 + self.rng.below(nodes);
             self.post_shard(ShardInput::Transfer { to });
         }
+        if self.rng.chance(self.plan.net.members, 1000) {
+            self.change_members();
+        }
+    }
+
+    /// An operator adds, promotes or removes; the last two together now and then.
+    fn change_members(&mut self) {
+        let Some(group) = &self.group else { return };
+        let (now, least) = (&group.oracle.members, group.members);
+        let all = group.places.len() as u64;
+        let stranger = (1..=all).find(|n| !now.nodes().contains(n));
+        let one = now.voters[self.rng.below(now.voters.len() as u64) as usize];
+        let spare = now.voters.len() > least;
+        let changes = match (now.learners.first().copied(), stranger) {
+            (Some(learner), _) if self.rng.chance(1, 2) => {
+                vec![Change::AddVoter(learner), Change::Remove(one)]
+            }
+            (Some(learner), _) => vec![Change::AddVoter(learner)],
+            (None, Some(node)) => vec![Change::AddLearner(node)],
+            (None, None) if spare && self.rng.chance(1, 2) => vec![Change::AddLearner(one)],
+            (None, None) if spare => vec![Change::Remove(one)],
+            _ => return,
+        };
+        self.counters.member_changes += 1;
+        self.counters.joint += u64::from(changes.len() > 1);
+        self.post_shard(ShardInput::Members { id: 0, changes });
+    }
+
+    /// The node here belongs to the group in the end.
+    pub fn is_member(&self) -> bool {
+        let me = self.here() as u64 + 1;
+        self.group
+            .as_ref()
+            .is_none_or(|g| g.oracle.members.nodes().contains(&me))
     }
 
     fn partition(&mut self, until_us: u64) {

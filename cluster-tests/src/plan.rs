@@ -62,6 +62,9 @@ pub struct Net {
     pub partitions: u64,
     pub pauses: u64,
     pub transfers: u64,
+    /// And a change of members. There is one place more than members then, and no retention: a
+    /// replica can be filled from the log only.
+    pub members: u64,
 }
 
 impl Net {
@@ -74,6 +77,7 @@ impl Net {
             partitions: [0, 5, 30][rng.below(3) as usize],
             pauses: [0, 0, 3, 10][rng.below(4) as usize],
             transfers: [0, 0, 2, 10][rng.below(4) as usize],
+            members: [0, 0, 3, 20][rng.below(4) as usize],
         }
     }
 }
@@ -105,6 +109,15 @@ impl Plan {
             // A machine that stops takes what is not synced: where not everything is, only a
             // minority of machines stops at a time.
             let synced = plan.sync_share == 100;
+            if !synced && rng.chance(1, 3) {
+                // Much is unsynced, machines stop and leaders stall.
+                (plan.sync_share, plan.power_share) = (0, 100);
+                (plan.crash_every, plan.net.pauses) = (2_000, 10);
+                plan.flush_every_ms = plan.flush_every_ms.max(5_000);
+            }
+            if plan.net.members > 0 {
+                (plan.retention_ms, plan.retention_bytes) = (100_000_000, 0);
+            }
             if synced {
                 plan.timer_policy.flush = FlushPolicy::Sync;
             }

@@ -26,6 +26,7 @@ use troupemq::storage::{keys, Fault, LogStore, SimRng, SimStore, StateStore};
 /// The node's clock begins here, ms.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 const TICK_US: u64 = 100_000;
+const PAUSE_STEP_US: u64 = 100_000;
 /// After this time without faults a group serves: a restart, and an election that may be split.
 const PROBE_US: u64 = 9_000_000;
 /// Quiet time after the faults, microseconds: longer than the longest delay.
@@ -96,7 +97,7 @@ impl Sim {
         let mut store = SimStore::new(&[crate::SHARD]);
         let ops_left = plan.ops;
         defects::spoil(&mut store, defect);
-        let group = (how.nodes > 1).then(|| Group::new(how.nodes, plan.segment_bytes, defect));
+        let group = (how.nodes > 1).then(|| Group::new(how.nodes, &plan, defect));
         Self {
             plan,
             rng,
@@ -193,9 +194,13 @@ impl Sim {
         if let Some(node) = event.node() {
             self.enter(node);
             // A stopped process takes nothing in; it all waits in the kernel.
-            if self.paused_until > self.schedule.now_us() {
-                let left = self.paused_until - self.schedule.now_us();
-                return self.schedule.after(left, event);
+            let now_us = self.schedule.now_us();
+            if self.paused_until > now_us {
+                // All look again at the same times, so that their order stays; the pause may be
+                // cut short.
+                let look = (now_us / PAUSE_STEP_US + 1) * PAUSE_STEP_US;
+                let at = look.min(self.paused_until);
+                return self.schedule.after(at - now_us, event);
             }
         }
         match event {
@@ -419,7 +424,7 @@ impl Sim {
         let machine = MachineOptions {
             segment_bytes: self.plan.segment_bytes + u64::from(other) * 1000,
         };
-        let voters = (1..=self.nodes() as u64).collect();
+        let voters = (1..=self.first_members() as u64).collect();
         let raft = RaftOptions {
             quiet: true,
             life: self.life + 1,

@@ -28,7 +28,10 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 16] = [
+const OF_GROUPS: [&str; 19] = [
+    "member_changes",
+    "joint",
+    "strangers",
     "recovering",
     "recovered",
     "all_recovering",

@@ -182,6 +182,7 @@ pub struct RaftCore {
 impl RaftCore {
     /// Starts from what the disk holds. Fails only on settings that cannot work.
     pub fn new(options: RaftOptions, start: RaftStart) -> Result<Self, String> {
+        check_log(&start)?;
         let members = start
             .members
             .unwrap_or_else(|| Members::of(options.voters.clone()));
@@ -561,6 +562,10 @@ impl RaftCore {
             return Err(MemberError::NotLeader);
         }
         self.members.check(changes)?;
+        // The change would end this leader's work half-way.
+        if members::takes_vote(changes, self.options.node) {
+            return Err(MemberError::Leads);
+        }
         if self.node.raft.has_pending_conf() || self.members.is_joint() {
             return Err(MemberError::Pending);
         }
@@ -641,6 +646,11 @@ impl RaftCore {
             self.members = self.members.next(&conf);
             let keep = keep_bytes(&self.members, self.options.node);
             self.node.mut_store().keep(keep);
+            if self.is_leader() && !self.members.has_vote(self.options.node) {
+                // raft would go on leading a group it has no part in.
+                let term = self.term();
+                self.node.raft.become_follower(term, 0);
+            }
         }
         Ok(self.members.clone())
     }
@@ -769,6 +779,27 @@ impl RaftCore {
         self.timeout = (span + x % span) as usize;
         self.node.raft.set_randomized_election_timeout(self.timeout);
     }
+}
+
+/// What no correct store gives back.
+fn check_log(start: &RaftStart) -> Result<(), String> {
+    let (mut index, mut term) = start.applied;
+    for e in &start.entries {
+        if e.index != index + 1 || e.term < term {
+            return Err(format!(
+                "log entry {} of term {} follows entry {index} of term {term}",
+                e.index, e.term
+            ));
+        }
+        (index, term) = (e.index, e.term);
+    }
+    if term > start.hard_state.term {
+        return Err(format!(
+            "the log reaches term {term}, but the term known is {}",
+            start.hard_state.term
+        ));
+    }
+    Ok(())
 }
 
 /// A replica without others keeps nothing for them.

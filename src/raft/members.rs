@@ -30,6 +30,8 @@ pub enum MemberError {
     /// Another change is not applied yet.
     #[error("another change of members is under way")]
     Pending,
+    #[error("the leader keeps its vote: hand leadership over first")]
+    Leads,
     #[error("node {0} has no vote")]
     NoVoter(u64),
     #[error("a group needs a voter")]
@@ -145,6 +147,12 @@ impl Change {
             Change::AddVoter(node) | Change::AddLearner(node) | Change::Remove(node) => *node,
         }
     }
+}
+
+/// The changes leave the node without a vote.
+pub(super) fn takes_vote(changes: &[Change], node: u64) -> bool {
+    let takes = |c: &Change| matches!(c, Change::Remove(n) | Change::AddLearner(n) if *n == node);
+    changes.iter().any(takes)
 }
 
 pub(super) fn to_raft(changes: &[Change]) -> ConfChangeV2 {

@@ -73,7 +73,11 @@ pub fn start_shard(
     let machine_options = MachineOptions {
         segment_bytes: options.segment_bytes,
     };
-    let (core, recovery) = recover(&mut store, core_options, machine_options, options.raft)?;
+    let raft = RaftOptions {
+        life: store.life(),
+        ..options.raft
+    };
+    let (core, recovery) = recover(&mut store, core_options, machine_options, raft)?;
     let reader = store.reader();
     let pool = Arc::new(ReadPool::spawn(&reader, options.read_threads)?);
     let actor: Arc<OnceLock<Addr<ShardActor>>> = Arc::default();

@@ -8,6 +8,14 @@ use crate::storage::{HardState, StoreError};
 /// Present after a clean close, removed at open.
 pub(super) const CLEAN: &[u8] = b"clean-close";
 
+/// How often the store was opened.
+pub(super) const LIFE: &[u8] = b"life";
+
+pub(super) fn parse_life(value: &[u8]) -> Result<u64, StoreError> {
+    let [life] = numbers(value, "life")?;
+    Ok(life)
+}
+
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(super) enum MetaKind {

@@ -58,6 +58,7 @@ pub struct RocksStore {
     /// Set by the first failed write or sync; nothing is written any more.
     failed: Option<StoreError>,
     closed: bool,
+    life: u64,
 }
 
 /// The writer's view of one log.
@@ -74,6 +75,12 @@ impl RocksStore {
         Reader {
             shared: self.shared.clone(),
         }
+    }
+
+    /// How often the store was opened, this time included; grows with every start, also after a
+    /// crash.
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// The shards this store holds a log for.

@@ -48,6 +48,7 @@ impl RocksStore {
             scratch: Vec::new(),
             failed: None,
             closed: false,
+            life: 0,
         };
         store.begin()?;
         Ok(store)
@@ -57,7 +58,12 @@ impl RocksStore {
     /// out into files, synced) and deletes files that an interrupted trim left.
     fn begin(&mut self) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        batch.delete_cf(self.shared.cf(CF_META)?, meta::CLEAN);
+        let found = meta_row(&self.shared, meta::LIFE)?;
+        let lives = found.map_or(Ok(0), |row| meta::parse_life(&row))?;
+        self.life = lives.saturating_add(1);
+        let cf = self.shared.cf(CF_META)?;
+        batch.delete_cf(cf, meta::CLEAN);
+        batch.put_cf(cf, meta::LIFE, self.life.to_be_bytes());
         let mut write = WriteOptions::default();
         write.set_sync(true);
         self.shared.db.write_opt(batch, &write).map_err(map_error)?;

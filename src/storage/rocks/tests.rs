@@ -291,6 +291,19 @@ fn a_torn_tail_is_dropped_and_a_lost_synced_entry_is_corruption() {
 }
 
 #[test]
+fn every_opening_is_a_new_life_also_after_a_crash() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("live");
+    let store = open(&dir).unwrap();
+    assert_eq!(store.life(), 1);
+    let copy = home.path().join("killed");
+    copy_dir(&dir, &copy);
+    assert_eq!(open(&copy).unwrap().life(), 2);
+    drop(store);
+    assert_eq!(open(&dir).unwrap().life(), 2);
+}
+
+#[test]
 fn an_overwrite_lowers_the_mark() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("live");
