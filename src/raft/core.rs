@@ -254,7 +254,7 @@ impl RaftCore {
 
     /// A single voter wins at once, which raft allows only with its whole log on disk.
     fn may_campaign(&self) -> bool {
-        !(self.is_sole_voter() && !self.open_writes.is_empty())
+        !self.is_sole_voter() || self.open_writes.is_empty()
     }
 
     /// No other replica has a vote.
@@ -401,7 +401,7 @@ impl RaftCore {
     fn begins_election(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
         // A majority may be recovering: then only all together can go on.
-        let every_other = self.attempts > 3 && self.attempts % 2 == 0;
+        let every_other = self.attempts > 3 && self.attempts.is_multiple_of(2);
         self.needs_all = self.recovering || every_other;
         self.votes.clear();
     }
