@@ -23,6 +23,7 @@ impl RocksStore {
     /// directory or it has another format, [`StoreError::Corrupt`] when a log lacks entries that
     /// were synced, does not begin where it should, or is behind its state or its commit index.
     pub fn open(dir: &Path, options: StoreOptions, shards: &[ShardId]) -> Result<Self, StoreError> {
+        check_processor()?;
         let dir = DataDir::hold(dir)?;
         let (db, shards) = open_database(&dir, &options, shards)?;
         let (marks, file_marks) = Marks::open(&dir.marks())?;
@@ -79,6 +80,18 @@ impl RocksStore {
         }
         self.marks.sync()
     }
+}
+
+/// RocksDB is compiled with these instructions (`.cargo/config.toml`).
+fn check_processor() -> Result<(), StoreError> {
+    #[cfg(target_arch = "x86_64")]
+    if !std::arch::is_x86_feature_detected!("sse4.2")
+        || !std::arch::is_x86_feature_detected!("pclmulqdq")
+    {
+        let text = "this processor lacks SSE4.2 or PCLMULQDQ";
+        return Err(StoreError::Open(text.into()));
+    }
+    Ok(())
 }
 
 fn open_database(
