@@ -5,6 +5,7 @@
 //! read, [`keys`] the rows of the state store.
 
 pub mod entry;
+mod jobs;
 pub mod keys;
 pub mod read_pool;
 pub mod rocks;

@@ -11,9 +11,11 @@
 //! written any more and later jobs are refused. A sync is never retried: what the kernel dropped
 //! it would then report as written.
 
+use super::jobs::{job_queue, JobReceiver, JobSender};
 use super::{keys, LogAppend, LogStore, StateBatch, StateOp, StateStore, StoreError, StoreStats};
 use crate::model::ShardId;
-use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError, Sender};
+
+use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -97,7 +99,7 @@ pub type OnDone = Box<dyn Fn(Done) + Send>;
 
 /// The running writer thread. Dropping it stops the thread as [`Writer::stop`] does.
 pub struct Writer {
-    jobs: Sender<Job>,
+    jobs: JobSender<Job>,
     stats: Arc<StoreStats>,
     thread: Option<JoinHandle<()>>,
 }
@@ -105,7 +107,7 @@ pub struct Writer {
 /// A cloneable handle to hand jobs to the writer.
 #[derive(Clone)]
 pub struct WriterHandle {
-    jobs: Sender<Job>,
+    jobs: JobSender<Job>,
     stats: Arc<StoreStats>,
 }
 
@@ -117,12 +119,12 @@ impl WriterHandle {
         }
         self.jobs
             .send(job)
-            .map_err(|_| StoreError::Io("the writer has stopped".into()))
+            .map_err(|_refused| StoreError::Io("the writer has stopped".into()))
     }
 
     /// Jobs waiting.
     pub fn waiting(&self) -> usize {
-        self.jobs.len()
+        self.jobs.waiting()
     }
 
     pub fn stats(&self) -> &Arc<StoreStats> {
@@ -136,7 +138,7 @@ impl Writer {
     where
         S: LogStore + StateStore + Send + 'static,
     {
-        let (jobs, queue) = unbounded();
+        let (jobs, queue) = job_queue();
         let stats = Arc::new(StoreStats::default());
         let mut round = Rounds::new(store, options, on_done, stats.clone());
         let thread = std::thread::Builder::new()
@@ -232,16 +234,22 @@ impl<S: LogStore + StateStore> Rounds<S> {
         }
     }
 
-    fn run(&mut self, queue: &Receiver<Job>) {
+    fn run(&mut self, queue: &JobReceiver<Job>) {
+        let mut waiting = VecDeque::new();
         loop {
-            let mut round = Gathered::default();
-            match queue.recv_timeout(self.wait()) {
-                Ok(job) => gather(&mut round, job),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => round.stop = true,
-            }
+            let wait = match waiting.is_empty() {
+                true => self.wait(),
+                false => Duration::ZERO,
+            };
+            let open = queue.take(&mut waiting, wait);
+            let mut round = Gathered {
+                stop: !open && waiting.is_empty(),
+                ..Gathered::default()
+            };
             while !round.stop && round.append_bytes < self.options.max_write_bytes {
-                let Ok(job) = queue.try_recv() else { break };
+                let Some(job) = waiting.pop_front() else {
+                    break;
+                };
                 gather(&mut round, job);
             }
             let stop = round.stop;
@@ -416,6 +424,7 @@ fn gather(round: &mut Gathered, job: Job) {
 mod tests {
     use super::super::{RocksStore, StoreOptions};
     use super::*;
+    use crossbeam_channel::unbounded;
 
     #[test]
     fn a_panic_in_the_writer_is_a_failed_store() {
