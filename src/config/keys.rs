@@ -154,9 +154,9 @@ config_keys! {
     /// Cache of blocks read from disk. Bytes, 1048576 or more.
     block_cache_bytes: u64 as Integer = 67_108_864, [];
     /// Entries not yet written to sorted files, per column family. Bytes, 1048576 or more.
-    memtable_bytes: u64 as Integer = 67_108_864, [];
+    memtable_bytes: u64 as Integer = 33_554_432, [];
     /// Newest entries kept for consumers that are up to date. Bytes, 1048576 or more.
-    tail_cache_bytes: u64 as Integer = 67_108_864, [];
+    tail_cache_bytes: u64 as Integer = 33_554_432, [];
     /// Messages accepted from clients and not yet answered; beyond it producers get the answer
     /// "system busy". Bytes, at least twice `max_message_size`.
     max_inflight_bytes: u64 as Integer = 67_108_864, [];

@@ -19,7 +19,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             state_memtable_bytes: 32 << 20,
             block_cache_bytes: 128 << 20,
             max_wal_bytes: 512 << 20,
@@ -73,7 +73,7 @@ pub(super) fn log(o: &StoreOptions, cache: &Cache) -> Options {
     let mut cf = Options::default();
     cf.set_compression_type(DBCompressionType::None);
     cf.set_write_buffer_size(o.memtable_bytes);
-    cf.set_max_write_buffer_number(4);
+    cf.set_max_write_buffer_number(3);
     cf.set_num_levels(2);
     cf.set_level_zero_file_num_compaction_trigger(1);
     cf.set_level_zero_slowdown_writes_trigger(40);
