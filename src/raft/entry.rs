@@ -78,6 +78,12 @@ impl EntryBuilder {
         self.data[1] |= FLAG_SYNC;
     }
 
+    /// Makes room for appends of so many bytes and records in so many blocks.
+    pub fn reserve(&mut self, bytes: usize, records: usize, blocks: usize) {
+        let heads = blocks * (COMMAND_HEAD + APPEND_HEAD);
+        self.data.reserve(bytes + records * ITEM + heads);
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.data.len()
@@ -108,8 +114,20 @@ impl EntryBuilder {
         metas: &[RecordMeta],
         records: &[u8],
     ) -> Result<Position, record::NotARecord> {
+        self.append_parts(key, base, metas, &[records])
+    }
+
+    /// [`EntryBuilder::append`] with the records in several parts, each of whole records.
+    pub fn append_parts<R: AsRef<[u8]>>(
+        &mut self,
+        key: QueueKey,
+        base: u64,
+        metas: &[RecordMeta],
+        records: &[R],
+    ) -> Result<Position, record::NotARecord> {
         let first = self.ordinals;
-        self.command(APPEND, APPEND_HEAD + metas.len() * ITEM + records.len());
+        let bytes: usize = records.iter().map(|part| part.as_ref().len()).sum();
+        self.command(APPEND, APPEND_HEAD + metas.len() * ITEM + bytes);
         self.data.extend_from_slice(&key.topic.0.to_be_bytes());
         self.data.extend_from_slice(&key.queue.to_be_bytes());
         self.data.extend_from_slice(&base.to_be_bytes());
@@ -121,7 +139,9 @@ impl EntryBuilder {
             self.data.extend_from_slice(&meta.tag.to_be_bytes());
         }
         let mut at = self.data.len();
-        self.data.extend_from_slice(records);
+        for part in records {
+            self.data.extend_from_slice(part.as_ref());
+        }
         for (i, meta) in metas.iter().enumerate() {
             let position = Position {
                 index: self.index,

@@ -5,9 +5,10 @@ use crate::actors::abort::AbortOnPanic;
 use crate::actors::effect::Effect;
 use crate::actors::shard::actor::{ShardActor, ShardMail};
 use crate::actors::shard::directory::{IdleIs, Retire};
-use crate::actors::sinks::{Outbox, Sinks};
+use crate::actors::sinks::SharedOutbox;
 use crate::model::QueueKey;
 use actix::prelude::*;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A queue without work for this long goes to sleep.
@@ -30,8 +31,7 @@ pub struct QueueActor {
     key: QueueKey,
     core: QueueCore,
     shard: Addr<ShardActor>,
-    sinks: Sinks,
-    outbox: Outbox,
+    outbox: Rc<SharedOutbox>,
     effects: Vec<Effect>,
     /// It offered to go to sleep and waits to be asked.
     offered: bool,
@@ -40,13 +40,17 @@ pub struct QueueActor {
 
 impl QueueActor {
     /// A queue that a serving shard activates.
-    pub fn new(key: QueueKey, core: QueueCore, shard: Addr<ShardActor>, sinks: Sinks) -> Self {
+    pub fn new(
+        key: QueueKey,
+        core: QueueCore,
+        shard: Addr<ShardActor>,
+        outbox: Rc<SharedOutbox>,
+    ) -> Self {
         Self {
             key,
             core,
             shard,
-            sinks,
-            outbox: Outbox::default(),
+            outbox,
             effects: Vec::new(),
             offered: false,
             closed: false,
@@ -88,7 +92,6 @@ impl Handler<QueueMail> for QueueActor {
                 other => tracing::error!(?other, "a queue core asked for what it may not"),
             }
         }
-        self.outbox.flush(&self.sinks);
         let idle = tick.is_some_and(|now| self.core.is_idle(now, IDLE_MS));
         if idle && !self.closed && !self.offered {
             self.offered = true;

@@ -11,7 +11,7 @@ use crate::actors::abort::AbortOnPanic;
 use crate::actors::effect::{DiskWork, Effect, Publish};
 use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
-use crate::actors::sinks::{Outbox, Sinks};
+use crate::actors::sinks::{SharedOutbox, Sinks};
 use crate::actors::timer::actor::{TimerActor, TimerMail};
 use crate::actors::timer::core::{orphans, TimerCore, TimerInput, MAX_FIRING_BYTES};
 use crate::model::command::MetaOp;
@@ -26,6 +26,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -98,7 +99,7 @@ pub struct ShardActor {
     next_proposal: u64,
     flush_due: bool,
     ticks: u64,
-    outbox: Outbox,
+    outbox: Rc<SharedOutbox>,
 }
 
 /// Wall clock, ms since 1970.
@@ -109,8 +110,8 @@ pub fn wall_ms() -> i64 {
 }
 
 impl ShardActor {
-    /// A shard restored by `recover`; publishes what the machine holds before it starts.
-    pub fn new(core: ShardCore, deps: ShardDeps) -> Self {
+    /// Publishes what a shard restored by `recover` holds, before it starts.
+    pub fn publish_restored(core: &ShardCore, deps: &ShardDeps) {
         let machine = core.machine();
         for topic in machine.topics() {
             deps.meta.put_topic(topic.clone());
@@ -129,6 +130,11 @@ impl ShardActor {
         }
         deps.views.set_applied(machine.applied.0);
         deps.views.stored(machine.applied.0);
+    }
+
+    /// The shell of a restored shard, made on the thread that runs it.
+    pub fn new(core: ShardCore, deps: ShardDeps) -> Self {
+        let outbox = SharedOutbox::new(deps.sinks.clone());
         Self {
             core,
             deps,
@@ -140,7 +146,7 @@ impl ShardActor {
             next_proposal: INTERNAL + 1,
             flush_due: false,
             ticks: 0,
-            outbox: Outbox::default(),
+            outbox,
         }
     }
 
@@ -176,7 +182,6 @@ impl ShardActor {
                 Effect::Publish(publish) => self.publish(publish),
             }
         }
-        self.outbox.flush(&self.deps.sinks);
         if !self.flush_due && self.core.wants_flush() {
             self.flush_due = true;
             ctx.notify(FlushMail);
@@ -221,7 +226,7 @@ impl ShardActor {
             }
         };
         let core = QueueCore::new(key, epoch, self.core.machine().queue(key).next);
-        let addr = QueueActor::new(key, core, ctx.address(), self.deps.sinks.clone()).start();
+        let addr = QueueActor::new(key, core, ctx.address(), self.outbox.clone()).start();
         addr.do_send(QueueMail(input));
         // Listed only after the first event is in its mailbox, so that nothing overtakes it.
         self.deps.directory.list(key, &addr);

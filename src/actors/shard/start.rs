@@ -100,12 +100,13 @@ pub fn start_shard(
         status: Arc::new(ShardStatus::default()),
         policy: options.policy,
     };
-    let shard = ShardActor::new(core, deps.clone());
+    ShardActor::publish_restored(&core, &deps);
+    let own = deps.clone();
     let cell = actor.clone();
     let addr = ShardActor::start_in_arbiter(arbiter, move |ctx| {
         // Known before the first write can be answered.
         let _ = cell.set(ctx.address());
-        shard
+        ShardActor::new(core, own)
     });
     Ok(RunningShard {
         handle: ShardHandle::new(addr, deps),

@@ -26,7 +26,7 @@ impl ShardCore {
         let term = self.raft.term();
         let at_ms = now_ms.max(self.machine.last_at_ms).max(self.last_stamp_ms);
         self.last_stamp_ms = at_ms;
-        let mut entry = EntryBuilder::new(index, at_ms, 4096);
+        let mut entry = EntryBuilder::new(index, at_ms, 256);
         let mut flight = InFlight {
             index,
             term,
@@ -98,7 +98,8 @@ impl ShardCore {
         flight: &mut InFlight,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let mut merged: Vec<AppendProposal> = Vec::new();
+        // A queue's proposals of one wake, and further pieces of their records.
+        let mut merged: Vec<(AppendProposal, Vec<Vec<u8>>)> = Vec::new();
         let mut at: BTreeMap<QueueKey, usize> = BTreeMap::new();
         let (mut bytes, mut records) = (0, 0);
         while let Some(next) = self.appends.front() {
@@ -113,22 +114,24 @@ impl ShardCore {
             records += next.metas.len();
             match at.get(&next.key) {
                 Some(i) => {
-                    let block = &mut merged[*i];
+                    let (block, more) = &mut merged[*i];
                     block.metas.extend(next.metas);
-                    block.records.extend_from_slice(&next.records);
                     block.sync |= next.sync;
                     block.early |= next.early;
                     block.fired.extend(next.fired);
+                    more.push(next.records);
                 }
                 None => {
                     at.insert(next.key, merged.len());
-                    merged.push(next);
+                    merged.push((next, Vec::new()));
                 }
             }
         }
+        entry.reserve(bytes, records, merged.len());
         let mut sync = false;
-        for p in merged {
-            match entry.append(p.key, p.base, &p.metas, &p.records) {
+        for (mut p, mut more) in merged {
+            more.insert(0, std::mem::take(&mut p.records));
+            match entry.append_parts(p.key, p.base, &p.metas, &more) {
                 Ok(first) => flight.blocks.push(Block {
                     key: p.key,
                     base: p.base,
