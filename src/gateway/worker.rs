@@ -15,7 +15,7 @@ use crate::telemetry::TopicMetrics;
 use crate::wire::message::ids::UniqKeys;
 use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,6 +54,9 @@ pub struct Worker {
     random: Cell<u32>,
     /// Where connections without a frame half read read into, one after the other.
     read_buffer: Cell<BytesMut>,
+    /// What is added to every message.
+    pub broker_props: send::BrokerProps,
+    scratch: RefCell<Vec<u8>>,
 }
 
 impl Worker {
@@ -64,6 +67,8 @@ impl Worker {
         Rc::new(Self {
             keys: UniqKeys::new(ip, std::process::id(), seed),
             random: Cell::new(seed | 1),
+            broker_props: send::BrokerProps::new(&shared.config.cluster_name),
+            scratch: RefCell::default(),
             shared,
             inbox,
             sink,
@@ -117,6 +122,12 @@ impl Worker {
         x ^= x << 5;
         self.random.set(x);
         x
+    }
+
+    /// Room for the properties of one record; not to be held while anything else is called that
+    /// encodes one.
+    pub fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
     }
 
     /// The counters of a topic.

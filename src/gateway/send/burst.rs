@@ -10,6 +10,8 @@ use rustc_hash::FxHashMap;
 /// A group this large is handed over before the burst ends.
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
 const MAX_GROUP_RECORDS: usize = 16_384;
+/// Room a group begins with.
+const FIRST_BYTES: usize = 8 * 1024;
 
 #[derive(Default)]
 struct Group {
@@ -52,6 +54,10 @@ impl Burst {
         });
         let group = &mut self.groups[place].1;
         let (bytes, metas) = (group.records.len(), group.metas.len());
+        if bytes == 0 {
+            // Several small messages fit before it has to grow, and copy.
+            group.records.reserve(FIRST_BYTES);
+        }
         match encode(&mut group.records, &mut group.metas) {
             Ok(()) => Ok((group.metas.len() - metas) as u32),
             Err(e) => {

@@ -4,7 +4,7 @@ use super::super::reply::Reply;
 use crate::model::record::SYS_TRANSACTION_MASK;
 use crate::model::topic::TopicConfig;
 use crate::wire::message::names;
-use crate::wire::message::properties::{self, names as prop};
+use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::SendRequest;
 
@@ -47,7 +47,12 @@ pub fn queue(topic: &TopicConfig, asked: i32, random: u32) -> Result<u32, Reply>
 }
 
 /// Sizes, properties, batch rules and what is not supported.
-pub fn content(request: &SendRequest<'_>, body: usize, max_body: usize) -> Result<(), Reply> {
+pub fn content(
+    request: &SendRequest<'_>,
+    present: Present,
+    body: usize,
+    max_body: usize,
+) -> Result<(), Reply> {
     let illegal = |text: String| Err(Reply::err(rc::MESSAGE_ILLEGAL, text));
     if body > max_body {
         return illegal(format!(
@@ -58,8 +63,8 @@ pub fn content(request: &SendRequest<'_>, body: usize, max_body: usize) -> Resul
     if let Err(e) = properties::check(props) {
         return illegal(e.to_string());
     }
-    let half =
-        properties::get(props, prop::TRAN_MSG).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let half = present.has(Present::TRAN_MSG)
+        && properties::get(props, prop::TRAN_MSG).is_some_and(|v| v.eq_ignore_ascii_case("true"));
     if half || request.sys_flag & SYS_TRANSACTION_MASK != 0 {
         return illegal(NO_TRANSACTIONS.to_owned());
     }
@@ -87,6 +92,11 @@ pub fn content(request: &SendRequest<'_>, body: usize, max_body: usize) -> Resul
 mod tests {
     use super::*;
     use crate::model::topic::{PERM_READ, PERM_WRITE};
+
+    fn checked(request: &SendRequest<'_>, body: usize, max: usize) -> Result<(), Reply> {
+        let present = Present::scan(request.properties.as_bytes());
+        content(request, present, body, max)
+    }
 
     fn request<'a>(properties: &'a str) -> SendRequest<'a> {
         SendRequest {
@@ -147,23 +157,23 @@ mod tests {
 
     #[test]
     fn content_rules() {
-        assert!(content(&request("TAGS\u{1}a\u{2}"), 10, 10).is_ok());
-        assert_eq!(content(&request(""), 11, 10).unwrap_err().code, 13);
+        assert!(checked(&request("TAGS\u{1}a\u{2}"), 10, 10).is_ok());
+        assert_eq!(checked(&request(""), 11, 10).unwrap_err().code, 13);
         let forged = "a\u{1}b\u{1}TAGS\u{2}";
-        assert_eq!(content(&request(forged), 1, 10).unwrap_err().code, 13);
+        assert_eq!(checked(&request(forged), 1, 10).unwrap_err().code, 13);
         let long = format!("a\u{1}{}\u{2}", "x".repeat(33_000));
-        assert_eq!(content(&request(&long), 1, 10).unwrap_err().code, 13);
-        let half = content(&request("TRAN_MSG\u{1}true\u{2}"), 1, 10).unwrap_err();
+        assert_eq!(checked(&request(&long), 1, 10).unwrap_err().code, 13);
+        let half = checked(&request("TRAN_MSG\u{1}true\u{2}"), 1, 10).unwrap_err();
         assert_eq!(half.remark.as_deref(), Some(NO_TRANSACTIONS));
         let mut flagged = request("");
         flagged.sys_flag = 4;
-        assert_eq!(content(&flagged, 1, 10).unwrap_err().code, 13);
+        assert_eq!(checked(&flagged, 1, 10).unwrap_err().code, 13);
         let mut batch = request("DELAY\u{1}3\u{2}");
         batch.batch = true;
-        assert_eq!(content(&batch, 1, 10).unwrap_err().code, 13);
+        assert_eq!(checked(&batch, 1, 10).unwrap_err().code, 13);
         let mut retry = request("");
         retry.batch = true;
         retry.topic = "%RETRY%g";
-        assert_eq!(content(&retry, 1, 10).unwrap_err().code, 13);
+        assert_eq!(checked(&retry, 1, 10).unwrap_err().code, 13);
     }
 }

@@ -5,7 +5,7 @@ use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::{BrokerSide, Shared};
 use super::super::worker::Waiting;
 use super::props::{self, Delivery};
-use super::{check, Burst, SendWaiting};
+use super::{check, Burst, SendWaiting, ShortText};
 use crate::actors::shard::handle::ScheduleRequest;
 use crate::model::append::{AppendRequest, RecordMeta};
 use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
@@ -15,7 +15,7 @@ use crate::model::{QueueKey, TopicId};
 use crate::routing::auto_create;
 use crate::wire::message::batch::{self, BatchLimits};
 use crate::wire::message::names::group_of_retry_topic;
-use crate::wire::message::properties::{self, names as prop};
+use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::message::record::{RecordError, RecordInput};
 use crate::wire::message::tags::tag_code;
 use crate::wire::remoting::code::{response as rc, VERSION_MAX_RECONSUME};
@@ -146,9 +146,9 @@ async fn existing_or_new(
 }
 
 /// What an answer waits for: the topic's own class or the node's, none with `WAIT=false`.
-fn policy(shared: &Shared, topic: &TopicConfig, properties: &[u8]) -> AckPolicy {
-    let waits =
-        properties::get(properties, prop::WAIT).is_none_or(|v| !v.eq_ignore_ascii_case("false"));
+fn policy(shared: &Shared, topic: &TopicConfig, properties: &[u8], present: Present) -> AckPolicy {
+    let waits = !present.has(Present::WAIT)
+        || properties::get(properties, prop::WAIT).is_none_or(|v| !v.eq_ignore_ascii_case("false"));
     if !waits {
         return AckPolicy::LEADER_APPENDED;
     }
@@ -158,6 +158,9 @@ fn policy(shared: &Shared, topic: &TopicConfig, properties: &[u8]) -> AckPolicy 
 /// The class of a topic: its attributes `flush.disk.type` and `broker.role`, else the node's.
 pub(super) fn topic_policy(shared: &Shared, topic: &TopicConfig) -> AckPolicy {
     let mut policy = shared.config.ack_policy();
+    if topic.attributes.is_empty() {
+        return policy;
+    }
     match topic.attributes.get("flush.disk.type").map(String::as_str) {
         Some("SYNC_FLUSH") => policy.flush = FlushPolicy::Sync,
         Some("ASYNC_FLUSH") => policy.flush = FlushPolicy::Async,
@@ -182,6 +185,7 @@ struct Checked<'a> {
     policy: AckPolicy,
     key: QueueKey,
     permit: u64,
+    present: Present,
 }
 
 fn check_all<'a>(
@@ -194,12 +198,14 @@ fn check_all<'a>(
     let shared = conn.shared();
     let props = request.properties.as_bytes();
     let queue = check::queue(topic, request.queue_id, conn.worker.next_random())?;
+    let present = Present::scan(props);
     check::content(
         request,
+        present,
         command.body.len(),
         shared.config.max_message_size as usize,
     )?;
-    let delivery = props::delivery(props, &shared.levels, now_ms)?;
+    let delivery = props::delivery(props, present, &shared.levels, now_ms)?;
     let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
     if !shared.permits.try_take(permit) {
         return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
@@ -223,7 +229,8 @@ fn check_all<'a>(
             properties: &[],
         },
         delivery,
-        policy: policy(shared, topic, props),
+        policy: policy(shared, topic, props, present),
+        present,
         key: QueueKey::new(TopicId(topic.id), queue),
         permit,
     })
@@ -264,10 +271,15 @@ fn store(
         policy,
         key,
         permit,
+        present,
     } = checked;
-    let own_key = properties::get(request.properties.as_bytes(), prop::UNIQ_KEY);
+    let props = request.properties.as_bytes();
+    let own_key = match present.has(Present::UNIQ_KEY) {
+        true => properties::get(props, prop::UNIQ_KEY),
+        false => None,
+    };
     let mut waiting = SendWaiting {
-        uniq_key: own_key.map(str::to_owned),
+        uniq_key: own_key.map(ShortText::from),
         ticket,
         count: 1,
         queue: key.queue,
@@ -292,7 +304,7 @@ fn store(
                 record.body = entry.body;
                 record.flag = entry.flag;
                 record.properties = entry.properties;
-                encode(&record, records, metas)
+                encode(&record, tag_of(entry.properties), records, metas)
             })
         });
         match added {
@@ -300,18 +312,26 @@ fn store(
             Err(e) => return unfit(waiting, e),
         }
     } else {
-        let cluster = &conn.shared().config.cluster_name;
-        let uniq_key = waiting
-            .uniq_key
-            .get_or_insert_with(|| conn.worker.new_uniq_key());
-        let stored = props::stored(request.properties.as_bytes(), cluster, uniq_key);
+        let new_key = match own_key {
+            Some(_) => None,
+            None => Some(conn.worker.new_uniq_key()),
+        };
+        if let Some(key) = &new_key {
+            waiting.uniq_key = Some(ShortText::from(key.as_str()));
+        }
+        let mut stored = conn.worker.scratch();
+        let own = &conn.worker.broker_props;
+        own.stored(props, present, new_key.as_deref(), &mut stored);
         record.properties = &stored;
+        let tag = match present.has(Present::TAGS) {
+            true => tag_of(props),
+            false => 0,
+        };
         if let Delivery::At(due_ms) = delivery {
             let mut bytes = BytesMut::new();
             if let Err(e) = record.encode(&mut bytes) {
                 return unfit(waiting, Unfit::Record(e));
             }
-            let tag = tag_of(record.properties);
             let token = conn.worker.token(Waiting::Send(Box::new(waiting)));
             let target = key;
             let record = bytes.into();
@@ -325,7 +345,8 @@ fn store(
             };
             return broker.shard.schedule(request);
         }
-        if let Err(e) = burst.records(key, |records, metas| encode(&record, records, metas)) {
+        let added = burst.records(key, |records, metas| encode(&record, tag, records, metas));
+        if let Err(e) = added {
             return unfit(waiting, e);
         }
     }
@@ -344,13 +365,14 @@ fn store(
 
 fn encode(
     record: &RecordInput<'_>,
+    tag: i32,
     records: &mut BytesMut,
     metas: &mut Vec<RecordMeta>,
 ) -> Result<(), Unfit> {
     let size = record.encode(records).map_err(Unfit::Record)?;
     metas.push(RecordMeta {
         size: size as u32,
-        tag: tag_of(record.properties),
+        tag,
     });
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod reply_message;
 pub use burst::Burst;
 pub use check::NO_TRANSACTIONS;
 pub use message::send;
+pub use props::BrokerProps;
 
 use super::connection::Ticket;
 use super::reply::Reply;
@@ -20,9 +21,27 @@ use crate::telemetry::TopicMetrics;
 use crate::wire::message::ids::write_offset_msg_id;
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::{encode_send_response, SendReply};
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// A text that is kept where it is when it is as short as message ids are.
+pub struct ShortText(SmallVec<[u8; 40]>);
+
+impl From<&str> for ShortText {
+    fn from(text: &str) -> Self {
+        Self(SmallVec::from_slice(text.as_bytes()))
+    }
+}
+
+impl ShortText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // Made from a str and never changed.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 /// A send that was handed to a core.
 pub struct SendWaiting {
@@ -34,7 +53,7 @@ pub struct SendWaiting {
     /// Bytes taken from the permits.
     pub permit: u64,
     pub body_bytes: u64,
-    pub uniq_key: Option<String>,
+    pub uniq_key: Option<ShortText>,
     pub store_host: SocketAddr,
     pub topic: Arc<TopicMetrics>,
 }
@@ -86,7 +105,7 @@ pub fn complete(worker: &Rc<Worker>, waiting: SendWaiting, outcome: Outcome) {
         msg_id: &msg_id,
         queue_id: queue as i32,
         queue_offset: offset as i64,
-        transaction_id: uniq_key.as_deref(),
+        transaction_id: uniq_key.as_ref().map(ShortText::as_str),
         recall_handle: None,
         region: props::REGION,
         trace_on: props::TRACE_ON,

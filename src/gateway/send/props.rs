@@ -3,7 +3,7 @@
 
 use super::super::reply::Reply;
 use crate::routing::delay::DelayLevels;
-use crate::wire::message::properties::{self, names as prop};
+use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::remoting::code::response as rc;
 
 /// The region clients see.
@@ -22,7 +22,15 @@ pub enum Delivery {
 }
 
 /// Reads the delay properties. `DELAY` above 0 wins; then the timer properties in their order.
-pub fn delivery(props: &[u8], levels: &DelayLevels, now_ms: i64) -> Result<Delivery, Reply> {
+pub fn delivery(
+    props: &[u8],
+    present: Present,
+    levels: &DelayLevels,
+    now_ms: i64,
+) -> Result<Delivery, Reply> {
+    if !present.has(Present::DELAY.and(Present::TIMER)) {
+        return Ok(Delivery::Now);
+    }
     if let Some(text) = properties::get(props, prop::DELAY) {
         let level: i32 = text
             .parse()
@@ -62,31 +70,54 @@ fn illegal(text: &'static str) -> Reply {
     Reply::err(rc::MESSAGE_ILLEGAL, text)
 }
 
-/// The properties as stored: what the broker adds, without what it takes away. `uniq_key` is the
-/// message's own or a new one.
-pub fn stored(props: &[u8], cluster: &str, uniq_key: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(props.len() + 96);
-    let remove = [
-        prop::POP_CK,
-        prop::MSG_REGION,
-        prop::TRACE_ON,
-        prop::CLUSTER,
-        prop::DELAY,
-        prop::TIMER_DELAY_SEC,
-        prop::TIMER_DELAY_MS,
-        prop::TIMER_DELIVER_MS,
-    ];
-    let trace = if TRACE_ON { "true" } else { "false" };
-    let mut add = vec![
-        (prop::MSG_REGION, REGION),
-        (prop::TRACE_ON, trace),
-        (prop::CLUSTER, cluster),
-    ];
-    if properties::get(props, prop::UNIQ_KEY).is_none() {
-        add.push((prop::UNIQ_KEY, uniq_key));
+/// What the broker adds to every message.
+#[derive(Debug, Clone)]
+pub struct BrokerProps {
+    encoded: Vec<u8>,
+}
+
+impl BrokerProps {
+    /// Of a broker in `cluster`.
+    pub fn new(cluster: &str) -> Self {
+        let trace = if TRACE_ON { "true" } else { "false" };
+        let own = [
+            (prop::MSG_REGION, REGION),
+            (prop::TRACE_ON, trace),
+            (prop::CLUSTER, cluster),
+        ];
+        Self {
+            encoded: properties::encode(own),
+        }
     }
-    properties::rewrite(props, &remove, &add, &mut out);
-    out
+
+    /// Replaces `out` by the properties as stored: with what the broker adds, without what it
+    /// takes away. `new_key` is the key of a message that came without one.
+    pub fn stored(&self, props: &[u8], present: Present, new_key: Option<&str>, out: &mut Vec<u8>) {
+        out.clear();
+        out.reserve(props.len() + self.encoded.len() + 64);
+        let changed = Present::BROKERS_OWN.and(Present::DELAY).and(Present::TIMER);
+        // Odd ends are put right by the general way.
+        let plain = props.is_empty() || props.ends_with(&[properties::PROPERTY_SEPARATOR]);
+        if plain && !present.has(changed) {
+            out.extend_from_slice(props);
+        } else {
+            let remove = [
+                prop::POP_CK,
+                prop::MSG_REGION,
+                prop::TRACE_ON,
+                prop::CLUSTER,
+                prop::DELAY,
+                prop::TIMER_DELAY_SEC,
+                prop::TIMER_DELAY_MS,
+                prop::TIMER_DELIVER_MS,
+            ];
+            properties::rewrite(props, &remove, &[], out);
+        }
+        out.extend_from_slice(&self.encoded);
+        if let Some(key) = new_key {
+            properties::push(out, prop::UNIQ_KEY, key);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +127,8 @@ mod tests {
     const NOW: i64 = 1_800_000_000_000;
 
     fn when(text: &str) -> Result<Delivery, i32> {
-        delivery(text.as_bytes(), &DelayLevels::default(), NOW).map_err(|e| e.code)
+        let present = Present::scan(text.as_bytes());
+        delivery(text.as_bytes(), present, &DelayLevels::default(), NOW).map_err(|e| e.code)
     }
 
     #[test]
@@ -142,15 +174,33 @@ mod tests {
         assert_eq!(when("DELAY\u{1}-3\u{2}"), Ok(Delivery::Now));
     }
 
+    fn stored(props: &[u8], key: Option<&str>) -> String {
+        let mut out = b"from before".to_vec();
+        BrokerProps::new("C").stored(props, Present::scan(props), key, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
     fn stored_properties_have_the_brokers_values_once() {
+        let own = "MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C\u{2}";
         let sent = "TAGS\u{1}a\u{2}CLUSTER\u{1}fake\u{2}POP_CK\u{1}x\u{2}DELAY\u{1}1\u{2}";
-        let out = stored(sent.as_bytes(), "C", "KEY");
         assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "TAGS\u{1}a\u{2}MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C\u{2}UNIQ_KEY\u{1}KEY\u{2}"
+            stored(sent.as_bytes(), Some("KEY")),
+            format!("TAGS\u{1}a\u{2}{own}UNIQ_KEY\u{1}KEY\u{2}")
         );
-        let own = stored(b"UNIQ_KEY\x01MINE\x02", "C", "KEY");
-        assert_eq!(properties::get(&own, prop::UNIQ_KEY), Some("MINE"));
+        // The short way and the general one, with and without an end.
+        for sent in [
+            "UNIQ_KEY\u{1}M\u{2}WAIT\u{1}true",
+            "UNIQ_KEY\u{1}M\u{2}WAIT\u{1}true\u{2}",
+        ] {
+            assert_eq!(
+                stored(sent.as_bytes(), None),
+                format!("UNIQ_KEY\u{1}M\u{2}WAIT\u{1}true\u{2}{own}")
+            );
+        }
+        assert_eq!(
+            stored(b"", Some("KEY")),
+            format!("{own}UNIQ_KEY\u{1}KEY\u{2}")
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::super::reply::Reply;
 use super::super::shared::{now_ms, BrokerSide};
 use super::check;
 use crate::actors::group::types::Connection;
-use crate::wire::message::properties::{self, names as prop};
+use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::remoting::code::{request as code, response as rc};
 use crate::wire::remoting::requests::SendRequest;
 use crate::wire::remoting::Command;
@@ -25,8 +25,8 @@ pub async fn reply_message(
     let request = SendRequest::parse(command)?;
     check::topic_name(request.topic)?;
     let max_body = ctx.shared().config.max_message_size as usize;
-    check::content(&request, command.body.len(), max_body)?;
     let props = request.properties.as_bytes();
+    check::content(&request, Present::scan(props), command.body.len(), max_body)?;
     let Some(client) = properties::get(props, prop::REPLY_TO_CLIENT) else {
         return Err(Reply::err(
             rc::SYSTEM_ERROR,

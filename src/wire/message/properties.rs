@@ -105,6 +105,66 @@ pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
     found
 }
 
+/// Which of the properties that a send looks at occur: found in one walk, so that those which do
+/// not need no search. A name that occurs may still have no valid value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Present(u16);
+
+impl Present {
+    pub const TAGS: Present = Present(1);
+    pub const WAIT: Present = Present(1 << 1);
+    pub const UNIQ_KEY: Present = Present(1 << 2);
+    pub const TRAN_MSG: Present = Present(1 << 3);
+    pub const DELAY: Present = Present(1 << 4);
+    /// One of the three timer properties.
+    pub const TIMER: Present = Present(1 << 5);
+    /// One of those that the broker sets itself.
+    pub const BROKERS_OWN: Present = Present(1 << 6);
+
+    /// Whether one of `other` occurs.
+    pub fn has(self, other: Present) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    pub const fn and(self, other: Present) -> Present {
+        Present(self.0 | other.0)
+    }
+
+    /// Walks the properties.
+    pub fn scan(properties: &[u8]) -> Present {
+        let mut all = Present::default();
+        for item in properties.split(|b| *b == PROPERTY_SEPARATOR) {
+            // Names differ in length first; nothing else of an item is looked at.
+            let known = [
+                (names::TAGS, Self::TAGS),
+                (names::WAIT, Self::WAIT),
+                (names::UNIQ_KEY, Self::UNIQ_KEY),
+                (names::TRAN_MSG, Self::TRAN_MSG),
+                (names::DELAY, Self::DELAY),
+                (names::TIMER_DELAY_SEC, Self::TIMER),
+                (names::TIMER_DELAY_MS, Self::TIMER),
+                (names::TIMER_DELIVER_MS, Self::TIMER),
+                (names::POP_CK, Self::BROKERS_OWN),
+                (names::MSG_REGION, Self::BROKERS_OWN),
+                (names::TRACE_ON, Self::BROKERS_OWN),
+                (names::CLUSTER, Self::BROKERS_OWN),
+            ];
+            for (name, flag) in known {
+                // An item that is a bare name is no property, but `rewrite` drops it by its name.
+                let at = name.len();
+                if item.starts_with(name.as_bytes())
+                    && matches!(item.get(at), None | Some(&NAME_VALUE_SEPARATOR))
+                {
+                    all = all.and(flag);
+                    break;
+                }
+            }
+        }
+        all
+    }
+}
+
 /// Appends one property. Names and values must have passed [`check`] or be our own: a separator
 /// inside would forge another property, so such a property is dropped here (in a debug build it
 /// is a bug).
@@ -240,6 +300,24 @@ mod tests {
             prop_assert_eq!(&back, &pairs);
             for (k, v) in &pairs {
                 prop_assert_eq!(get(&text, k), Some(v.as_str()));
+            }
+        }
+
+        #[test]
+        fn what_get_finds_is_present(
+            pairs in prop::collection::vec(
+                ("(TAGS|WAIT|UNIQ_KEY|TRAN_MSG|DELAY|TIMER_DELAY_MS|CLUSTER|TAG|TAGSX|x)", "[a-c]{0,2}"), 0..6
+            )
+        ) {
+            let text: String = pairs.iter().map(|(k, v)| format!("{k}\u{1}{v}\u{2}")).collect();
+            let present = Present::scan(text.as_bytes());
+            for (name, flag) in [
+                ("TAGS", Present::TAGS), ("WAIT", Present::WAIT), ("UNIQ_KEY", Present::UNIQ_KEY),
+                ("TRAN_MSG", Present::TRAN_MSG), ("DELAY", Present::DELAY),
+                ("TIMER_DELAY_MS", Present::TIMER), ("CLUSTER", Present::BROKERS_OWN),
+            ] {
+                prop_assert_eq!(present.has(flag), pairs.iter().any(|(k, _)| k == name));
+                prop_assert!(present.has(flag) || get(text.as_bytes(), name).is_none());
             }
         }
 

@@ -103,13 +103,25 @@ fn put_int(out: &mut BytesMut, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+fn needs_escape(b: u8) -> bool {
+    b < 0x20 || b == b'"' || b == b'\\'
+}
+
+/// No byte of it needs an escape. Looks at all of them, which is quicker than stopping early.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |odd, b| odd | needs_escape(b))
+}
+
 /// Writes `text` with JSON's escapes, without the quotes.
 fn put_escaped(out: &mut BytesMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
+    if is_plain(text) {
+        return out.extend_from_slice(bytes);
+    }
     let mut done = 0;
     for (i, b) in bytes.iter().enumerate() {
-        if *b >= 0x20 && *b != b'"' && *b != b'\\' {
+        if !needs_escape(*b) {
             continue;
         }
         out.extend_from_slice(&bytes[done..i]);

@@ -81,6 +81,9 @@ fn span_is_borrowed(ext: &ExtBuilder, text: &str, span: Span) -> bool {
         .contains(&ext.resolve(text, span).as_ptr())
 }
 
+/// Bytes of a string looked at one by one.
+const SHORT: usize = 16;
+
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -92,16 +95,19 @@ impl<'a> Scanner<'a> {
         DecodeError::Json { at: self.at, what }
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), DecodeError> {
         if self.take(byte) {
             Ok(())
@@ -110,6 +116,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -117,6 +124,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A key with its colon, and the white space around them.
+    #[inline]
     fn key(&mut self, ext: &mut ExtBuilder) -> Result<Span, DecodeError> {
         self.keys += 1;
         if self.keys > MAX_KEYS {
@@ -130,21 +138,30 @@ impl<'a> Scanner<'a> {
     }
 
     /// A quoted string: borrowed when it has no escape.
+    #[inline]
     fn string(&mut self, ext: &mut ExtBuilder) -> Result<Span, DecodeError> {
         self.expect(b'"', "expected a string")?;
         let start = self.at;
-        match memchr::memchr2(b'"', b'\\', self.rest()) {
-            None => Err(self.error("unfinished string")),
-            Some(n) if self.rest()[n] == b'"' => {
-                self.at += n + 1;
-                Ok(ExtBuilder::borrowed(start, n))
-            }
-            Some(_) => {
-                let side = ext.side().len();
-                self.unescape(ext.side())?;
-                Ok(ext.side_since(side))
+        let bytes = self.text.as_bytes();
+        // Most keys and values are shorter than it takes to set up a vector search.
+        let near = bytes.len().min(start + SHORT);
+        let mut end = start;
+        while end < near && !matches!(bytes[end], b'"' | b'\\') {
+            end += 1;
+        }
+        if end == near {
+            match memchr::memchr2(b'"', b'\\', &bytes[near..]) {
+                Some(n) => end += n,
+                None => return Err(self.error("unfinished string")),
             }
         }
+        if bytes[end] == b'"' {
+            self.at = end + 1;
+            return Ok(ExtBuilder::borrowed(start, end - start));
+        }
+        let side = ext.side().len();
+        self.unescape(ext.side())?;
+        Ok(ext.side_since(side))
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -207,6 +224,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A number as its text, checked against JSON's grammar.
+    #[inline]
     fn number(&mut self) -> Result<Span, DecodeError> {
         let start = self.at;
         self.take(b'-');
@@ -225,6 +243,7 @@ impl<'a> Scanner<'a> {
         Ok(ExtBuilder::borrowed(start, self.at - start))
     }
 
+    #[inline]
     fn digits(&mut self) -> Result<(), DecodeError> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
@@ -246,6 +265,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string, number or boolean as text; `None` for null.
+    #[inline]
     fn scalar(&mut self, ext: &mut ExtBuilder) -> Result<Option<Span>, DecodeError> {
         match self.peek() {
             Some(b'"') => self.string(ext).map(Some),
@@ -260,6 +280,9 @@ impl<'a> Scanner<'a> {
     /// A 32-bit integer, also written as a string of digits; null reads as 0.
     fn int(&mut self) -> Result<i32, DecodeError> {
         let start = self.at;
+        if let Some(small) = self.small_int() {
+            return Ok(small);
+        }
         let mut scratch = ExtFields::builder();
         match self.scalar(&mut scratch)? {
             None => Ok(0),
@@ -271,6 +294,29 @@ impl<'a> Scanner<'a> {
                     what: "not a 32-bit integer",
                 }),
         }
+    }
+
+    /// A bare number of up to nine digits, which is what opaque, code and flag nearly always are;
+    /// moves on only when it is one.
+    #[inline]
+    fn small_int(&mut self) -> Option<i32> {
+        let bytes = self.text.as_bytes();
+        let (mut at, mut value) = (self.at, 0i32);
+        while let Some(digit) = bytes.get(at).filter(|b| b.is_ascii_digit()) {
+            if at - self.at == 9 {
+                return None;
+            }
+            value = value * 10 + i32::from(digit - b'0');
+            at += 1;
+        }
+        let plain = matches!(bytes.get(at), Some(b',' | b'}'));
+        // Leading zeros are no JSON.
+        let first = bytes.get(self.at).copied();
+        if at == self.at || !plain || (first == Some(b'0') && at > self.at + 1) {
+            return None;
+        }
+        self.at = at;
+        Some(value)
     }
 
     fn language(&mut self, ext: &mut ExtBuilder) -> Result<Language, DecodeError> {
