@@ -89,6 +89,41 @@ config_keys! {
     /// Directory of all data. One process at a time may use it.
     data_dir: String as Text = "./data".into(), ["storePathRootDir"];
 
+    section "Cluster";
+    /// Name that the nodes of one cluster share; a node of another cluster is not let in.
+    /// Letters, digits, `_ - % |`; at most 127 characters.
+    cluster_id: String as Text = String::new(), [];
+    /// Number of this node in `peers`, 1 or more. Never give it to another node or data directory.
+    node_id: u64 as Integer = 1, [];
+    /// All nodes of the cluster, this one too, as `id=host:port;id=host:port` with the address of
+    /// their peer ports. The same on every node. Empty: a single node.
+    peers: String as Text = String::new(), [];
+    /// Broker names of the cluster's shards, separated by `;`. The same on every node. Empty: as
+    /// many as there are nodes, named broker-a, broker-b and so on.
+    shards: String as Text = String::new(), [];
+    /// Ports of this node's shards for RocketMQ clients, separated by `;`, one for each of
+    /// `shards`. Empty: `listen_port`, `listen_port` + 10, `listen_port` + 20 and so on.
+    shard_ports: String as Text = String::new(), [];
+    /// Replicas of each shard. 1 to 7, at most as many as there are nodes.
+    replicas: u32 as Integer = 3, [];
+    /// Secret that all nodes know, 16 characters or more. It may be empty only when all peers are
+    /// on this machine or `peer_tls_*` files are given.
+    cluster_secret: String as Text = String::new(), [];
+    /// File with the secret, instead of `cluster_secret`.
+    cluster_secret_file: String as Text = String::new(), [];
+    /// Certificate chain of this node (PEM) for mutual TLS between nodes. It must name the host by
+    /// which `peers` lists this node.
+    peer_tls_cert_file: String as Text = String::new(), [];
+    /// Private key (PEM) that belongs to `peer_tls_cert_file`.
+    peer_tls_key_file: String as Text = String::new(), [];
+    /// Certificate (PEM) of the authority that signed the certificates of all nodes.
+    peer_tls_ca_file: String as Text = String::new(), [];
+    /// A leader sends its followers a sign of life so often. Milliseconds, 10 to 10000.
+    heartbeat_interval_ms: u64 as Integer = 50, [];
+    /// A follower that hears nothing from its leader for once to twice this time stands for
+    /// election. Milliseconds, at least three times `heartbeat_interval_ms`, at most 60000.
+    election_timeout_ms: u64 as Integer = 250, [];
+
     section "Where it listens";
     /// The address that every listener binds to.
     bind_host: String as Text = "127.0.0.1".into(), ["bindAddress"];
@@ -101,6 +136,8 @@ config_keys! {
     vip_enable: bool as Boolean = true, [];
     /// Port of the name server. 0: any free port.
     namesrv_listen_port: u16 as Integer = 9876, ["namesrvListenPort"];
+    /// Port for the other nodes of the cluster. Not opened on a single node.
+    peer_listen_port: u16 as Integer = 10912, [];
     /// Serve the metrics page (HTTP).
     http_enable: bool as Boolean = true, [];
     /// Port of the metrics page. 0: any free port.

@@ -33,6 +33,9 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ),
 ];
 
+/// Texts that a file may also give as a list.
+const LISTS: &[&str] = &["namesrv_addr", "peers", "shards", "shard_ports"];
+
 /// Variables that container platforms set for a service named "troupe"; not ours.
 const FOREIGN_VARIABLES: &[&str] = &["service_host", "service_port", "port"];
 
@@ -193,7 +196,7 @@ fn coerce(key: &KeyInfo, value: Value) -> Result<Value, String> {
         ),
         (Kind::Boolean, _) => return Err("expected true or false".into()),
         (Kind::Text, ValueKind::String(s)) => ValueKind::String(s.trim().to_owned()),
-        (Kind::Text, ValueKind::Array(items)) if key.name == "namesrv_addr" => {
+        (Kind::Text, ValueKind::Array(items)) if LISTS.contains(&key.name) => {
             let addrs: Result<Vec<String>, _> = items.into_iter().map(Value::into_string).collect();
             ValueKind::String(addrs.map_err(|_| "expected a list of texts")?.join(";"))
         }

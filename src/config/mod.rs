@@ -5,6 +5,7 @@
 //! RocketMQ's own names are accepted everywhere for the same thing; unknown keys are refused.
 //! `config/reference.toml` lists every key with its default.
 
+mod cluster;
 mod keys;
 mod load;
 mod reference;
@@ -12,6 +13,7 @@ mod summary;
 mod types;
 mod validate;
 
+pub use cluster::{Cluster, ClusterNode, ClusterShard};
 pub use keys::{Config, KeyInfo, Kind, KEYS};
 pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;
@@ -46,6 +48,21 @@ impl Config {
             0 => self.max_connections.min(1_000),
             n => n,
         }
+    }
+
+    /// Time of one tick of a shard's clock, ms, and ticks of a heartbeat and an election timeout.
+    /// A single node has nobody to wait for and ticks slowly.
+    pub fn raft_ticks(&self) -> (u64, usize, usize) {
+        if !self.is_cluster() {
+            return (100, 2, 10);
+        }
+        let tick = (self.heartbeat_interval_ms / 2).max(5);
+        let count = |ms: u64| ms.div_ceil(tick).max(1) as usize;
+        (
+            tick,
+            count(self.heartbeat_interval_ms),
+            count(self.election_timeout_ms),
+        )
     }
 
     /// What an acknowledgement waits for, unless a message or topic says otherwise.

@@ -13,7 +13,26 @@ impl Config {
                 self.listener(self.namesrv_listen_port)
             ));
         }
-        if self.roles.broker {
+        if let Some(cluster) = self.cluster() {
+            lines.push(format!(
+                "node         {} of the {} nodes of cluster {}, peers on {}",
+                self.node_id,
+                cluster.nodes.len(),
+                self.cluster_id,
+                self.listener(self.peer_listen_port)
+            ));
+            let mine = cluster.shards.iter();
+            for shard in mine.filter(|s| s.nodes.contains(&self.node_id)) {
+                lines.push(format!(
+                    "broker       {}; {} of {}, replicas on nodes {:?}, preferred leader {}",
+                    self.listener(shard.port),
+                    shard.name,
+                    self.cluster_name,
+                    shard.nodes,
+                    shard.nodes[0],
+                ));
+            }
+        } else if self.roles.broker {
             let vip = match self.vip_port() {
                 Some(port) => format!(", VIP port {port}"),
                 None => String::new(),

@@ -73,7 +73,8 @@ impl Config {
                  allow_insecure_non_loopback=true only inside a trusted network",
             ));
         }
-        self.validate_ports()?;
+        let shard_ports = self.validate_cluster()?;
+        self.validate_ports(&shard_ports)?;
         parse_delay_levels(&self.message_delay_level)
             .map_err(|why| bad("message_delay_level", &self.message_delay_level, &why))?;
         if !is_log_filter(&self.log_level) {
@@ -86,9 +87,19 @@ impl Config {
         Ok(())
     }
 
-    fn validate_ports(&self) -> Result<(), String> {
+    fn validate_ports(&self, shard_ports: &[u16]) -> Result<(), String> {
         let mut ports: Vec<(&str, u16)> = Vec::new();
-        if self.roles.broker {
+        for port in shard_ports {
+            ports.push(("the port of a shard", *port));
+            if self.vip_enable && *port != 0 {
+                let vip = port.checked_sub(2).filter(|p| *p > 0);
+                let vip = vip.ok_or("ports of shards must be above 2 while vip_enable is on")?;
+                ports.push(("the port of a shard - 2 (vip_enable)", vip));
+            }
+        }
+        if self.is_cluster() {
+            ports.push(("peer_listen_port", self.peer_listen_port));
+        } else if self.roles.broker {
             ports.push(("listen_port", self.listen_port));
             if self.vip_enable && (1..=2).contains(&self.listen_port) {
                 return Err("listen_port must be above 2 while vip_enable is on".into());
@@ -113,6 +124,15 @@ impl Config {
         const MIB: u64 = 1 << 20;
         let size = u64::from(self.max_message_size);
         let checks: &[(&str, u64, u64, u64)] = &[
+            ("replicas", self.replicas.into(), 1, 7),
+            ("node_id", self.node_id, 1, i64::MAX as u64),
+            (
+                "heartbeat_interval_ms",
+                self.heartbeat_interval_ms,
+                10,
+                10_000,
+            ),
+            ("election_timeout_ms", self.election_timeout_ms, 30, 60_000),
             ("flush_interval_ms", self.flush_interval_ms, 10, 60_000),
             (
                 "default_topic_queue_nums",
@@ -237,7 +257,7 @@ fn bad(key: &str, value: &str, why: &str) -> String {
     format!("{key} = \"{}\" {why}", shown.escape_debug())
 }
 
-fn name(key: &str, value: &str) -> Result<(), String> {
+pub(super) fn name(key: &str, value: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%' | '|');
     if value.is_empty() || value.len() > 127 || !value.chars().all(legal) {
         return Err(bad(
