@@ -1,29 +1,34 @@
 //! Wiring of one node: opens the store, restores the shard, starts actors and gateway in order,
 //! and stops them in the reverse order. Also the embedder's door: [`Broker`].
 
+mod cluster;
+mod identity;
+
 use crate::actors::group::{GroupLimits, Groups};
+use crate::actors::link::{NoReplicas, ReplicaLink};
 use crate::actors::registry::core::{RegistryCore, RegistryLimits};
 use crate::actors::registry::kv::KvTable;
 use crate::actors::registry::Registry;
-use crate::actors::shard::start::{start_shard, RunningShard, StartShard, StartShardError};
+use crate::actors::shard::start::{start_shards, RunningShards, StartShard, StartShardError};
 use crate::actors::shard::ShardHandle;
 use crate::actors::sinks::Sinks;
-use crate::config::Config;
+use crate::config::{ClusterShard, Config};
 pub use crate::gateway::Listening;
-use crate::gateway::{BrokerSide, Gateway, GatewayDeps, GatewayError, GatewayLink};
+use crate::gateway::{BrokerSide, ForwardDeps, Gateway, GatewayDeps, GatewayError, GatewayLink};
 use crate::model::command::MetaOp;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
 use crate::routing::system::{startup_topics, BrokerTraits, TRACE};
 use crate::storage::{RocksStore, StoreError, StoreOptions, StoreStats, WriterOptions};
 use crate::telemetry::{Metrics, MetricsOptions};
-use actix_rt::Arbiter;
+use actix_rt::{Arbiter, ArbiterHandle};
+use cluster::{ClusterNode, Links};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The one shard a node holds today.
+/// The one shard of a single node.
 const SHARD: ShardId = ShardId(1);
 const NODE: u64 = 1;
 /// Longest wait for leadership at start: a single voter needs one write.
@@ -72,14 +77,16 @@ pub struct BrokerBuilder {
 /// process-wide state; stop it with [`Broker::stop`].
 pub struct Broker {
     config: Arc<Config>,
-    gateway: Option<Gateway>,
-    shard: Option<RunningShard>,
-    groups: Option<Groups>,
+    /// The node's own first; in a cluster then one for each shard.
+    gateways: Vec<Gateway>,
+    shards: Option<RunningShards>,
+    groups: Vec<Groups>,
+    cluster: Option<Arc<ClusterNode>>,
     registry: Option<Registry>,
     arbiters: Vec<Arbiter>,
     sinks: Sinks,
     metrics: Arc<Metrics>,
-    watch: Option<tokio::task::JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl BrokerBuilder {
@@ -104,13 +111,14 @@ impl BrokerBuilder {
                 request_codes: &crate::wire::remoting::code::request::all(),
             })),
             config: config.clone(),
-            gateway: None,
-            shard: None,
-            groups: None,
+            gateways: Vec::new(),
+            shards: None,
+            groups: Vec::new(),
+            cluster: None,
             registry: None,
             arbiters: Vec::new(),
             sinks: Sinks::default(),
-            watch: None,
+            tasks: Vec::new(),
         };
         match broker.start_parts(&config).await {
             Ok(()) => Ok(broker),
@@ -128,13 +136,19 @@ impl Broker {
         BrokerBuilder::default()
     }
 
-    /// The shard: append, read, metadata. `None` on a node that is only a name server.
+    /// The shard: append, read, metadata; the first one in a cluster. `None` on a node that is
+    /// only a name server.
     pub fn shard(&self) -> Option<&ShardHandle> {
-        self.shard.as_ref().map(|s| &s.handle)
+        self.shards().next()
     }
-    /// Consumer groups and producers.
+    /// All shards that this node has a replica of.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardHandle> {
+        let all = self.shards.iter().flat_map(|s| &s.shards);
+        all.map(|(handle, _)| handle)
+    }
+    /// Consumer groups and producers of [`Broker::shard`].
     pub fn groups(&self) -> Option<&Groups> {
-        self.groups.as_ref()
+        self.groups.first()
     }
     /// The name server.
     pub fn registry(&self) -> Option<&Registry> {
@@ -150,107 +164,263 @@ impl Broker {
     }
     /// Addresses as bound.
     pub fn listening(&self) -> Listening {
-        self.gateway
-            .as_ref()
-            .map(Gateway::listening)
-            .unwrap_or_default()
+        let mut all = self.gateways.iter().map(Gateway::listening);
+        let first = all.next().unwrap_or_default();
+        all.fold(first, |sum, one| Listening {
+            broker: sum.broker.or(one.broker),
+            vip: sum.vip.or(one.vip),
+            ..sum
+        })
     }
     /// Why the node can do no more writes, once storage failed.
     pub fn failed(&self) -> Option<String> {
-        self.shard()?.status().failed()
+        self.shards().find_map(|shard| shard.status().failed())
     }
 
     async fn start_parts(&mut self, config: &Arc<Config>) -> Result<(), StartError> {
         let dir = PathBuf::from(&config.data_dir);
         std::fs::create_dir_all(&dir)
             .map_err(|e| StartError::Config(format!("data directory {}: {e}", dir.display())))?;
-        let link = GatewayLink::new();
         if config.roles.registry {
             let arbiter = Arbiter::new();
             self.registry = Some(start_registry(&dir, &arbiter)?);
             self.arbiters.push(arbiter);
         }
+        if config.is_cluster() {
+            return self.start_cluster(config, &dir).await;
+        }
+        identity::refuse_cluster_data(&dir).map_err(StartError::Config)?;
+        let link = GatewayLink::new();
         let mut side = None;
         if config.roles.broker {
             let arbiter = Arbiter::new();
-            let shard = self.start_shard(config, &arbiter).await?;
-            let groups = Groups::new(
-                shard.handle.clone(),
-                arbiter.handle(),
-                link.clone(),
-                GroupLimits::default(),
-            );
+            let raft = RaftOptions::single(NODE, u64::from(std::process::id()));
+            let settings = shard_settings(config, SHARD, raft, 1);
+            let one = vec![(settings, arbiter.handle())];
+            let begun = Instant::now();
+            let shards = self.open(config, one, Arc::new(NoReplicas)).await?;
+            let shard = shards.shards[0].0.clone();
+            let groups = self.add_groups(&shard, &arbiter, &link);
             self.arbiters.push(arbiter);
+            self.shards = Some(shards);
+            serve_alone(&shard, config, begun).await?;
             side = Some(BrokerSide {
-                shard: shard.handle.clone(),
-                groups: groups.clone(),
+                shard: shard.clone(),
+                groups,
+                clustered: false,
             });
-            self.groups = Some(groups);
-            self.watch = Some(watch(&shard, config, self.metrics.clone()));
-            self.shard = Some(shard);
+            let named = vec![(config.broker_name.clone(), shard)];
+            self.watch_store(config, named);
         }
         let deps = GatewayDeps {
-            config: config.clone(),
             broker: side,
             registry: self.registry.clone(),
-            link,
-            sinks: self.sinks.clone(),
-            metrics: self.metrics.clone(),
+            ..self.gateway_deps(config.clone(), link)
         };
-        self.gateway.insert(Gateway::start(deps)?).ready().await;
+        self.gateways.push(Gateway::start(deps)?);
+        self.gateways_ready().await;
         Ok(())
     }
 
-    async fn start_shard(
-        &self,
-        config: &Arc<Config>,
-        arbiter: &Arbiter,
-    ) -> Result<RunningShard, StartError> {
-        let (config, sinks, arbiter) = (config.clone(), self.sinks.clone(), arbiter.handle());
-        let begun = Instant::now();
-        let task = tokio::task::spawn_blocking(move || {
-            let store = open_store(&config)?;
-            let shard = start_shard(store, shard_settings(&config), sinks, &arbiter)?;
-            Ok::<_, StartError>((shard, config))
-        });
-        let (shard, config) = task.await.map_err(std::io::Error::other)??;
-        while !shard.handle.status().serving() {
-            if let Some(why) = shard.handle.status().failed() {
-                return Err(StartError::NotServing(why));
-            }
-            if begun.elapsed() > LEAD_WITHIN {
-                return Err(StartError::NotServing("no leader".into()));
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    /// A node of a cluster: a gateway for the node itself, then one for each of its shards.
+    async fn start_cluster(&mut self, config: &Arc<Config>, dir: &Path) -> Result<(), StartError> {
+        let cluster = config.cluster();
+        let cluster = cluster.ok_or_else(|| StartError::Config("peers are not valid".into()))?;
+        let life =
+            identity::claim(dir, &config.cluster_id, config.node_id).map_err(StartError::Config)?;
+        let mine: Vec<ClusterShard> = cluster
+            .shards
+            .iter()
+            .filter(|s| s.nodes.contains(&config.node_id))
+            .cloned()
+            .collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..mine.len().min(threads) {
+            self.arbiters.push(Arbiter::new());
         }
-        create_system_topics(&shard.handle, &config).await?;
-        let r = shard.recovery;
-        tracing::info!(
-            first = r.first,
-            last = r.last,
-            replayed = r.replayed,
-            took_ms = begun.elapsed().as_millis() as u64,
-            "shard ready"
-        );
-        Ok(shard)
+        let arbiters: Vec<_> = self.arbiters.iter().map(Arbiter::handle).collect();
+        // The registry's is not for shards.
+        let arbiters = &arbiters[usize::from(self.registry.is_some())..];
+        let place = |at: usize| arbiters[at % arbiters.len()].clone();
+        let starting = mine.iter().enumerate().map(|(at, shard)| {
+            let raft = cluster_raft(config, shard, life);
+            (
+                shard_settings(config, ShardId(shard.id), raft, mine.len()),
+                place(at),
+            )
+        });
+        let links = Arc::new(Links::default());
+        let shards = self.open(config, starting.collect(), links.clone()).await?;
+        let handles: Vec<ShardHandle> = shards.shards.iter().map(|(h, _)| h.clone()).collect();
+        self.shards = Some(shards);
+        let placed = mine.iter().cloned().zip(handles.iter().cloned()).collect();
+        let node = ClusterNode::start(config.clone(), cluster, placed, &links)
+            .map_err(StartError::Config)?;
+        self.cluster = Some(node.clone());
+
+        let own = Config {
+            roles: crate::config::Roles {
+                broker: false,
+                ..config.roles
+            },
+            ..(**config).clone()
+        };
+        let deps = GatewayDeps {
+            registry: self.registry.clone(),
+            node: Some(node.clone()),
+            ..self.gateway_deps(Arc::new(own), GatewayLink::new())
+        };
+        self.gateways.push(Gateway::start(deps)?);
+        let arbiter_at = usize::from(self.registry.is_some());
+        for (at, shard) in mine.iter().enumerate() {
+            let handle = handles[at].clone();
+            let link = GatewayLink::new();
+            let of_shard = &self.arbiters[arbiter_at + at % arbiters.len()];
+            let groups = Groups::new(
+                handle.clone(),
+                of_shard.handle(),
+                link.clone(),
+                GroupLimits::default(),
+            );
+            self.groups.push(groups.clone());
+            let forget = groups.clone();
+            let hook = Box::new(move || forget.reset());
+            handle.status().before_change(hook);
+            let of_shard = Arc::new(shard_config(config, shard, mine.len()));
+            self.tasks.push(tokio::task::spawn_local(keep_system_topics(
+                handle.clone(),
+                of_shard.clone(),
+            )));
+            let deps = GatewayDeps {
+                broker: Some(BrokerSide {
+                    shard: handle.clone(),
+                    groups,
+                    clustered: true,
+                }),
+                registry: self.registry.clone(),
+                forward: Some(ForwardDeps {
+                    peers: node.peers(),
+                    shard: shard.id,
+                    node: config.node_id,
+                    status: handle.status().clone(),
+                }),
+                ..self.gateway_deps(of_shard, link)
+            };
+            let gateway = Gateway::start(deps)?;
+            if let Some(input) = gateway.forward_input() {
+                node.set_forward(shard.id, input);
+            }
+            self.gateways.push(gateway);
+        }
+        let named = mine.iter().map(|s| s.name.clone()).zip(handles).collect();
+        self.watch_store(config, named);
+        let watch = node.watch(self.metrics.clone());
+        self.tasks.push(tokio::task::spawn_local(watch));
+        self.gateways_ready().await;
+        Ok(())
     }
 
-    /// Stops in order: no new requests, answers what is under way, finishes writes, flushes,
-    /// closes the store. Returns within about 5 s.
-    pub async fn stop(mut self) {
-        if let Some(watch) = self.watch.take() {
-            watch.abort();
+    fn gateway_deps(&self, config: Arc<Config>, link: Arc<GatewayLink>) -> GatewayDeps {
+        GatewayDeps {
+            config,
+            broker: None,
+            registry: None,
+            forward: None,
+            node: None,
+            thread_base: self.gateways.iter().map(Gateway::threads).sum(),
+            link,
+            sinks: self.sinks.clone(),
+            metrics: self.metrics.clone(),
         }
-        let (gateway, shard) = (self.gateway.take(), self.shard.take());
+    }
+
+    async fn gateways_ready(&mut self) {
+        for gateway in &mut self.gateways {
+            gateway.ready().await;
+        }
+    }
+
+    fn add_groups(
+        &mut self,
+        shard: &ShardHandle,
+        arbiter: &Arbiter,
+        link: &Arc<GatewayLink>,
+    ) -> Groups {
+        let limits = GroupLimits::default();
+        let groups = Groups::new(shard.clone(), arbiter.handle(), link.clone(), limits);
+        self.groups.push(groups.clone());
+        groups
+    }
+
+    /// Opens the store and starts its shards.
+    async fn open(
+        &self,
+        config: &Arc<Config>,
+        shards: Vec<(StartShard, ArbiterHandle)>,
+        replicas: Arc<dyn ReplicaLink>,
+    ) -> Result<RunningShards, StartError> {
+        let (config, sinks) = (config.clone(), self.sinks.clone());
+        let begun = Instant::now();
+        let task = tokio::task::spawn_blocking(move || {
+            let ids: Vec<ShardId> = shards.iter().map(|(s, _)| s.shard).collect();
+            let store = open_store(&config, &ids)?;
+            let writer = WriterOptions {
+                disk_path: Some(PathBuf::from(&config.data_dir)),
+                sync_after: Duration::from_millis(config.flush_interval_ms),
+                ..WriterOptions::default()
+            };
+            Ok::<_, StartError>(start_shards(store, shards, writer, 1, sinks, replicas)?)
+        });
+        let shards = task.await.map_err(std::io::Error::other)??;
+        for (handle, r) in &shards.shards {
+            tracing::info!(
+                shard = handle.shard().0,
+                first = r.first,
+                last = r.last,
+                replayed = r.replayed,
+                took_ms = begun.elapsed().as_millis() as u64,
+                "shard restored"
+            );
+        }
+        Ok(shards)
+    }
+
+    fn watch_store(&mut self, config: &Arc<Config>, shards: Vec<(String, ShardHandle)>) {
+        if let Some(running) = &self.shards {
+            let stats = running.writer.stats().clone();
+            let watch = watch(shards, stats, config.clone(), self.metrics.clone());
+            self.tasks.push(tokio::task::spawn_local(watch));
+        }
+    }
+
+    /// Stops in order: leadership is handed over, no new requests, what is under way is answered,
+    /// writes are finished, the store is closed. Returns within about 5 s.
+    pub async fn stop(mut self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.hand_over().await;
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        let gateways = std::mem::take(&mut self.gateways);
+        let (shards, cluster) = (self.shards.take(), self.cluster.take());
         let arbiters = std::mem::take(&mut self.arbiters);
-        let groups = self.groups.take();
+        let groups = std::mem::take(&mut self.groups);
         self.registry = None;
         let stopped = tokio::task::spawn_blocking(move || {
-            if let Some(gateway) = gateway {
-                gateway.stop(DRAIN);
+            // All at once: each waits for its own clients.
+            let stopping: Vec<_> = gateways
+                .into_iter()
+                .map(|gateway| std::thread::spawn(move || gateway.stop(DRAIN)))
+                .collect();
+            for thread in stopping {
+                let _ = thread.join();
             }
-            if groups.is_some_and(|groups| groups.awake() > 0) {
+            if groups.iter().any(|groups| groups.awake() > 0) {
                 std::thread::sleep(COMMITS_WITHIN);
+            }
+            if let Some(cluster) = &cluster {
+                cluster.stop();
             }
             for arbiter in &arbiters {
                 arbiter.stop();
@@ -258,13 +428,88 @@ impl Broker {
             for arbiter in arbiters {
                 let _ = arbiter.join();
             }
-            if let Some(shard) = shard {
-                drop(shard.handle);
-                shard.writer.stop();
+            if let Some(shards) = shards {
+                drop(shards.shards);
+                shards.writer.stop();
             }
         });
         let _ = stopped.await;
         tracing::info!(data_dir = %self.config.data_dir, "stopped");
+    }
+}
+
+/// A single voter leads after one write; clients are let in then.
+async fn serve_alone(
+    shard: &ShardHandle,
+    config: &Config,
+    begun: Instant,
+) -> Result<(), StartError> {
+    while !shard.status().serving() {
+        if let Some(why) = shard.status().failed() {
+            return Err(StartError::NotServing(why));
+        }
+        if begun.elapsed() > LEAD_WITHIN {
+            return Err(StartError::NotServing("no leader".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    create_system_topics(shard, config).await?;
+    tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "shard ready");
+    Ok(())
+}
+
+/// Creates missing system topics each time this node begins to lead the shard.
+async fn keep_system_topics(shard: ShardHandle, config: Arc<Config>) {
+    let mut lead = shard.status().lead();
+    loop {
+        if lead.borrow_and_update().serving {
+            if let Err(error) = create_system_topics(&shard, &config).await {
+                tracing::warn!(%error, shard = %config.broker_name, "system topics");
+            }
+        }
+        if lead.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What raft of a cluster's shard is started with.
+fn cluster_raft(config: &Config, shard: &ClusterShard, life: u64) -> RaftOptions {
+    let (_, heartbeat_ticks, election_ticks) = config.raft_ticks();
+    let now = std::time::SystemTime::now();
+    let nanos = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
+    let seed = nanos ^ u64::from(std::process::id()).rotate_left(32) ^ u64::from(shard.id);
+    RaftOptions {
+        election_ticks,
+        heartbeat_ticks,
+        life,
+        ..RaftOptions::group(config.node_id, shard.nodes.clone(), seed)
+    }
+}
+
+/// The configuration of one shard's gateway.
+fn shard_config(config: &Config, shard: &ClusterShard, shards: usize) -> Config {
+    let host = match config.bind_host.as_str() {
+        h if h.eq_ignore_ascii_case("localhost") => "127.0.0.1",
+        h => h,
+    };
+    Config {
+        broker_name: shard.name.clone(),
+        listen_port: shard.port,
+        broker_ip: match config.broker_ip.as_str() {
+            "" => host.to_owned(),
+            ip => ip.to_owned(),
+        },
+        http_enable: false,
+        roles: crate::config::Roles {
+            registry: false,
+            broker: true,
+        },
+        max_inflight_bytes: (config.max_inflight_bytes / shards as u64)
+            .max(2 * u64::from(config.max_message_size)),
+        ..config.clone()
     }
 }
 
@@ -295,7 +540,7 @@ fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
     }
 }
 
-fn open_store(config: &Config) -> Result<RocksStore, StartError> {
+fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartError> {
     let dir = config.data_dir.clone();
     let options = StoreOptions {
         memtable_bytes: config.memtable_bytes as usize,
@@ -304,12 +549,11 @@ fn open_store(config: &Config) -> Result<RocksStore, StartError> {
         max_wal_bytes: config.memtable_bytes.saturating_mul(3),
         ..StoreOptions::default()
     };
-    let store = RocksStore::open(Path::new(&dir), options, &[SHARD]).map_err(|error| {
-        StartError::Store {
+    let store =
+        RocksStore::open(Path::new(&dir), options, shards).map_err(|error| StartError::Store {
             dir: dir.clone(),
             error,
-        }
-    })?;
+        })?;
     if let Ok((total, free)) = store.space() {
         if nearly_full(config, total, free) {
             return Err(StartError::DiskFull {
@@ -328,21 +572,19 @@ fn nearly_full(config: &Config, total: u64, free: u64) -> bool {
     used >= u64::from(config.disk_max_used_space_ratio) || free < config.disk_min_free_bytes
 }
 
-fn shard_settings(config: &Config) -> StartShard {
+/// Settings of one of `count` shards, which share the node's memory.
+fn shard_settings(config: &Config, shard: ShardId, raft: RaftOptions, count: usize) -> StartShard {
     StartShard {
-        shard: SHARD,
-        raft: RaftOptions::single(NODE, u64::from(std::process::id())),
+        shard,
+        raft,
         policy: config.ack_policy(),
         segment_bytes: config.log_segment_bytes,
         retention_ms: i64::from(config.file_reserved_hours) * 3_600_000,
-        retention_bytes: config.retention_bytes,
-        tail_cache_bytes: config.tail_cache_bytes as usize,
+        retention_bytes: config.retention_bytes / count as u64,
+        tail_cache_bytes: config.tail_cache_bytes as usize / count,
         read_threads: 1,
-        writer: WriterOptions {
-            disk_path: Some(PathBuf::from(&config.data_dir)),
-            sync_after: Duration::from_millis(config.flush_interval_ms),
-            ..WriterOptions::default()
-        },
+        writer: WriterOptions::default(),
+        tick: Duration::from_millis(config.raft_ticks().0),
     }
 }
 
@@ -375,49 +617,44 @@ async fn create_system_topics(shard: &ShardHandle, config: &Config) -> Result<()
     Ok(())
 }
 
-/// Copies the store's and raft's figures into the metrics, and guards the disk.
-fn watch(
-    shard: &RunningShard,
-    config: &Arc<Config>,
+/// Copies the store's and raft's figures into the metrics, and guards the disk, until dropped.
+async fn watch(
+    shards: Vec<(String, ShardHandle)>,
+    stats: Arc<StoreStats>,
+    config: Arc<Config>,
     metrics: Arc<Metrics>,
-) -> tokio::task::JoinHandle<()> {
-    let (handle, stats, config) = (
-        shard.handle.clone(),
-        shard.writer.stats().clone(),
-        config.clone(),
-    );
-    let raft = metrics.shard(&config.broker_name);
-    tokio::task::spawn_local(async move {
-        let mut ticks = tokio::time::interval(WATCH_EVERY);
-        loop {
-            ticks.tick().await;
-            copy_stats(&stats, &metrics);
-            metrics
-                .store
-                .tail_cache_bytes
-                .set(handle.tail_bytes() as i64);
-            metrics
-                .queue_length("active_queues")
-                .set(handle.active_queues() as i64);
+) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    loop {
+        ticks.tick().await;
+        copy_stats(&stats, &metrics);
+        let (mut tail, mut active) = (0, 0);
+        let (total, free) = (
+            stats.disk_total.load(Ordering::Relaxed),
+            stats.disk_free.load(Ordering::Relaxed),
+        );
+        let full = total > 0 && nearly_full(&config, total, free);
+        for (name, handle) in &shards {
+            let raft = metrics.shard(name);
+            tail += handle.tail_bytes();
+            active += handle.active_queues();
             let status = handle.status();
             raft.term.set(status.term() as i64);
             raft.commit.set(status.committed() as i64);
             raft.applied.set(status.applied() as i64);
             raft.leader.set(i64::from(status.serving()));
-            let (total, free) = (
-                stats.disk_total.load(Ordering::Relaxed),
-                stats.disk_free.load(Ordering::Relaxed),
-            );
-            let full = total > 0 && nearly_full(&config, total, free);
             if status.set_disk_full(full) {
                 tracing::warn!(
                     full,
                     free,
+                    shard = %name,
                     "disk space: producers are refused while it is nearly full"
                 );
             }
         }
-    })
+        metrics.store.tail_cache_bytes.set(tail as i64);
+        metrics.queue_length("active_queues").set(active as i64);
+    }
 }
 
 fn copy_stats(stats: &StoreStats, metrics: &Metrics) {

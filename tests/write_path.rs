@@ -32,6 +32,7 @@ const SHARD: ShardId = ShardId(1);
 fn start(dir: &Path, sinks: &Sinks, arbiter: &Arbiter) -> RunningShard {
     let store = RocksStore::open(dir, StoreOptions::default(), &[SHARD]).expect("store opens");
     let options = StartShard {
+        tick: std::time::Duration::from_millis(100),
         shard: SHARD,
         raft: RaftOptions::single(1, 7),
         policy: AckPolicy::STRICTEST,

@@ -1,4 +1,8 @@
-//! How actors reach connected clients without knowing the protocol.
+//! How actors reach connected clients without knowing the protocol, and other nodes without
+//! knowing the network.
+
+use crate::model::ShardId;
+use bytes::Bytes;
 
 /// One client connection of this node; never reused while the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,4 +26,19 @@ pub enum Notice {
 pub trait ClientLink: Send + Sync {
     /// Best effort: a closed connection is not an error.
     fn notify(&self, conn: ConnId, notice: &Notice);
+}
+
+/// Sends messages to the replicas of a shard on other nodes. Must not block.
+pub trait ReplicaLink: Send + Sync {
+    /// `false` when it was dropped.
+    fn send(&self, shard: ShardId, to: u64, bytes: Bytes) -> bool;
+}
+
+/// A node without others.
+pub struct NoReplicas;
+
+impl ReplicaLink for NoReplicas {
+    fn send(&self, _: ShardId, _: u64, _: Bytes) -> bool {
+        false
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::accept::{Accepted, Service};
 use super::dispatch;
+use super::forward::{self, Outward, Tunnel};
 use super::outbuf::{OutBuf, MAX_SLICES};
 use super::pull::StalePulls;
 use super::relay;
@@ -43,7 +44,9 @@ pub struct Conn {
     pub local: SocketAddr,
     pub service: Service,
     pub worker: Rc<Worker>,
-    stream: TcpStream,
+    way: Way,
+    /// What other nodes know of it.
+    pub outward: RefCell<Outward>,
     out: RefCell<OutBuf>,
     /// Bytes wait and the connection is in the worker's list already.
     listed: Cell<bool>,
@@ -62,8 +65,18 @@ pub struct Conn {
     stale_pulls: RefCell<StalePulls>,
     last_used: Cell<Instant>,
     language: Cell<Language>,
-    _permit: super::limits::ConnectionPermit,
+    _permit: Option<super::limits::ConnectionPermit>,
 }
+
+/// How its bytes come and go.
+enum Way {
+    Socket(TcpStream),
+    /// By another node, which has the socket.
+    Tunnel(Tunnel),
+}
+
+/// First number of requests to a tunnelled client; its own node counts from 0.
+const TUNNEL_OPAQUE: i32 = 1 << 30;
 
 /// A request that must be answered: dropped unanswered (its task died), it answers 1.
 pub struct Ticket {
@@ -83,28 +96,90 @@ impl Conn {
         let stream = TcpStream::from_std(accepted.stream)?;
         let canonical = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
         let local = canonical(stream.local_addr()?);
-        Ok(Rc::new(Self {
+        let peer = canonical(accepted.peer);
+        let mut conn = Self::new(worker, id, peer, local, Way::Socket(stream));
+        conn.service = accepted.service;
+        conn._permit = Some(accepted.permit);
+        Ok(Rc::new(conn))
+    }
+
+    /// A connection of a client whose socket another node has.
+    pub fn tunnelled(
+        worker: &Rc<Worker>,
+        id: ConnId,
+        peer: SocketAddr,
+        local: SocketAddr,
+        tunnel: Tunnel,
+    ) -> Rc<Self> {
+        let conn = Self::new(worker, id, peer, local, Way::Tunnel(tunnel));
+        conn.opaque.set(TUNNEL_OPAQUE);
+        Rc::new(conn)
+    }
+
+    fn new(worker: &Rc<Worker>, id: ConnId, peer: SocketAddr, local: SocketAddr, way: Way) -> Self {
+        Self {
             id,
-            peer: canonical(accepted.peer),
+            peer,
             local,
-            service: accepted.service,
+            service: Service::Broker,
             worker: worker.clone(),
-            stream,
+            way,
+            outward: RefCell::default(),
             out: RefCell::default(),
             listed: Cell::new(false),
             closed: Cell::new(false),
             pending: Cell::new(0),
             kick: Notify::new(),
             opaque: Cell::new(0),
+            stale_pulls: Default::default(),
             calls: RefCell::default(),
             heartbeats: Cell::new(0),
             held_notices: RefCell::default(),
             parked: RefCell::default(),
-            stale_pulls: RefCell::default(),
             last_used: Cell::new(Instant::now()),
             language: Cell::new(Language::OTHER),
-            _permit: accepted.permit,
-        }))
+            _permit: None,
+        }
+    }
+
+    /// Another node has its socket.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.way, Way::Tunnel(_))
+    }
+
+    /// It was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Wakes the connection's task.
+    pub fn kick(&self) {
+        self.kick.notify_one();
+    }
+
+    /// Waits for [`Conn::kick`].
+    pub async fn kicked(&self) {
+        self.kick.notified().await;
+    }
+
+    /// This node does not lead: the node with the socket finds another.
+    pub fn refuse_tunnelled(self: &Rc<Self>, command: &Command) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            if !command.is_oneway() {
+                tunnel.refused.borrow_mut().push(command.opaque);
+                self.write_soon(|_| {});
+            }
+        }
+    }
+
+    /// A request is with another node.
+    pub fn begin_request(&self) {
+        self.pending.set(self.pending.get() + 1);
+    }
+
+    /// A request begun by [`Conn::begin_request`] was answered.
+    pub fn end_request(&self) {
+        self.finish_request();
     }
 
     /// What all threads share.
@@ -146,10 +221,14 @@ impl Conn {
         Some(opaque)
     }
 
-    /// The client answered a request of ours; answers nobody asked for are dropped.
-    fn answered(&self, command: Command) {
-        if let Some(waiting) = self.calls.borrow_mut().remove(&command.opaque) {
-            let _ = waiting.send(command);
+    /// The client answered a request of ours; `false` when nobody here asked.
+    fn answered(&self, command: Command) -> bool {
+        match self.calls.borrow_mut().remove(&command.opaque) {
+            Some(waiting) => {
+                let _ = waiting.send(command);
+                true
+            }
+            None => false,
         }
     }
 
@@ -245,12 +324,23 @@ impl Conn {
             return;
         }
         let mut out = self.out.borrow_mut();
+        let stream = match &self.way {
+            Way::Socket(stream) => stream,
+            Way::Tunnel(tunnel) => {
+                let sent = tunnel.send(out.take());
+                drop(out);
+                if !sent {
+                    self.close("write_buffer");
+                }
+                return;
+            }
+        };
         while !out.is_empty() {
             let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(4);
             out.slices(&mut slices);
             let full = slices.len() == MAX_SLICES;
             let asked: usize = slices.iter().map(|s| s.len()).sum();
-            match self.stream.try_write_vectored(&slices) {
+            match stream.try_write_vectored(&slices) {
                 Ok(0) => {
                     drop(out);
                     return self.close("peer");
@@ -282,11 +372,15 @@ impl Conn {
         if !self.closed.replace(true) {
             self.shared().metrics.connections_closed(reason).inc();
             self.out.borrow_mut().clear();
+            if let Way::Tunnel(tunnel) = &self.way {
+                tunnel.close();
+            }
             self.kick.notify_one();
         }
     }
 
-    fn may_read(&self) -> bool {
+    /// There is room for another request.
+    pub fn may_read(&self) -> bool {
         self.pending.get() < self.shared().config.max_pending_requests
             && self.out.borrow().len() < PAUSE_AT
     }
@@ -350,6 +444,9 @@ impl Ticket {
         }
         if !self.oneway {
             self.conn.write_soon(|out| append(out, self.opaque));
+            if let Way::Tunnel(tunnel) = &self.conn.way {
+                tunnel.done.borrow_mut().push(self.opaque);
+            }
         }
         self.conn.finish_request();
     }
@@ -373,9 +470,17 @@ impl Drop for Ticket {
 pub async fn serve(conn: Rc<Conn>) {
     let gauge = conn.shared().metrics.connections(conn.service.name());
     gauge.inc();
-    run(&conn).await;
-    conn.close("peer");
+    if let Way::Socket(stream) = &conn.way {
+        run(&conn, stream).await;
+    }
     gauge.dec();
+    leave(&conn);
+}
+
+/// Cleans up after a connection.
+pub fn leave(conn: &Rc<Conn>) {
+    conn.close("peer");
+    forward::closed(conn);
     conn.worker.remove(conn.id);
     conn.calls.borrow_mut().clear();
     let shared = conn.shared().clone();
@@ -394,16 +499,12 @@ pub async fn serve(conn: Rc<Conn>) {
     }
 }
 
-async fn run(conn: &Rc<Conn>) {
+async fn run(conn: &Rc<Conn>, stream: &TcpStream) {
     let config = conn.shared().config.clone();
     let idle = Duration::from_secs(config.idle_timeout_secs);
     let frame_deadline = Duration::from_secs(config.frame_deadline_secs);
     let tick =
         (idle.min(frame_deadline) / 4).clamp(Duration::from_millis(100), Duration::from_secs(10));
-    let limits = FrameLimits {
-        max_frame: config.max_frame_bytes as usize,
-        ..FrameLimits::default()
-    };
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut buf = BytesMut::new();
@@ -413,12 +514,15 @@ async fn run(conn: &Rc<Conn>) {
         if conn.closed.get() {
             return;
         }
+        if conn.shared().forward.is_some() {
+            Box::pin(forward::drain(conn)).await;
+        }
         let may_read = conn.may_read();
         let left = !conn.out.borrow().is_empty() && !conn.listed.get();
         if may_read && !buf.is_empty() {
             // Frames left over from a time without room for requests.
             let before = buf.len();
-            if !Box::pin(handle_frames(conn, &mut buf, &limits)).await {
+            if !Box::pin(handle_frames(conn, &mut buf)).await {
                 return;
             }
             if buf.len() != before {
@@ -428,23 +532,23 @@ async fn run(conn: &Rc<Conn>) {
         }
         tokio::select! {
             () = conn.kick.notified() => {}
-            ready = conn.stream.writable(), if left => {
+            ready = stream.writable(), if left => {
                 if ready.is_err() {
                     return;
                 }
                 conn.flush();
             }
-            ready = conn.stream.readable(), if may_read => {
+            ready = stream.readable(), if may_read => {
                 if ready.is_err() {
                     return;
                 }
                 if buf.is_empty() {
                     buf = conn.worker.read_buffer();
                 }
-                let open = read_burst(conn, &mut buf);
+                let open = read_burst(conn, stream, &mut buf);
                 let before = buf.len();
                 // Boxed: an idle connection need not hold room for a request under way.
-                if !Box::pin(handle_frames(conn, &mut buf, &limits)).await || !open {
+                if !Box::pin(handle_frames(conn, &mut buf)).await || !open {
                     return;
                 }
                 if buf.is_empty() {
@@ -474,10 +578,10 @@ async fn run(conn: &Rc<Conn>) {
 }
 
 /// Reads what is there, up to a limit; `false` when the peer closed or the socket failed.
-fn read_burst(conn: &Conn, buf: &mut BytesMut) -> bool {
+fn read_burst(conn: &Conn, stream: &TcpStream, buf: &mut BytesMut) -> bool {
     for _ in 0..READS_PER_BURST {
         buf.reserve(READ_CHUNK);
-        match conn.stream.try_read_buf(buf) {
+        match stream.try_read_buf(buf) {
             Ok(0) => return false,
             Ok(n) => {
                 conn.last_used.set(Instant::now());
@@ -494,11 +598,16 @@ fn read_burst(conn: &Conn, buf: &mut BytesMut) -> bool {
 }
 
 /// Handles the complete frames in `buf`; `false` closes the connection.
-async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut, limits: &FrameLimits) -> bool {
+pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
+    let limits = FrameLimits {
+        max_frame: conn.shared().config.max_frame_bytes as usize,
+        ..FrameLimits::default()
+    };
+    let forward = conn.shared().forward.clone();
     let mut burst = Burst::new(now_ms());
     let mut open = true;
     while conn.pending.get() < conn.shared().config.max_pending_requests {
-        let frame = match split_frame(buf, limits) {
+        let frame = match split_frame(buf, &limits) {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(error) => {
@@ -507,6 +616,7 @@ async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut, limits: &FrameLimits
                 break;
             }
         };
+        let raw = forward.is_some().then(|| frame.clone());
         let command = match Command::decode(frame) {
             Ok(command) => command,
             Err(error) => {
@@ -517,8 +627,16 @@ async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut, limits: &FrameLimits
         };
         conn.language.set(command.language);
         if command.is_response() {
-            conn.answered(command);
+            let known = conn.answered(command);
+            if let (false, Some(forward), Some(raw)) = (known, &forward, &raw) {
+                forward::takes_answer(conn, forward, raw);
+            }
             continue;
+        }
+        if let (Some(forward), Some(raw)) = (&forward, &raw) {
+            if forward::takes(conn, forward, &command, raw) {
+                continue;
+            }
         }
         dispatch::request(conn, command, &mut burst).await;
         if conn.closed.get() {

@@ -1,4 +1,4 @@
-//! The HTTP pages: `/metrics`, `/health/live`, `/health/ready`.
+//! The HTTP pages: `/metrics`, `/health/live`, `/health/ready`, `/cluster`.
 
 use super::shared::Shared;
 use crate::telemetry::CONTENT_TYPE;
@@ -40,6 +40,7 @@ pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
+        .route("/cluster", get(cluster))
         .with_state(shared);
     if let Err(error) = axum::serve(limited, pages).await {
         tracing::error!(%error, "HTTP ended");
@@ -55,7 +56,24 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     )
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+/// Nodes, shards, roles and positions, for `troupe cluster show`.
+async fn cluster(State(shared): State<Arc<Shared>>) -> axum::response::Response {
+    match &shared.node {
+        Some(node) => {
+            ([(header::CONTENT_TYPE, "application/json")], node.cluster()).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "not a node of a cluster\n").into_response(),
+    }
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> axum::response::Response {
+    if let Some(why) = shared.node.as_ref().and_then(|node| node.not_ready()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response();
+    }
+    ready_here(&shared).into_response()
+}
+
+fn ready_here(shared: &Shared) -> (StatusCode, &'static str) {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }

@@ -1,6 +1,7 @@
 //! What other threads send to a gateway thread: answers of cores, new connections, notices to
 //! clients. One wake per delivery; the thread takes everything at once.
 
+use super::forward::wire::Talk;
 use super::relay::ClientCall;
 use crate::actors::link::{ClientLink, ConnId, Notice};
 use crate::actors::sinks::ReplySink;
@@ -18,6 +19,14 @@ pub struct Mail {
     pub accepted: Vec<Accepted>,
     pub notices: Vec<(ConnId, Notice)>,
     pub calls: Vec<ClientCall>,
+    /// What other nodes say to this shard's gateway.
+    pub talks: Vec<(u64, Talk)>,
+    /// Links to other nodes that broke.
+    pub links_lost: Vec<u64>,
+    /// Another leader, or a way to it.
+    pub lead_changed: bool,
+    /// Time to look at requests that wait for a leader.
+    pub sweep: bool,
     /// The gateway stops: answer what can be answered until then, and leave.
     pub stop_by: Option<Instant>,
 }
@@ -63,10 +72,16 @@ pub fn conn_id(thread: usize, sequence: u64) -> ConnId {
     ConnId((thread as u64) << SEQUENCE_BITS | sequence)
 }
 
+/// The gateway thread in a connection's id.
+pub fn thread_of(conn: u64) -> usize {
+    usize::try_from(conn >> SEQUENCE_BITS).unwrap_or(usize::MAX)
+}
+
 /// Reaches connections from any thread. Made before the gateway, because groups need it first.
 #[derive(Default)]
 pub struct GatewayLink {
-    inboxes: RwLock<Vec<Arc<Inbox>>>,
+    /// Number of the first thread, and the threads' inboxes.
+    inboxes: RwLock<(usize, Vec<Arc<Inbox>>)>,
 }
 
 impl GatewayLink {
@@ -75,13 +90,14 @@ impl GatewayLink {
         Arc::default()
     }
 
-    pub(super) fn set(&self, inboxes: Vec<Arc<Inbox>>) {
-        *self.inboxes.write() = inboxes;
+    pub(super) fn set(&self, thread_base: usize, inboxes: Vec<Arc<Inbox>>) {
+        *self.inboxes.write() = (thread_base, inboxes);
     }
 
     pub(super) fn inbox(&self, conn: ConnId) -> Option<Arc<Inbox>> {
-        let thread = usize::try_from(conn.0 >> SEQUENCE_BITS).ok()?;
-        self.inboxes.read().get(thread).cloned()
+        let inboxes = self.inboxes.read();
+        let thread = thread_of(conn.0).checked_sub(inboxes.0)?;
+        inboxes.1.get(thread).cloned()
     }
 }
 

@@ -11,6 +11,7 @@ mod connection;
 mod convert;
 mod ctx;
 mod dispatch;
+mod forward;
 mod http;
 mod inbox;
 mod limits;
@@ -29,14 +30,16 @@ mod slots;
 mod worker;
 
 pub use accept::BindError;
+pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
-pub use shared::BrokerSide;
+pub use shared::{BrokerSide, NodeView};
 
 use crate::actors::registry::Registry;
 use crate::actors::sinks::Sinks;
 use crate::config::Config;
 use crate::telemetry::Metrics;
 use accept::{accept_loop, bind, Service};
+use forward::Forward;
 use inbox::Inbox;
 use read_pool::ReadPool;
 use shared::{Shared, SharedParts};
@@ -59,6 +62,12 @@ pub struct GatewayDeps {
     pub broker: Option<BrokerSide>,
     /// `None` on a node that is only a broker.
     pub registry: Option<Registry>,
+    /// The way to the other replicas, in a cluster.
+    pub forward: Option<ForwardDeps>,
+    /// The node as a whole, when it has gateways for several shards.
+    pub node: Option<Arc<dyn NodeView>>,
+    /// Number of the first thread: the gateways of a node share the numbers of connections.
+    pub thread_base: usize,
     /// The link that the groups were made with.
     pub link: Arc<GatewayLink>,
     pub sinks: Sinks,
@@ -94,6 +103,7 @@ pub struct Gateway {
     ready: Option<oneshot::Receiver<()>>,
     pool: ReadPool,
     listening: Listening,
+    thread_base: usize,
 }
 
 struct Listeners {
@@ -151,10 +161,16 @@ impl Gateway {
         let config = deps.config.clone();
         let reads = chosen(config.read_threads, (cores() / 2).max(2));
         let pool = ReadPool::start(reads).map_err(GatewayError::Thread)?;
+        let forward = deps.forward.map(|forward| {
+            let max_held = config.max_inflight_bytes;
+            Arc::new(Forward::new(forward, max_held, shared::now_ms()))
+        });
         let shared = Arc::new(Shared::new(SharedParts {
             config: deps.config,
             broker: deps.broker,
             registry: deps.registry,
+            forward,
+            node: deps.node,
             link: deps.link.clone(),
             metrics: deps.metrics,
             reads: pool.handle(),
@@ -164,7 +180,7 @@ impl Gateway {
         }
         let count = chosen(config.gateway_threads, cores() / 2);
         let inboxes: Vec<Arc<Inbox>> = (0..count).map(|_| Arc::default()).collect();
-        deps.link.set(inboxes.clone());
+        deps.link.set(deps.thread_base, inboxes.clone());
         let mut gateway = Self {
             shared: shared.clone(),
             inboxes: Arc::new(inboxes),
@@ -173,6 +189,7 @@ impl Gateway {
             ready: None,
             pool,
             listening: listeners.listening,
+            thread_base: deps.thread_base,
         };
         let started = gateway.start_threads(&deps.sinks, listeners);
         match started {
@@ -188,11 +205,12 @@ impl Gateway {
         for (index, inbox) in self.inboxes.iter().enumerate() {
             let (shared, inbox) = (self.shared.clone(), inbox.clone());
             let sink = sinks.register(inbox.clone());
-            let runtime = runtime()?;
-            let thread = std::thread::Builder::new().name(format!("gateway-{index}"));
+            let (runtime, base) = (runtime()?, self.thread_base);
+            let thread =
+                std::thread::Builder::new().name(format!("gateway-{}", self.thread_base + index));
             self.workers.push(thread.spawn(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    Worker::new(shared, inbox, sink, index).run().await;
+                    Worker::new(shared, inbox, sink, base + index).run().await;
                 });
                 runtime.shutdown_timeout(LEAVE);
             })?);
@@ -218,6 +236,20 @@ impl Gateway {
         }
     }
 
+    /// Its threads.
+    pub fn threads(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Where other nodes' forwarded requests go in; `None` outside of a cluster.
+    pub fn forward_input(&self) -> Option<ForwardInput> {
+        Some(ForwardInput {
+            forward: self.shared.forward.clone()?,
+            inboxes: self.inboxes.clone(),
+            thread_base: self.thread_base,
+        })
+    }
+
     /// Where it listens.
     pub fn listening(&self) -> Listening {
         self.listening
@@ -237,7 +269,7 @@ impl Gateway {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
-        self.shared.link.set(Vec::new());
+        self.shared.link.set(0, Vec::new());
         drop(self.shared);
         self.pool.stop();
     }
@@ -276,6 +308,10 @@ async fn front(
         .broker
         .clone()
         .map(|broker| tokio::task::spawn_local(registrar::run(shared.clone(), broker)));
+    if let Some(forward) = &shared.forward {
+        let (forward, inboxes) = (forward.clone(), inboxes.clone());
+        tasks.push(tokio::task::spawn_local(forwarding(forward, inboxes)));
+    }
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while !shared.is_stopping() {
         tokio::select! {
@@ -289,5 +325,29 @@ async fn front(
     }
     if let Some(registrar) = registrar {
         let _ = registrar.await;
+    }
+}
+
+/// Tells the threads of new leaders, and when to look at what waits for one.
+async fn forwarding(forward: Arc<Forward>, inboxes: Arc<Vec<Arc<Inbox>>>) {
+    let mut lead = forward.watch();
+    let mut ticks = tokio::time::interval(forward::SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = lead.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                for inbox in inboxes.iter() {
+                    inbox.put(|mail| mail.lead_changed = true);
+                }
+            }
+            _ = ticks.tick() => if forward.waiting.load(Ordering::Relaxed) > 0 {
+                for inbox in inboxes.iter() {
+                    inbox.put(|mail| mail.sweep = true);
+                }
+            }
+        }
     }
 }

@@ -83,6 +83,22 @@ impl OutBuf {
         }
     }
 
+    /// Takes everything as one piece.
+    pub fn take(&mut self) -> Bytes {
+        self.close_tail();
+        let all = std::mem::take(&mut self.ready);
+        self.len = 0;
+        match all.len() {
+            0 => Bytes::new(),
+            1 => all.into_iter().next().unwrap_or_default(),
+            _ => {
+                let mut out = BytesMut::with_capacity(all.iter().map(Bytes::len).sum());
+                all.iter().for_each(|part| out.extend_from_slice(part));
+                out.freeze()
+            }
+        }
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -4,6 +4,7 @@
 use super::admin;
 use super::shared::{BrokerSide, Shared};
 use crate::actors::registry::Registry;
+use crate::actors::shard::status::Lead;
 use crate::routing::{AdvertisedAddr, BrokerRegistration, DataVersion, RouteTopic};
 use crate::wire::remoting::body::{self, RegisterBrokerBody};
 use crate::wire::remoting::code::{request as code, response as rc};
@@ -31,6 +32,32 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A name server that failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// As what this broker registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Role {
+    /// 0 for the leader, the node's id for the others.
+    broker_id: i64,
+    /// Raft's term, in a cluster: a name server keeps the latest leader.
+    term: Option<u64>,
+}
+
+impl Role {
+    fn of(shared: &Shared) -> Self {
+        let Some(forward) = &shared.forward else {
+            return Self {
+                broker_id: 0,
+                term: None,
+            };
+        };
+        let lead = forward.lead();
+        let follower = i64::try_from(shared.config.node_id).unwrap_or(i64::MAX);
+        Self {
+            broker_id: if forward.serving() { 0 } else { follower },
+            term: Some(lead.term),
+        }
+    }
+}
+
 /// Registers with the registry of this process.
 pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Registry) {
     let meta = broker.shard.meta();
@@ -40,10 +67,11 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
         .map(|t| RouteTopic::from(&**t))
         .collect();
     let addr = advertised(shared);
+    let role = Role::of(shared);
     let registration = BrokerRegistration {
         cluster: shared.config.cluster_name.clone(),
         broker_name: shared.broker_name.clone(),
-        broker_id: 0,
+        broker_id: role.broker_id,
         addr,
         ha_addr: String::new(),
         zone: None,
@@ -52,7 +80,7 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
         data_version: version(shared, broker),
         topics: Some(topics),
         filter_servers: Vec::new(),
-        term: None,
+        term: role.term,
         troupe: true,
     };
     if let Err(error) = registry.register(registration, None).await {
@@ -86,32 +114,56 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
         })
         .collect();
     let period = Duration::from_secs(shared.config.register_period_secs);
+    let mut lead = shared.forward.as_ref().map(|f| f.watch());
     let mut seen = None;
+    let mut tells = 0;
     let mut last = tokio::time::Instant::now();
     while !shared.is_stopping() {
-        let now = broker.shard.meta().version();
+        let now = (broker.shard.meta().version(), Role::of(&shared));
         if seen != Some(now) || last.elapsed() >= period {
             if let Some(registry) = &shared.registry {
                 register_here(&shared, &broker, registry).await;
             }
             if seen != Some(now) {
-                tell.send_replace(now);
+                tells += 1;
+                tell.send_replace(tells);
             }
             seen = Some(now);
             last = tokio::time::Instant::now();
         }
-        let _ = tokio::time::timeout(POLL, shared.meta_changed.notified()).await;
+        tokio::select! {
+            () = shared.meta_changed.notified() => {}
+            () = changed(lead.as_mut()) => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
     }
     if let Some(registry) = &shared.registry {
         let cluster = shared.config.cluster_name.clone();
         let name = shared.broker_name.clone();
         let _ = registry
-            .unregister(cluster, name, 0, advertised(&shared))
+            .unregister(
+                cluster,
+                name,
+                Role::of(&shared).broker_id,
+                advertised(&shared),
+            )
             .await;
     }
     drop(tell);
     for remote in remotes {
         let _ = tokio::time::timeout(GOODBYE, remote).await;
+    }
+}
+
+/// Waits for another leader; for ever outside of a cluster.
+async fn changed(lead: Option<&mut tokio::sync::watch::Receiver<Lead>>) {
+    match lead {
+        Some(lead) => {
+            if lead.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -181,14 +233,21 @@ async fn register_remote(
         topic_config_serialize_wrapper: admin::topic_wrapper(broker, shared.started_ms),
     });
     let own = shared.store_host(current.local.ip()).to_string();
-    let ext = identity(shared, &own);
-    let mut ext = ext.to_vec();
+    let role = Role::of(shared);
+    let mut ext = identity(shared, &own, role).to_vec();
     ext.extend([
         ("haServerAddr", Val::Str(&own)),
         ("compressed", Val::Bool(false)),
         ("bodyCrc32", Val::Int(0)),
         ("enableActingMaster", Val::Bool(false)),
     ]);
+    if let Some(term) = role.term {
+        // Ours only: stock name servers look at the state version in the body.
+        ext.push((
+            "troupeTerm",
+            Val::Int(i64::try_from(term).unwrap_or(i64::MAX)),
+        ));
+    }
     let answer = current.call(code::REGISTER_BROKER, &ext, &body).await?;
     if answer.code != rc::SUCCESS {
         let remark = answer.remark.as_deref().unwrap_or("").to_owned();
@@ -198,18 +257,18 @@ async fn register_remote(
     Ok(())
 }
 
-fn identity<'a>(shared: &'a Shared, own: &'a str) -> [(&'a str, Val<'a>); 4] {
+fn identity<'a>(shared: &'a Shared, own: &'a str, role: Role) -> [(&'a str, Val<'a>); 4] {
     [
         ("brokerName", Val::Str(&shared.broker_name)),
         ("brokerAddr", Val::Str(own)),
         ("clusterName", Val::Str(&shared.config.cluster_name)),
-        ("brokerId", Val::Int(0)),
+        ("brokerId", Val::Int(role.broker_id)),
     ]
 }
 
 async fn goodbye(shared: &Shared, link: &mut Link) -> Result<(), LinkError> {
     let own = shared.store_host(link.local.ip()).to_string();
-    let ext = identity(shared, &own);
+    let ext = identity(shared, &own, Role::of(shared));
     link.call(code::UNREGISTER_BROKER, &ext, &[])
         .await
         .map(|_| ())

@@ -1,5 +1,6 @@
 //! What all gateway threads have in common.
 
+use super::forward::Forward;
 use super::inbox::GatewayLink;
 use super::limits::{BytePermits, ConnectionLimits};
 use super::rates::Rates;
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 pub struct BrokerSide {
     pub shard: ShardHandle,
     pub groups: Groups,
+    /// Other nodes have replicas of the shard.
+    pub clustered: bool,
 }
 
 /// See the module text.
@@ -33,6 +36,10 @@ pub struct Shared {
     pub broker: Option<BrokerSide>,
     /// `None` on a node that is only a broker.
     pub registry: Option<Registry>,
+    /// The way to the leader, in a cluster.
+    pub forward: Option<Arc<Forward>>,
+    /// The node as a whole, for the pages.
+    pub node: Option<Arc<dyn NodeView>>,
     pub link: Arc<GatewayLink>,
     pub metrics: Arc<Metrics>,
     pub reads: ReadHandle,
@@ -61,9 +68,19 @@ pub struct SharedParts {
     pub config: Arc<Config>,
     pub broker: Option<BrokerSide>,
     pub registry: Option<Registry>,
+    pub forward: Option<Arc<Forward>>,
+    pub node: Option<Arc<dyn NodeView>>,
     pub link: Arc<GatewayLink>,
     pub metrics: Arc<Metrics>,
     pub reads: ReadHandle,
+}
+
+/// What the pages tell of a node with several shards.
+pub trait NodeView: Send + Sync {
+    /// Why it does not serve clients; `None` when it does.
+    fn not_ready(&self) -> Option<String>;
+    /// Nodes, shards, roles and positions as JSON.
+    fn cluster(&self) -> String;
 }
 
 impl Shared {
@@ -73,6 +90,8 @@ impl Shared {
         Self {
             broker: parts.broker,
             registry: parts.registry,
+            forward: parts.forward,
+            node: parts.node,
             link: parts.link,
             metrics: parts.metrics,
             reads: parts.reads,

@@ -3,6 +3,7 @@
 
 use super::accept::{Accepted, Service};
 use super::connection::{self, Conn};
+use super::forward::{self, ForwardMail, Tunnel, Tunnels};
 use super::inbox::{conn_id, Inbox, Mail};
 use super::relay;
 use super::shared::{now_ms, Shared};
@@ -16,7 +17,7 @@ use crate::wire::message::ids::UniqKeys;
 use bytes::BytesMut;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell, RefMut};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,10 @@ pub struct Worker {
     /// What is added to every message.
     pub broker_props: send::BrokerProps,
     scratch: RefCell<Vec<u8>>,
+    /// Clients that are connected to other nodes.
+    pub tunnels: Tunnels,
+    /// The last term that this thread knows this node served in.
+    pub served_term: Cell<u64>,
 }
 
 impl Worker {
@@ -79,6 +84,8 @@ impl Worker {
             dirty: RefCell::default(),
             topics: RefCell::default(),
             read_buffer: Cell::default(),
+            tunnels: Tunnels::default(),
+            served_term: Cell::new(0),
         })
     }
 
@@ -166,6 +173,11 @@ impl Worker {
         self.conns.borrow().values().cloned().collect()
     }
 
+    /// The open connection with this number.
+    pub fn connection(&self, id: u64) -> Option<Rc<Conn>> {
+        self.conns.borrow().get(&ConnId(id)).cloned()
+    }
+
     /// A closed connection leaves.
     pub fn remove(&self, id: ConnId) {
         self.conns.borrow_mut().remove(&id);
@@ -244,6 +256,15 @@ impl Worker {
                 conn.notify(notice);
             }
         }
+        if self.shared.forward.is_some() {
+            let forwarding = ForwardMail {
+                talks: mail.talks,
+                links_lost: mail.links_lost,
+                lead_changed: mail.lead_changed,
+                sweep: mail.sweep,
+            };
+            forward::handle(self, forwarding);
+        }
         for call in mail.calls {
             let conn = self.conns.borrow().get(&call.conn).cloned();
             if let Some(conn) = conn {
@@ -273,14 +294,30 @@ impl Worker {
         }
     }
 
+    fn new_id(&self) -> ConnId {
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        conn_id(self.index, sequence)
+    }
+
+    /// A client that is connected to another node.
+    pub fn open_tunnel(
+        self: &Rc<Self>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        tunnel: Tunnel,
+    ) -> Rc<Conn> {
+        let conn = Conn::tunnelled(self, self.new_id(), peer, local, tunnel);
+        self.conns.borrow_mut().insert(conn.id, conn.clone());
+        conn
+    }
+
     fn accept(self: &Rc<Self>, accepted: Accepted) {
         if self.shared.is_stopping() {
             return;
         }
         let service: Service = accepted.service;
-        let sequence = self.sequence.get() + 1;
-        self.sequence.set(sequence);
-        let id = conn_id(self.index, sequence);
+        let id = self.new_id();
         match Conn::open(self, id, accepted) {
             Ok(conn) => {
                 self.conns.borrow_mut().insert(id, conn.clone());

@@ -50,6 +50,17 @@ struct ShardLabel {
     shard: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReplicaLabel {
+    shard: String,
+    node: u64,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabel {
+    node: u64,
+}
+
 /// Messages and bytes of one topic.
 #[derive(Clone, Debug, Default)]
 pub struct TopicMetrics {
@@ -110,6 +121,8 @@ pub struct ShardMetrics {
     pub applied: Gauge,
     /// 1 on the leader, else 0.
     pub leader: Gauge,
+    /// Leaders seen since the start.
+    pub elections: Gauge,
     /// Entries this node had acknowledged and then lost to another leader (reliability §1).
     pub acked_truncated: Counter,
     /// Starts after which a tail of the log was missing (reliability §1).
@@ -165,6 +178,9 @@ struct ShardFamilies {
     commit: Family<ShardLabel, Gauge>,
     applied: Family<ShardLabel, Gauge>,
     leader: Family<ShardLabel, Gauge>,
+    elections: Family<ShardLabel, Gauge>,
+    lag: Family<ReplicaLabel, Gauge>,
+    links: Family<PeerLabel, Gauge>,
     acked_truncated: Family<ShardLabel, Counter>,
     unclean_recoveries: Family<ShardLabel, Counter>,
 }
@@ -235,6 +251,21 @@ impl ShardFamilies {
             self.leader.clone(),
         );
         r.register(
+            "raft_leaders_seen",
+            "Leaders of the shard seen since the start",
+            self.elections.clone(),
+        );
+        r.register(
+            "raft_lag_entries",
+            "Entries a replica is behind, as its leader knows",
+            self.lag.clone(),
+        );
+        r.register(
+            "peer_link_up",
+            "1 while both directions of the link to a node are up",
+            self.links.clone(),
+        );
+        r.register(
             "acked_truncated",
             "Acknowledged entries lost to another leader",
             self.acked_truncated.clone(),
@@ -255,6 +286,7 @@ impl ShardFamilies {
             commit: self.commit.get_or_create_owned(&label),
             applied: self.applied.get_or_create_owned(&label),
             leader: self.leader.get_or_create_owned(&label),
+            elections: self.elections.get_or_create_owned(&label),
             acked_truncated: self.acked_truncated.get_or_create_owned(&label),
             unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
         }
@@ -491,6 +523,20 @@ impl Metrics {
     /// Raft figures of a shard replica. Keep the handle.
     pub fn shard(&self, shard: &str) -> ShardMetrics {
         self.shards.create(shard)
+    }
+
+    /// Entries that the replica of a shard on a node is behind.
+    pub fn replica_lag(&self, shard: &str, node: u64) -> Gauge {
+        let label = ReplicaLabel {
+            shard: label_text(shard),
+            node,
+        };
+        self.shards.lag.get_or_create_owned(&label)
+    }
+
+    /// 1 while the link to a node is up.
+    pub fn peer_link(&self, node: u64) -> Gauge {
+        self.shards.links.get_or_create_owned(&PeerLabel { node })
     }
 
     /// The page, in the OpenMetrics text format ([`CONTENT_TYPE`]).

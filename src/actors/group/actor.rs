@@ -35,6 +35,8 @@ pub enum Mail {
         conn: ConnId,
     },
     Deleted,
+    /// The actor ends; who waits is told that it is gone.
+    Closed,
     Commit {
         key: Key,
         offset: i64,
@@ -205,6 +207,10 @@ impl Handler<Mail> for GroupActor {
                 unregistered = Some(reply);
             }
             Mail::ConnClosed { conn } => self.core.conn_closed(conn, now_ms, &mut out),
+            Mail::Closed => {
+                self.cell.handled.fetch_add(1, Ordering::Release);
+                return ctx.stop();
+            }
             Mail::Deleted => {
                 let conns = self.core.members().conns();
                 self.core.deleted(now_ms, &mut out);

@@ -235,6 +235,16 @@ impl Shared {
         Ok(())
     }
 
+    /// Forgets every group, member and producer: this node begins or ceases to serve the shard.
+    pub(super) fn reset(&self) {
+        let gone = std::mem::take(&mut *self.awake.write());
+        for entry in gone.into_values() {
+            entry.addr.do_send(Mail::Closed);
+        }
+        self.conns.lock().clear();
+        *self.producers.lock() = Producers::default();
+    }
+
     /// Takes a group off the directory unless mail is on its way to it.
     pub(super) fn remove_if_no_mail(&self, group: &str, cell: &Arc<Cell>) -> bool {
         let mut awake = self.awake.write();

@@ -64,6 +64,12 @@ impl Groups {
         }
     }
 
+    /// Forgets all members, producers and cached offsets. Call it when this node begins or ceases
+    /// to lead the shard: another leader may have changed what groups remember. Never blocks.
+    pub fn reset(&self) {
+        self.shared.reset();
+    }
+
     /// Group actors that are awake.
     pub fn awake(&self) -> usize {
         self.shared.awake()

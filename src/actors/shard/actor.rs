@@ -2,13 +2,14 @@
 
 use super::core::{ShardCore, ShardInput, INTERNAL};
 use super::directory::QueueDirectory;
-use super::handle::{GroupState, ProposalResult, QueueBounds};
+use super::handle::{GroupState, ProposalResult, QueueBounds, ReplicaView};
 use super::meta::MetaTable;
 use super::reads::Reads;
 use super::status::ShardStatus;
 use super::views::{Segment, Views};
 use crate::actors::abort::AbortOnPanic;
 use crate::actors::effect::{DiskWork, Effect, Publish};
+use crate::actors::link::ReplicaLink;
 use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use crate::actors::sinks::{SharedOutbox, Sinks};
@@ -25,15 +26,14 @@ use crate::storage::{Done, ReadPool, StoreError};
 use actix::prelude::*;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
-const TICK: Duration = Duration::from_millis(100);
-/// Queues look at their deadlines every so many ticks.
-const QUEUE_TICKS: u64 = 5;
+/// Queues look at their deadlines so often.
+const QUEUE_TICK: Duration = Duration::from_millis(500);
 
 /// An event for the shard's core.
 #[derive(Message)]
@@ -66,6 +66,13 @@ pub struct GroupStateMail {
     pub done: oneshot::Sender<Result<GroupState, Refusal>>,
 }
 
+/// Asks how far the replicas are.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReplicasMail {
+    pub done: oneshot::Sender<ReplicaView>,
+}
+
 #[derive(Message)]
 #[rtype(result = "()")]
 struct FlushMail;
@@ -84,6 +91,10 @@ pub struct ShardDeps {
     pub status: Arc<ShardStatus>,
     /// Class in which fired timers are written.
     pub policy: AckPolicy,
+    /// The way to the other replicas.
+    pub replicas: Arc<dyn ReplicaLink>,
+    /// One tick of raft's clock.
+    pub tick: Duration,
 }
 
 /// See the module text.
@@ -159,6 +170,7 @@ impl ShardActor {
     /// Carries effects out in the order given, and asks for a flush when something waits for one.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         let mut queue = VecDeque::from(effects);
+        let mut unreachable = BTreeSet::new();
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::ToShard(input) => {
@@ -170,8 +182,12 @@ impl ShardActor {
                 Effect::ToTimer(input) => self.send_timer(input),
                 Effect::LoadScheduled(timers) => self.load_scheduled(timers),
                 Effect::Disk(work) => self.disk(work, &mut queue),
-                Effect::Send { to, .. } => {
-                    tracing::error!(to, "no link to other nodes is set up");
+                Effect::Send { to, bytes } => {
+                    let sent = self.deps.replicas.send(self.deps.shard, to, bytes);
+                    // Told once: what is said to it next fails the same way.
+                    if !sent && unreachable.insert(to) {
+                        queue.push_back(Effect::ToShard(ShardInput::Unreachable { node: to }));
+                    }
                 }
                 Effect::Answer(token, outcome) => self.outbox.push(token, outcome),
                 Effect::Proposal { id, result } => {
@@ -189,7 +205,9 @@ impl ShardActor {
         let raft = self.core.raft();
         let applied = self.core.machine().applied.0;
         self.deps.views.set_applied(applied);
-        self.deps.status.set(raft.term(), raft.committed(), applied);
+        let status = &self.deps.status;
+        status.set(raft.term(), raft.committed(), applied);
+        status.set_lead(raft.term(), raft.leader());
     }
 
     fn send_timer(&self, input: TimerInput) {
@@ -357,6 +375,8 @@ impl ShardActor {
                 tracing::info!(shard = self.deps.shard.0, ?role, "raft role");
             }
             Publish::Serving(term) => {
+                // Groups remember what the last leader knew.
+                self.deps.status.changing();
                 self.deps.status.set_serving(term.is_some());
                 if term.is_none() {
                     self.leaving.clear();
@@ -432,13 +452,15 @@ impl Actor for ShardActor {
         let mut effects = Vec::new();
         self.core.start(&mut effects);
         self.carry_out(effects, ctx);
-        ctx.run_interval(TICK, |shard, ctx| {
+        let queue_ticks =
+            (QUEUE_TICK.as_millis() / self.deps.tick.as_millis().max(1)).max(1) as u64;
+        ctx.run_interval(self.deps.tick, move |shard, ctx| {
             let _guard = AbortOnPanic;
             let now_ms = wall_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
             shard.send_timer(TimerInput::Tick { now_ms });
-            if shard.ticks % QUEUE_TICKS == 0 {
+            if shard.ticks % queue_ticks == 0 {
                 for addr in shard.queues.values() {
                     addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
                 }
@@ -510,5 +532,23 @@ impl Handler<GroupStateMail> for ShardActor {
             None => Err(Refusal::NotLeader),
         };
         let _ = mail.done.send(answer);
+    }
+}
+
+impl Handler<ReplicasMail> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, mail: ReplicasMail, _: &mut Self::Context) {
+        let raft = self.core.raft();
+        let members = raft.members();
+        let _ = mail.done.send(ReplicaView {
+            term: raft.term(),
+            leader: raft.leader(),
+            last: raft.next_index() - 1,
+            committed: raft.committed(),
+            applied: self.core.machine().applied.0,
+            voters: members.voters.to_vec(),
+            learners: members.learners.to_vec(),
+            others: raft.progress(),
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! What callers hold of a shard. Cheap to clone, usable from any thread.
 
-use super::actor::{GroupStateMail, ProposeMail, ShardActor, ShardDeps, ShardMail};
+use super::actor::{GroupStateMail, ProposeMail, ReplicasMail, ShardActor, ShardDeps, ShardMail};
 use super::core::ShardInput;
 use super::meta::MetaTable;
 use super::status::ShardStatus;
@@ -8,10 +8,12 @@ use crate::actors::queue::core::QueueInput;
 use crate::model::append::{AppendBatch, ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
 use crate::model::outcome::{Completion, Outcome, Refusal, Token};
-use crate::model::{GroupId, Position, QueueKey};
+use crate::model::{GroupId, Position, QueueKey, ShardId};
+use crate::raft::PeerProgress;
 use crate::storage::StoreError;
 use actix::Addr;
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Offsets of a queue that consumers may see.
@@ -43,6 +45,22 @@ pub struct GroupState {
     pub offsets: Vec<((u32, u32), u64)>,
     /// ((topic id, queue), client id, granted at ms)
     pub locks: Vec<((u32, u32), String, i64)>,
+}
+
+/// How far a shard's replicas are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplicaView {
+    pub term: u64,
+    /// Node that leads; 0 when unknown.
+    pub leader: u64,
+    /// Last index of this replica's log.
+    pub last: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    /// The other replicas; known to the leader only.
+    pub others: Vec<PeerProgress>,
 }
 
 /// Answer of a proposal: the log index at which the command was applied.
@@ -80,7 +98,7 @@ impl ShardHandle {
     }
 
     /// Terms, indices, health.
-    pub fn status(&self) -> &ShardStatus {
+    pub fn status(&self) -> &Arc<ShardStatus> {
         &self.deps.status
     }
 
@@ -92,6 +110,23 @@ impl ShardHandle {
     /// Bytes of records in the tail cache.
     pub fn tail_bytes(&self) -> usize {
         self.deps.views.cached_bytes()
+    }
+
+    /// Hands the core what came from other nodes or concerns them.
+    pub fn input(&self, input: ShardInput) {
+        self.addr.do_send(ShardMail(input));
+    }
+
+    /// The replicas as the core sees them now.
+    pub async fn replicas(&self) -> Option<ReplicaView> {
+        let (done, told) = oneshot::channel();
+        self.addr.do_send(ReplicasMail { done });
+        told.await.ok()
+    }
+
+    /// The shard's number.
+    pub fn shard(&self) -> ShardId {
+        self.deps.shard
     }
 
     fn to_queue(&self, key: QueueKey, input: QueueInput) {

@@ -1,4 +1,4 @@
-//! Starts a shard's actor from an open store.
+//! Starts the actors of a node's shards from its open store.
 
 use super::actor::{DiskDone, ShardActor, ShardDeps};
 use super::core::ShardOptions;
@@ -10,20 +10,23 @@ use super::reads::Reads;
 use super::recover::{recover, RecoverError, Recovery};
 use super::status::ShardStatus;
 use super::views::Views;
+use crate::actors::link::{NoReplicas, ReplicaLink};
 use crate::actors::sinks::Sinks;
 use crate::model::policy::AckPolicy;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
-use crate::storage::{ReadPool, RocksStore, Writer, WriterOptions};
+use crate::storage::{Done, ReadPool, RocksStore, Writer, WriterOptions};
 use actix::prelude::*;
 use actix_rt::ArbiterHandle;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// A shard that does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartShardError {
-    #[error(transparent)]
-    Recover(#[from] RecoverError),
+    #[error("shard {0}: {1}")]
+    Recover(u32, RecoverError),
     #[error("a thread does not start: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -40,6 +43,8 @@ pub struct StartShard {
     pub tail_cache_bytes: usize,
     pub read_threads: usize,
     pub writer: WriterOptions,
+    /// One tick of raft's clock.
+    pub tick: Duration,
 }
 
 /// A running shard with the threads it needs.
@@ -50,6 +55,14 @@ pub struct RunningShard {
     pub recovery: Recovery,
 }
 
+/// All shards of a node over its one writer.
+pub struct RunningShards {
+    /// In the order they were given.
+    pub shards: Vec<(ShardHandle, Recovery)>,
+    pub writer: Writer,
+    pub pool: Arc<ReadPool>,
+}
+
 /// The most bytes one entry collects; the first message always fits.
 const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Log writes under way at a time: one on the disk, one that fills up behind it.
@@ -57,61 +70,128 @@ const MAX_OPEN_WRITES: usize = 2;
 
 /// Recovers the shard and starts its actor on `arbiter`. Blocks while it replays.
 pub fn start_shard(
-    mut store: RocksStore,
+    store: RocksStore,
     options: StartShard,
     sinks: Sinks,
     arbiter: &ArbiterHandle,
 ) -> Result<RunningShard, StartShardError> {
-    let core_options = ShardOptions {
-        shard: options.shard,
-        max_entry_bytes: MAX_ENTRY_BYTES,
-        max_open_writes: MAX_OPEN_WRITES,
-        retention_ms: options.retention_ms,
-        retention_bytes: options.retention_bytes,
-        defect: None,
-    };
-    let machine_options = MachineOptions {
-        segment_bytes: options.segment_bytes,
-    };
-    let raft = RaftOptions {
-        life: store.life(),
-        ..options.raft
-    };
-    let (core, recovery) = recover(&mut store, core_options, machine_options, raft)?;
-    let reader = store.reader();
-    let pool = Arc::new(ReadPool::spawn(&reader, options.read_threads)?);
-    let actor: Arc<OnceLock<Addr<ShardActor>>> = Arc::default();
-    let told = actor.clone();
-    let on_done = Box::new(move |done| {
-        if let Some(addr) = told.get() {
-            addr.do_send(DiskDone(done));
-        }
-    });
-    let writer = Writer::spawn(store, options.writer, on_done)?;
-    let deps = ShardDeps {
-        shard: options.shard,
-        views: Arc::new(Views::new(options.tail_cache_bytes)),
-        meta: MetaTable::default(),
-        reads: Arc::new(Reads::new(options.shard, reader)),
+    let (writer, read_threads) = (options.writer.clone(), options.read_threads);
+    let one = vec![(options, arbiter.clone())];
+    let all = start_shards(
+        store,
+        one,
+        writer,
+        read_threads,
         sinks,
-        writer: writer.handle(),
-        pool: pool.clone(),
-        directory: QueueDirectory::default(),
-        status: Arc::new(ShardStatus::default()),
-        policy: options.policy,
-    };
-    ShardActor::publish_restored(&core, &deps);
-    let own = deps.clone();
-    let cell = actor.clone();
-    let addr = ShardActor::start_in_arbiter(arbiter, move |ctx| {
-        // Known before the first write can be answered.
-        let _ = cell.set(ctx.address());
-        ShardActor::new(core, own)
-    });
+        Arc::new(NoReplicas),
+    )?;
+    let RunningShards {
+        mut shards,
+        writer,
+        pool,
+    } = all;
+    let (handle, recovery) = shards.remove(0);
     Ok(RunningShard {
-        handle: ShardHandle::new(addr, deps),
+        handle,
         writer,
         pool,
         recovery,
+    })
+}
+
+/// Recovers shards of one store and starts their actors, each on its arbiter, with one writer for
+/// all. Blocks while it replays.
+pub fn start_shards(
+    mut store: RocksStore,
+    shards: Vec<(StartShard, ArbiterHandle)>,
+    writer: WriterOptions,
+    read_threads: usize,
+    sinks: Sinks,
+    replicas: Arc<dyn ReplicaLink>,
+) -> Result<RunningShards, StartShardError> {
+    let mut restored = Vec::new();
+    for (options, arbiter) in shards {
+        let shard = options.shard;
+        let core_options = ShardOptions {
+            shard,
+            max_entry_bytes: MAX_ENTRY_BYTES,
+            max_open_writes: MAX_OPEN_WRITES,
+            retention_ms: options.retention_ms,
+            retention_bytes: options.retention_bytes,
+            defect: None,
+        };
+        let machine_options = MachineOptions {
+            segment_bytes: options.segment_bytes,
+        };
+        let raft = RaftOptions {
+            life: store.life(),
+            ..options.raft.clone()
+        };
+        let found = recover(&mut store, core_options, machine_options, raft);
+        let (core, recovery) = found.map_err(|e| StartShardError::Recover(shard.0, e))?;
+        restored.push((options, arbiter, core, recovery));
+    }
+    let reader = store.reader();
+    let pool = Arc::new(ReadPool::spawn(&reader, read_threads)?);
+    type Cell = Arc<OnceLock<Addr<ShardActor>>>;
+    let actors: BTreeMap<ShardId, Cell> = restored
+        .iter()
+        .map(|(options, ..)| (options.shard, Cell::default()))
+        .collect();
+    let told = actors.clone();
+    let on_done = Box::new(move |done: Done| {
+        let tell = |cell: &Cell, done| {
+            if let Some(addr) = cell.get() {
+                addr.do_send(DiskDone(done));
+            }
+        };
+        match &done {
+            Done::Appended { shard, .. }
+            | Done::StateWritten { shard, .. }
+            | Done::Trimmed { shard, .. } => {
+                if let Some(cell) = told.get(shard) {
+                    tell(cell, done);
+                }
+            }
+            // The store is everybody's.
+            Done::Failed { error } => {
+                for cell in told.values() {
+                    let error = error.clone();
+                    tell(cell, Done::Failed { error });
+                }
+            }
+        }
+    });
+    let writer = Writer::spawn(store, writer, on_done)?;
+    let mut running = Vec::new();
+    for (options, arbiter, core, recovery) in restored {
+        let deps = ShardDeps {
+            shard: options.shard,
+            views: Arc::new(Views::new(options.tail_cache_bytes)),
+            meta: MetaTable::default(),
+            reads: Arc::new(Reads::new(options.shard, reader.clone())),
+            sinks: sinks.clone(),
+            writer: writer.handle(),
+            pool: pool.clone(),
+            directory: QueueDirectory::default(),
+            status: Arc::new(ShardStatus::default()),
+            policy: options.policy,
+            replicas: replicas.clone(),
+            tick: options.tick,
+        };
+        ShardActor::publish_restored(&core, &deps);
+        let own = deps.clone();
+        let cell = actors[&options.shard].clone();
+        let addr = ShardActor::start_in_arbiter(&arbiter, move |ctx| {
+            // Known before the first write can be answered.
+            let _ = cell.set(ctx.address());
+            ShardActor::new(core, own)
+        });
+        running.push((ShardHandle::new(addr, deps), recovery));
+    }
+    Ok(RunningShards {
+        shards: running,
+        writer,
+        pool,
     })
 }

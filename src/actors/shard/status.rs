@@ -2,9 +2,23 @@
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// Who leads, as far as this replica knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lead {
+    pub term: u64,
+    /// Node that leads; 0 when unknown.
+    pub leader: u64,
+    /// This replica leads and accepts writes.
+    pub serving: bool,
+}
+
+/// Called on the shard's thread before it begins or ceases to serve.
+type Hook = Box<dyn Fn() + Send + Sync>;
 
 /// Written by the shard's thread, read by metrics and health pages.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ShardStatus {
     term: AtomicU64,
     committed: AtomicU64,
@@ -12,6 +26,9 @@ pub struct ShardStatus {
     serving: AtomicBool,
     disk_full: AtomicBool,
     failed: Mutex<Option<String>>,
+    elections: AtomicU64,
+    lead: watch::Sender<Lead>,
+    hook: Mutex<Option<Hook>>,
 }
 
 impl ShardStatus {
@@ -19,6 +36,41 @@ impl ShardStatus {
         self.term.store(term, Ordering::Relaxed);
         self.committed.store(committed, Ordering::Relaxed);
         self.applied.store(applied, Ordering::Relaxed);
+    }
+    pub(crate) fn set_lead(&self, term: u64, leader: u64) {
+        let serving = self.serving();
+        let now = Lead {
+            term,
+            leader,
+            serving,
+        };
+        if *self.lead.borrow() == now {
+            return;
+        }
+        self.lead.send_if_modified(|lead| {
+            if lead.leader != leader && leader != 0 {
+                self.elections.fetch_add(1, Ordering::Relaxed);
+            }
+            *lead = now;
+            true
+        });
+    }
+    pub(crate) fn changing(&self) {
+        if let Some(hook) = &*self.hook.lock() {
+            hook();
+        }
+    }
+    /// Calls `hook` on the shard's thread before each begin and end of serving. It must not block.
+    pub fn before_change(&self, hook: Hook) {
+        *self.hook.lock() = Some(hook);
+    }
+    /// Tells every change of term, leader and serving.
+    pub fn lead(&self) -> watch::Receiver<Lead> {
+        self.lead.subscribe()
+    }
+    /// Leaders seen since the start.
+    pub fn elections(&self) -> u64 {
+        self.elections.load(Ordering::Relaxed)
     }
     pub(crate) fn set_serving(&self, serving: bool) {
         self.serving.store(serving, Ordering::Release);

@@ -21,8 +21,13 @@ type Answer = Result<Reply, Reply>;
 /// Version of this broker's topic and group tables.
 pub fn data_version(broker: &BrokerSide, started_ms: i64) -> DataVersion {
     let counter = i64::try_from(broker.shard.meta().version()).unwrap_or(i64::MAX);
+    let status = broker.shard.status();
     DataVersion {
-        state_version: 0,
+        // Name servers let a later one replace an earlier one's address, not the reverse.
+        state_version: match broker.clustered {
+            true => i64::try_from(status.term()).unwrap_or(i64::MAX),
+            false => 0,
+        },
         timestamp: started_ms,
         counter,
     }

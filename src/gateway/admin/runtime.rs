@@ -123,7 +123,7 @@ pub fn info(ctx: &Ctx, broker: &BrokerSide) -> Reply {
     Reply::body(body::encode(&KvTable { table }))
 }
 
-/// GET_BROKER_CONFIG 26: the settings under our names and RocketMQ's. None of them is a secret.
+/// GET_BROKER_CONFIG 26: the settings under our names and RocketMQ's, without the secret.
 pub fn config(ctx: &Ctx, broker: &BrokerSide) -> Answer {
     let shared = ctx.shared();
     let text = properties(&shared.config, shared.port());
@@ -136,6 +136,9 @@ fn properties(config: &Config, port: u16) -> String {
     let mut lines: BTreeMap<&str, String> = BTreeMap::new();
     if let Ok(serde_json::Value::Object(all)) = serde_json::to_value(config) {
         for info in crate::config::KEYS {
+            if info.name == "cluster_secret" {
+                continue;
+            }
             let Some(value) = all.get(info.name) else {
                 continue;
             };

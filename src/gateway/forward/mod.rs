@@ -1,0 +1,216 @@
+//! Any replica takes any request of its shard: one that does not lead hands the client's frames to
+//! the node that leads, over the peer link, and gives the answers back as its own.
+//!
+//! At the leader the client has a connection like any other, only that its bytes come and go by
+//! the link; so registrations, locks, long polls and requests to clients work the same. The node
+//! that holds the socket keeps each request until it is answered. A request that the other end did
+//! not begin goes to the next leader; one that it may have done goes again only when doing it
+//! twice is doing it once, and a send is answered "not available" for the client to decide. While
+//! nobody leads, requests wait a little.
+//!
+//! A leader knows its clients by their heartbeats, which come every 30 s. Every connection
+//! remembers its last one, and a new leader hears all of them at once.
+
+mod outward;
+mod tunnel;
+pub mod wire;
+
+pub use outward::{closed, drain, takes, takes_answer, Outward};
+pub use tunnel::{Tunnel, Tunnels};
+
+use super::inbox::{thread_of, Inbox};
+use super::worker::Worker;
+use crate::actors::shard::status::{Lead, ShardStatus};
+use crate::peer::{Lane, Peers};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::{Said, Talk};
+
+/// How often waiting requests are looked at.
+pub const SWEEP: Duration = Duration::from_millis(20);
+
+/// The way to the other replicas of the gateway's shard.
+pub struct Forward {
+    peers: Peers,
+    shard: u32,
+    node: u64,
+    status: Arc<ShardStatus>,
+    /// Per peer: the number of the present link.
+    epochs: Mutex<BTreeMap<u64, u64>>,
+    next_epoch: AtomicU64,
+    /// Bytes of requests that wait or are with the leader.
+    held: Arc<AtomicU64>,
+    max_held: u64,
+    /// Requests that wait for a leader.
+    pub waiting: AtomicU64,
+}
+
+/// What a gateway is given to forward.
+#[derive(Clone)]
+pub struct ForwardDeps {
+    pub peers: Peers,
+    pub shard: u32,
+    pub node: u64,
+    pub status: Arc<ShardStatus>,
+}
+
+/// Bytes counted as held; given back when dropped.
+pub struct Held {
+    of: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Forward {
+    /// `max_held` bounds the bytes of requests that wait.
+    pub fn new(deps: ForwardDeps, max_held: u64, now_ms: i64) -> Self {
+        Self {
+            peers: deps.peers,
+            shard: deps.shard,
+            node: deps.node,
+            status: deps.status,
+            epochs: Mutex::default(),
+            // Later starts of the process have larger numbers.
+            next_epoch: AtomicU64::new((now_ms.max(1) as u64) << 16),
+            held: Arc::default(),
+            max_held,
+            waiting: AtomicU64::new(0),
+        }
+    }
+
+    /// This node leads the shard and serves.
+    pub fn serving(&self) -> bool {
+        self.status.serving()
+    }
+
+    /// Who leads.
+    pub fn lead(&self) -> Lead {
+        *self.status.lead().borrow()
+    }
+
+    /// Told of every change of leader.
+    pub fn watch(&self) -> watch::Receiver<Lead> {
+        self.status.lead()
+    }
+
+    /// The link to this peer as numbered now; `None` when it is not up.
+    fn epoch(&self, peer: u64) -> Option<u64> {
+        if !self.peers.connected(peer) {
+            return None;
+        }
+        let mut epochs = self.epochs.lock();
+        let next = || self.next_epoch.fetch_add(1, Ordering::Relaxed);
+        Some(*epochs.entry(peer).or_insert_with(next))
+    }
+
+    /// The other node that leads and can be reached, with its link.
+    fn leader(&self) -> Option<(u64, u64)> {
+        let lead = self.lead();
+        if lead.leader == 0 || lead.leader == self.node {
+            return None;
+        }
+        self.epoch(lead.leader).map(|epoch| (lead.leader, epoch))
+    }
+
+    fn send(&self, to: u64, epoch: u64, conn: u64, said: Said) -> bool {
+        let talk = Talk { epoch, conn, said };
+        self.peers
+            .send(to, Lane::Forward, self.shard, talk.encode())
+    }
+
+    fn hold(&self, bytes: u64) -> Option<Held> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held {
+            of: self.held.clone(),
+            bytes,
+        };
+        (before + bytes <= self.max_held).then_some(held)
+    }
+}
+
+/// Takes in what other nodes say to this shard's gateway. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct ForwardInput {
+    pub(super) forward: Arc<Forward>,
+    pub(super) inboxes: Arc<Vec<Arc<Inbox>>>,
+    pub(super) thread_base: usize,
+}
+
+impl ForwardInput {
+    /// A message of node `from`. Nonsense is dropped: it is authenticated, so it is a defect.
+    pub fn deliver(&self, from: u64, bytes: Bytes) {
+        let Some(talk) = Talk::decode(bytes) else {
+            tracing::error!(from, "a forwarded message makes no sense");
+            return;
+        };
+        let thread = if talk.to_leader() {
+            // All of one connection go to one thread.
+            (talk.conn ^ (talk.conn >> 48)) as usize % self.inboxes.len().max(1)
+        } else {
+            match thread_of(talk.conn).checked_sub(self.thread_base) {
+                Some(thread) => thread,
+                None => return,
+            }
+        };
+        if let Some(inbox) = self.inboxes.get(thread) {
+            inbox.put(|mail| mail.talks.push((from, talk)));
+        }
+    }
+
+    /// A direction of the link to `peer` came up or broke.
+    pub fn link(&self, peer: u64, up: bool) {
+        if !up {
+            self.forward.epochs.lock().remove(&peer);
+        }
+        for inbox in self.inboxes.iter() {
+            inbox.put(|mail| match up {
+                true => mail.lead_changed = true,
+                false => mail.links_lost.push(peer),
+            });
+        }
+    }
+}
+
+/// A thread's mail about forwarding.
+#[derive(Default)]
+pub struct ForwardMail {
+    pub talks: Vec<(u64, Talk)>,
+    pub links_lost: Vec<u64>,
+    pub lead_changed: bool,
+    pub sweep: bool,
+}
+
+/// Handles it.
+pub fn handle(worker: &Rc<Worker>, mail: ForwardMail) {
+    let Some(forward) = worker.shared.forward.clone() else {
+        return;
+    };
+    for peer in mail.links_lost {
+        tunnel::link_lost(worker, peer);
+        outward::link_lost(worker, &forward, peer);
+    }
+    for (from, talk) in mail.talks {
+        if talk.to_leader() {
+            tunnel::said(worker, from, talk);
+        } else {
+            outward::said(worker, &forward, from, talk);
+        }
+    }
+    if mail.lead_changed {
+        outward::lead_changed(worker, &forward);
+    }
+    if mail.sweep {
+        outward::sweep(worker, &forward);
+    }
+}

@@ -1,0 +1,190 @@
+//! What gateways of one shard say to each other over a peer link. Pure.
+//!
+//! `kind u8 | epoch u64 | connection u64 | fields`, big-endian. The connection is the number that
+//! the node which serves the client gave it; the epoch tells a link from the one before it.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::net::SocketAddr;
+
+/// A message between the node that a client is connected to and the node that leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// To the leader: a client's connection, with both its addresses.
+    Open { peer: SocketAddr, local: SocketAddr },
+    /// To the leader: a frame as the client sent it.
+    Frame(Bytes),
+    /// To the leader: the client's last heartbeat, not to be answered.
+    Beat(Bytes),
+    /// To the leader: the client's connection closed.
+    Close,
+    /// From the leader: frames for the client, which of its requests are answered with them, and
+    /// which were not begun because the node does not lead.
+    Answer {
+        done: Vec<i32>,
+        refused: Vec<i32>,
+        frames: Bytes,
+    },
+    /// From the leader: it forgets the connection.
+    Closed,
+}
+
+/// [`Said`] about one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Talk {
+    pub epoch: u64,
+    pub conn: u64,
+    pub said: Said,
+}
+
+const OPEN: u8 = 1;
+const FRAME: u8 = 2;
+const BEAT: u8 = 3;
+const CLOSE: u8 = 4;
+const ANSWER: u8 = 5;
+const CLOSED: u8 = 6;
+/// Most numbers in an answer: more cannot be unanswered.
+const MAX_NUMBERS: usize = 1_000_000;
+
+impl Talk {
+    /// This goes to the node that leads.
+    pub fn to_leader(&self) -> bool {
+        !matches!(self.said, Said::Answer { .. } | Said::Closed)
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let size = match &self.said {
+            Said::Frame(b) | Said::Beat(b) => b.len(),
+            Said::Answer {
+                done,
+                refused,
+                frames,
+            } => frames.len() + 4 * (done.len() + refused.len()) + 8,
+            _ => 64,
+        };
+        let mut out = BytesMut::with_capacity(17 + size);
+        let kind = match &self.said {
+            Said::Open { .. } => OPEN,
+            Said::Frame(_) => FRAME,
+            Said::Beat(_) => BEAT,
+            Said::Close => CLOSE,
+            Said::Answer { .. } => ANSWER,
+            Said::Closed => CLOSED,
+        };
+        out.put_u8(kind);
+        out.put_u64(self.epoch);
+        out.put_u64(self.conn);
+        match &self.said {
+            Said::Open { peer, local } => {
+                for addr in [peer, local] {
+                    let text = addr.to_string();
+                    out.put_u8(text.len() as u8);
+                    out.put_slice(text.as_bytes());
+                }
+            }
+            Said::Frame(bytes) | Said::Beat(bytes) => out.put_slice(bytes),
+            Said::Answer {
+                done,
+                refused,
+                frames,
+            } => {
+                for numbers in [done, refused] {
+                    out.put_u32(numbers.len() as u32);
+                    numbers.iter().for_each(|n| out.put_i32(*n));
+                }
+                out.put_slice(frames);
+            }
+            Said::Close | Said::Closed => {}
+        }
+        out.freeze()
+    }
+
+    /// Reads it; `None` when it makes no sense.
+    pub fn decode(mut bytes: Bytes) -> Option<Self> {
+        if bytes.len() < 17 {
+            return None;
+        }
+        let kind = bytes.get_u8();
+        let (epoch, conn) = (bytes.get_u64(), bytes.get_u64());
+        let said = match kind {
+            OPEN => Said::Open {
+                peer: addr(&mut bytes)?,
+                local: addr(&mut bytes)?,
+            },
+            FRAME => Said::Frame(bytes),
+            BEAT => Said::Beat(bytes),
+            CLOSE => Said::Close,
+            ANSWER => Said::Answer {
+                done: numbers(&mut bytes)?,
+                refused: numbers(&mut bytes)?,
+                frames: bytes,
+            },
+            CLOSED => Said::Closed,
+            _ => return None,
+        };
+        Some(Self { epoch, conn, said })
+    }
+}
+
+fn addr(bytes: &mut Bytes) -> Option<SocketAddr> {
+    let len = usize::from(*bytes.first()?);
+    let text = bytes.get(1..1 + len)?;
+    let addr = std::str::from_utf8(text).ok()?.parse().ok()?;
+    bytes.advance(1 + len);
+    Some(addr)
+}
+
+fn numbers(bytes: &mut Bytes) -> Option<Vec<i32>> {
+    if bytes.len() < 4 {
+        return None;
+    }
+    let count = bytes.get_u32() as usize;
+    if count > MAX_NUMBERS || bytes.len() < count * 4 {
+        return None;
+    }
+    Some((0..count).map(|_| bytes.get_i32()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_said_comes_back_and_cut_off_it_is_refused() {
+        let all = [
+            Said::Open {
+                peer: "127.0.0.1:1".parse().unwrap(),
+                local: "[2001:db8::1]:10911".parse().unwrap(),
+            },
+            Said::Frame(Bytes::from_static(b"frame")),
+            Said::Beat(Bytes::from_static(b"beat")),
+            Said::Close,
+            Said::Answer {
+                done: vec![1, -2],
+                refused: vec![i32::MAX],
+                frames: Bytes::from_static(b"frames"),
+            },
+            Said::Closed,
+        ];
+        for said in all {
+            let talk = Talk {
+                epoch: 7,
+                conn: u64::MAX,
+                said,
+            };
+            let bytes = talk.encode();
+            assert_eq!(Talk::decode(bytes.clone()), Some(talk.clone()));
+            let open = match &talk.said {
+                Said::Frame(_) | Said::Beat(_) | Said::Close | Said::Closed => 17,
+                Said::Answer { .. } => bytes.len() - 6,
+                Said::Open { .. } => bytes.len(),
+            };
+            for cut in 0..open {
+                assert_eq!(Talk::decode(bytes.slice(..cut)), None, "{talk:?} {cut}");
+            }
+        }
+        let mut many = vec![ANSWER; 17];
+        many.extend(u32::MAX.to_be_bytes());
+        assert_eq!(Talk::decode(many.into()), None);
+    }
+}

@@ -1,0 +1,324 @@
+//! What a node of a cluster has besides: links to the others, a view for people, and the wish that
+//! each shard is led by its preferred node.
+
+use crate::actors::link::ReplicaLink;
+use crate::actors::shard::core::ShardInput;
+use crate::actors::shard::handle::ReplicaView;
+use crate::actors::shard::ShardHandle;
+use crate::config::{Cluster, ClusterShard, Config};
+use crate::gateway::{ForwardInput, NodeView};
+use crate::model::ShardId;
+use crate::peer::{Lane, PeerAddr, PeerEvents, PeerLinks, PeerMessage, PeerOptions, Peers, Tls};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How often the view is brought up to date.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks in a row at which the preferred node must be fit to lead.
+const STEADY: u32 = 4;
+/// A replica this many entries behind may be handed the lead.
+const CLOSE: u64 = 1_000;
+/// Longest a leader waits at its stop for another to take over.
+const HAND_OVER: Duration = Duration::from_millis(1_500);
+
+/// The links, known to the shards before they are open.
+#[derive(Default)]
+pub struct Links {
+    peers: OnceLock<Peers>,
+}
+
+impl ReplicaLink for Links {
+    fn send(&self, shard: ShardId, to: u64, bytes: Bytes) -> bool {
+        let peers = self.peers.get();
+        peers.is_some_and(|peers| peers.send(to, Lane::Raft, shard.0, bytes))
+    }
+}
+
+/// A shard's ways in.
+struct Way {
+    handle: ShardHandle,
+    forward: OnceLock<ForwardInput>,
+}
+
+/// Brings what comes from other nodes to the shard it is for.
+#[derive(Default)]
+struct Router {
+    ways: RwLock<BTreeMap<u32, Arc<Way>>>,
+}
+
+impl PeerEvents for Router {
+    fn deliver(&self, from: u64, batch: Vec<PeerMessage>) {
+        let ways = self.ways.read();
+        for message in batch {
+            let Some(way) = ways.get(&message.shard) else {
+                continue;
+            };
+            match message.lane {
+                Lane::Raft => way.handle.input(ShardInput::Message {
+                    from,
+                    bytes: message.bytes,
+                }),
+                Lane::Forward => {
+                    if let Some(forward) = way.forward.get() {
+                        forward.deliver(from, message.bytes);
+                    }
+                }
+                Lane::Bulk => {}
+            }
+        }
+    }
+
+    fn link(&self, peer: u64, _outgoing: bool, up: bool) {
+        for way in self.ways.read().values() {
+            if !up {
+                way.handle.input(ShardInput::PeerLost { node: peer });
+            }
+            if let Some(forward) = way.forward.get() {
+                forward.link(peer, up);
+            }
+        }
+    }
+}
+
+/// One shard of this node.
+pub struct Member {
+    pub place: ClusterShard,
+    pub handle: ShardHandle,
+    view: Mutex<ReplicaView>,
+}
+
+/// See the module text.
+pub struct ClusterNode {
+    config: Arc<Config>,
+    cluster: Cluster,
+    members: Vec<Member>,
+    router: Arc<Router>,
+    links: Mutex<Option<PeerLinks>>,
+    peers: Peers,
+}
+
+/// Reads the secret and the certificates.
+fn options(config: &Config, cluster: &Cluster) -> Result<PeerOptions, String> {
+    let others = cluster.nodes.iter().filter(|n| n.id != config.node_id);
+    let peers = others.map(|n| PeerAddr {
+        id: n.id,
+        addr: n.addr.clone(),
+    });
+    let mut options = PeerOptions::new(&*config.cluster_id, config.node_id, peers.collect());
+    options.secret = config.read_cluster_secret()?.into_bytes();
+    if !config.peer_tls_cert_file.is_empty() {
+        let read = |file: &str| std::fs::read(file).map_err(|e| format!("{file}: {e}"));
+        let tls = Tls::new(
+            &read(&config.peer_tls_cert_file)?,
+            &read(&config.peer_tls_key_file)?,
+            &read(&config.peer_tls_ca_file)?,
+        );
+        options.tls = Some(tls.map_err(|e| e.to_string())?);
+    }
+    Ok(options)
+}
+
+impl ClusterNode {
+    /// Opens the links to the other nodes. `links` is what the shards were started with.
+    pub fn start(
+        config: Arc<Config>,
+        cluster: Cluster,
+        shards: Vec<(ClusterShard, ShardHandle)>,
+        links: &Links,
+    ) -> Result<Arc<Self>, String> {
+        let options = options(&config, &cluster)?;
+        let listener =
+            crate::peer::bind(&config.bind_host, config.peer_listen_port).map_err(|e| {
+                format!(
+                    "cannot listen on {}:{} (peers): {e}",
+                    config.bind_host, config.peer_listen_port
+                )
+            })?;
+        let router = Arc::new(Router::default());
+        for (place, handle) in &shards {
+            let way = Way {
+                handle: handle.clone(),
+                forward: OnceLock::new(),
+            };
+            router.ways.write().insert(place.id, Arc::new(way));
+        }
+        let running = PeerLinks::start(listener, options, router.clone())
+            .map_err(|e| format!("links to peers: {e}"))?;
+        let peers = running.peers();
+        let _ = links.peers.set(peers.clone());
+        let members = shards.into_iter().map(|(place, handle)| Member {
+            place,
+            handle,
+            view: Mutex::default(),
+        });
+        Ok(Arc::new(Self {
+            config,
+            cluster,
+            members: members.collect(),
+            router,
+            links: Mutex::new(Some(running)),
+            peers,
+        }))
+    }
+
+    /// The links.
+    pub fn peers(&self) -> Peers {
+        self.peers.clone()
+    }
+
+    /// Where forwarded requests of a shard go from now on.
+    pub fn set_forward(&self, shard: u32, input: ForwardInput) {
+        if let Some(way) = self.router.ways.read().get(&shard) {
+            let _ = way.forward.set(input);
+        }
+    }
+
+    /// Keeps the view and the metrics up to date and gives leadership back to preferred nodes,
+    /// until dropped.
+    pub async fn watch(self: Arc<Self>, metrics: Arc<Metrics>) {
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut fit: BTreeMap<u32, u32> = BTreeMap::new();
+        loop {
+            ticks.tick().await;
+            for (peer, link) in self.peers.states() {
+                let up = link.outgoing && link.incoming;
+                metrics.peer_link(peer).set(i64::from(up));
+            }
+            for member in &self.members {
+                let Some(view) = member.handle.replicas().await else {
+                    continue;
+                };
+                metrics
+                    .shard(&member.place.name)
+                    .elections
+                    .set(member.handle.status().elections() as i64);
+                for other in &view.others {
+                    let lag = view.last.saturating_sub(other.matched);
+                    metrics
+                        .replica_lag(&member.place.name, other.node)
+                        .set(lag as i64);
+                }
+                let preferred = member.place.nodes.first().copied().unwrap_or_default();
+                let count = fit.entry(member.place.id).or_default();
+                if self.may_hand_over(&view, preferred) && self.leads(member) {
+                    *count += 1;
+                } else {
+                    *count = 0;
+                }
+                if *count >= STEADY {
+                    *count = 0;
+                    tracing::info!(
+                        shard = %member.place.name,
+                        to = preferred,
+                        "leadership goes back to the preferred node"
+                    );
+                    member.handle.input(ShardInput::Transfer { to: preferred });
+                }
+                *member.view.lock() = view;
+            }
+        }
+    }
+
+    fn leads(&self, member: &Member) -> bool {
+        member.handle.status().serving()
+    }
+
+    fn may_hand_over(&self, view: &ReplicaView, to: u64) -> bool {
+        to != self.config.node_id
+            && self.peers.connected(to)
+            && view.others.iter().any(|o| {
+                o.node == to && o.voter && o.active && !o.snapshot && view.last <= o.matched + CLOSE
+            })
+    }
+
+    /// Gives away what this node leads, so that clients see no election. Returns when it is done,
+    /// or after a while.
+    pub async fn hand_over(&self) {
+        let begun = Instant::now();
+        for member in self.members.iter().filter(|m| self.leads(m)) {
+            let Some(view) = member.handle.replicas().await else {
+                continue;
+            };
+            let best = view
+                .others
+                .iter()
+                .filter(|o| self.may_hand_over(&view, o.node))
+                .max_by_key(|o| o.matched);
+            if let Some(best) = best {
+                tracing::info!(shard = %member.place.name, to = best.node, "handing over the lead");
+                member.handle.input(ShardInput::Transfer { to: best.node });
+            }
+        }
+        while self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Closes the links. Blocks.
+    pub fn stop(&self) {
+        if let Some(links) = self.links.lock().take() {
+            links.stop();
+        }
+    }
+}
+
+impl NodeView for ClusterNode {
+    fn not_ready(&self) -> Option<String> {
+        for member in &self.members {
+            let status = member.handle.status();
+            if let Some(why) = status.failed() {
+                return Some(format!("{}: {why}", member.place.name));
+            }
+            if status.lead().borrow().leader == 0 {
+                return Some(format!("{}: no leader", member.place.name));
+            }
+        }
+        None
+    }
+
+    fn cluster(&self) -> String {
+        let states = self.peers.states();
+        let nodes = self.cluster.nodes.iter().map(|node| {
+            let link = states.get(&node.id).map(|s| {
+                json!({
+                    "outgoing": s.outgoing, "incoming": s.incoming, "connects": s.connects,
+                    "dropped": s.dropped, "queued_bytes": s.queued,
+                })
+            });
+            json!({"id": node.id, "addr": node.addr, "link": link})
+        });
+        let shards = self.members.iter().map(|member| {
+            let status = member.handle.status();
+            let lead = *status.lead().borrow();
+            let view = member.view.lock().clone();
+            let others = view.others.iter().map(|o| {
+                json!({
+                    "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
+                    "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
+                })
+            });
+            json!({
+                "id": member.place.id, "name": member.place.name, "port": member.place.port,
+                "preferred": member.place.nodes.first(), "nodes": member.place.nodes,
+                "leader": lead.leader, "term": lead.term, "serving": lead.serving,
+                "committed": status.committed(), "applied": status.applied(), "last": view.last,
+                "voters": view.voters, "learners": view.learners,
+                "elections": status.elections(), "failed": status.failed(),
+                "replicas": others.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "cluster_id": self.config.cluster_id,
+            "node_id": self.config.node_id,
+            "nodes": nodes.collect::<Vec<_>>(),
+            "shards": shards.collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+}
