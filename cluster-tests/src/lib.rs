@@ -9,6 +9,8 @@
 //! [`sim`] is the world, [`node`] the shell around the cores, [`disk`] the writer, [`clients`] the
 //! workload, [`group`] several nodes and the network between them, [`invariants`] the checkers,
 //! [`defects`] what they are proved with.
+//!
+//! [`processes`] is the other half: real processes under real faults.
 
 pub mod clients;
 pub mod counters;
@@ -19,6 +21,7 @@ pub mod group;
 pub mod invariants;
 pub mod node;
 pub mod plan;
+pub mod processes;
 pub mod publish;
 pub mod schedule;
 pub mod seen;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod cluster;
 mod message;
 mod server;
 mod text;
@@ -31,6 +32,9 @@ enum Command {
     /// Create, list, show and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// Try out a cluster on this machine, or look at one
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Send and read messages
     #[command(subcommand)]
     Message(message::MessageCommand),
@@ -92,6 +96,7 @@ where
     let done = match cli.command {
         Command::Server(args) => server::run(args),
         Command::Topic(command) => block_on(topic::run(command)),
+        Command::Cluster(command) => block_on(cluster::run(command)),
         Command::Message(command) => block_on(message::run(command)),
         Command::Bench(command) => block_on(bench::run(command)),
     };
@@ -162,6 +167,8 @@ mod tests {
             "troupe topic delete T",
             "troupe message send T hello --tag A --key k1 --property a=b --delay-level 3",
             "troupe message tail T --from-start --count 3",
+            "troupe cluster demo --data-dir d --set broker_role=ASYNC_MASTER",
+            "troupe cluster show --http 127.0.0.1:8080,127.0.0.1:8081 --json",
             "troupe bench send -c 4 -w 64 -d 5 --warmup 2 --size 1024 --pid 1 --pid 2 --json",
             "troupe bench send --rate 10000 --batch 16 --headers binary --topics 3 --wait 2.5",
         ] {
