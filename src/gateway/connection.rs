@@ -663,6 +663,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of_task(serve) <= 1024, "{}", size_of_task(serve));
-        assert!(std::mem::size_of::<Conn>() <= 512);
+        assert!(std::mem::size_of::<Conn>() <= 768);
     }
 }
