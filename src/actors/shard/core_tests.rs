@@ -3,7 +3,7 @@ use crate::actors::shard::machine::MachineOptions;
 use crate::model::append::RecordMeta;
 use crate::model::record::MIN_RECORD_LEN;
 use crate::model::topic::TopicConfig;
-use crate::model::TopicId;
+use crate::model::{ShardId, TopicId};
 use crate::raft::entry::{self, Command};
 use crate::raft::{RaftOptions, RaftStart};
 

@@ -1,0 +1,142 @@
+//! Events and settings of the core.
+
+use crate::model::append::RecordMeta;
+use crate::model::command::MetaOp;
+use crate::model::outcome::Token;
+use crate::model::policy::AckPolicy;
+use crate::model::{QueueKey, ShardId};
+use crate::raft::entry::TimerKey;
+use crate::raft::members::Change;
+use crate::storage::LogEntry;
+use bytes::Bytes;
+
+/// Records a queue core wants in the log, with the offsets it gave them.
+#[derive(Debug, Clone)]
+pub struct AppendProposal {
+    pub key: QueueKey,
+    /// The serving epoch in which the queue core was started; another one's offsets are worthless.
+    pub epoch: u64,
+    pub base: u64,
+    pub metas: Vec<RecordMeta>,
+    pub records: Vec<u8>,
+    /// The entry must be synced.
+    pub sync: bool,
+    /// Somebody waits for the leader's own append only.
+    pub early: bool,
+    /// Timers that these records end.
+    pub fired: Vec<TimerKey>,
+}
+
+/// A delayed message on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    pub token: Token,
+    pub policy: AckPolicy,
+    pub due_ms: i64,
+    pub target: QueueKey,
+    pub tag: i32,
+    pub record: Vec<u8>,
+}
+
+/// Events of the shard core.
+#[derive(Debug, Clone)]
+pub enum ShardInput {
+    Append(AppendProposal),
+    Schedule(Schedule),
+    /// A metadata command; its answer is [`Effect::Proposal`] with this id.
+    Propose {
+        id: u64,
+        op: MetaOp,
+    },
+    /// Timers whose queue is gone: end them without a message.
+    Orphans(Vec<TimerKey>),
+    /// Build an entry from what is waiting. The shell sends it to itself after the first event of
+    /// a burst, so that a burst becomes one entry.
+    Flush {
+        now_ms: i64,
+    },
+    /// A log write is done as it asked to be.
+    AppendDone {
+        ticket: u64,
+    },
+    /// State rows up to this log index are in the store.
+    StateDone {
+        applied: u64,
+    },
+    /// A log or state write failed. Final.
+    DiskFailed(String),
+    Tick {
+        now_ms: i64,
+    },
+    /// From the same shard's replica on node `from`, which the link has authenticated.
+    Message {
+        from: u64,
+        bytes: Bytes,
+    },
+    /// The link to a node closed, or cannot be opened.
+    PeerLost {
+        node: u64,
+    },
+    /// A message to a node was dropped on the way out.
+    Unreachable {
+        node: u64,
+    },
+    /// What [`DiskWork::Fetch`] asked for from this index on. Empty: nothing now.
+    Fetched {
+        from: u64,
+        entries: Vec<LogEntry>,
+    },
+    /// Hand leadership to this node, if this replica leads.
+    Transfer {
+        to: u64,
+    },
+    /// Change the members; its answer is [`Effect::Proposal`] with this id, once it is applied.
+    Members {
+        id: u64,
+        changes: Vec<Change>,
+    },
+}
+
+/// Settings of the shard core.
+#[derive(Debug, Clone)]
+pub struct ShardOptions {
+    pub shard: ShardId,
+    /// An entry is closed once it holds this many bytes.
+    pub max_entry_bytes: usize,
+    /// Log writes under way at a time; while they are, what arrives waits for the next entry.
+    pub max_open_writes: usize,
+    /// Segments whose newest message is older are dropped.
+    pub retention_ms: i64,
+    /// Oldest segments are dropped beyond this many bytes; 0 for no limit.
+    pub retention_bytes: u64,
+    /// A deliberate defect the simulator must find; never set by a product.
+    pub defect: Option<Defect>,
+}
+
+/// Deliberate defects, to prove that the simulator's checkers can see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Replies are sent when the entry is proposed, before its write is done.
+    AckBeforeWrite,
+    /// Offset commits may go back.
+    OffsetsGoBack,
+    /// State rows are written with an applied index one too high.
+    AppliedAhead,
+    /// Sync is never asked for, and answered as if it were.
+    ForgetSync,
+    /// Replies that wait for a majority are sent when the leader has the entry.
+    AckAtAppend,
+    /// Replies are matched by index alone, and outlive the leadership.
+    ReplyByIndex,
+    /// A leader serves before it has applied what earlier leaders left.
+    ServeEarly,
+}
+
+impl Defect {
+    pub(super) fn spoil(self, mut op: MetaOp) -> MetaOp {
+        if let (Defect::OffsetsGoBack, MetaOp::CommitOffsets(commit)) = (self, &mut op) {
+            commit.reset = true;
+        }
+        op
+    }
+}

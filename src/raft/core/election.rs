@@ -1,0 +1,144 @@
+//! Standing for election, votes, and the end of recovering.
+
+use super::*;
+
+impl RaftCore {
+    /// Stands for election now; a single voter need not wait for a timeout.
+    pub fn campaign(&mut self) {
+        if !self.may_campaign() {
+            return;
+        }
+        if !self.is_leader() {
+            self.begins_election();
+        }
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(%error, "campaign refused");
+        }
+        self.fix_election_timeout();
+    }
+
+    /// A single voter wins at once, which raft allows only with its whole log on disk.
+    pub(super) fn may_campaign(&self) -> bool {
+        !self.is_sole_voter() || self.open_writes.is_empty()
+    }
+
+    /// No other replica has a vote.
+    pub fn is_sole_voter(&self) -> bool {
+        self.members.is_sole_voter(self.options.node)
+    }
+
+    /// One tick of the shard's clock.
+    pub fn tick(&mut self) {
+        if self.is_leader() || self.may_campaign() {
+            let raft = &self.node.raft;
+            let idle = raft.state != StateRole::Leader && raft.promotable();
+            if idle && raft.election_elapsed + 1 >= self.timeout {
+                self.begins_election();
+            }
+            self.node.tick();
+        }
+        if self.leader() != 0 {
+            self.attempts = 0;
+            self.needs_all = self.recovering;
+        }
+        match self.hurry {
+            // The leader was heard of meanwhile.
+            Some(_) if self.node.raft.election_elapsed < self.options.election_ticks => {
+                self.hurry = None;
+            }
+            Some(0) => {
+                self.hurry = None;
+                if self.node.raft.state == StateRole::Follower && self.node.raft.promotable() {
+                    self.campaign();
+                }
+            }
+            Some(left) => self.hurry = Some(left - 1),
+            None => {}
+        }
+        self.fix_election_timeout();
+    }
+
+    /// The connection to `peer` closed or is refused. When it leads, this replica stands for
+    /// election within a few ticks rather than after the timeout; pre-votes and the other
+    /// replicas' leases still keep a leader that only this replica lost.
+    pub fn peer_lost(&mut self, peer: u64) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader {
+            return self.node.report_unreachable(peer);
+        }
+        if raft.state != StateRole::Follower || peer == 0 || raft.leader_id != peer {
+            return;
+        }
+        raft.election_elapsed = raft.election_elapsed.max(self.options.election_ticks);
+        let before_us = |id: &&u64| **id != peer && **id < self.options.node;
+        self.hurry = Some(self.members.voters.iter().filter(before_us).count());
+    }
+
+    /// See the module text.
+    pub fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    /// An operator's word that this replica is to vote with what it has.
+    pub fn end_recovering(&mut self) {
+        self.recovering = false;
+    }
+
+    /// Hands the votes to raft once every other voter has given one.
+    pub(super) fn vote(&mut self, from: u64, m: Message) {
+        let asked = (self.node.raft.state, m.term);
+        if self.asked != asked {
+            self.asked = asked;
+            self.votes.clear();
+        }
+        self.votes.insert(from, m);
+        let voters = self.members.voters.iter();
+        let mut others = voters.chain(&self.members.voters_outgoing);
+        if others.all(|v| *v == self.options.node || self.votes.contains_key(v)) {
+            for (_, m) in std::mem::take(&mut self.votes) {
+                let _ = self.node.step(m);
+            }
+        }
+    }
+
+    /// Ends recovering once the log holds what a leader confirmed.
+    pub(super) fn check_recovered(&mut self) {
+        if !self.recovering {
+            return;
+        }
+        let leads = self.is_leader();
+        let log = &self.node.raft.raft_log;
+        let holds = self.confirmed.is_some_and(|(term, commit)| {
+            term == self.node.raft.term && log.persisted >= commit && log.match_term(commit, term)
+        });
+        if leads || holds {
+            self.recovering = false;
+            self.confirmed = None;
+        }
+    }
+
+    /// How the election that begins now is counted.
+    pub(super) fn begins_election(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+        // A majority may be recovering: then only all together can go on.
+        let every_other = self.attempts > 3 && self.attempts.is_multiple_of(2);
+        self.needs_all = self.recovering || every_other;
+        self.votes.clear();
+    }
+
+    /// raft draws election timeouts from a thread-local source; replace them by a function of the
+    /// seed, so that a run can be replayed.
+    pub(super) fn fix_election_timeout(&mut self) {
+        let (term, state) = (self.node.raft.term, self.node.raft.state);
+        if (self.drawn.0, self.drawn.1) != (term, state) {
+            self.drawn = (term, state, self.drawn.2.wrapping_add(1));
+        }
+        let span = self.options.election_ticks as u64;
+        let mut x = self.options.seed ^ (self.options.node << 32) ^ term ^ (self.drawn.2 << 48);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        self.timeout = (span + x % span) as usize;
+        self.node.raft.set_randomized_election_timeout(self.timeout);
+    }
+}

@@ -1,0 +1,152 @@
+//! From raft's output to effects, and the world's answers to them.
+
+use super::*;
+
+impl RaftCore {
+    /// The write with this number, and every one before it, is on disk as it asked to be.
+    pub fn persisted(&mut self, number: u64) {
+        while self.open_writes.front().is_some_and(|n| *n <= number) {
+            self.open_writes.pop_front();
+        }
+        self.node.on_persist_ready(number);
+        while self.held.front().is_some_and(|(n, _)| *n <= number) {
+            if let Some((_, messages)) = self.held.pop_front() {
+                self.released.extend(messages);
+            }
+        }
+    }
+
+    /// Everything up to `index` was applied; the window may forget it.
+    pub fn applied(&mut self, index: u64) {
+        self.node.advance_apply_to(index);
+        self.node.mut_store().forget(index);
+    }
+
+    /// An entry of kind 1 or 2 is applied: raft goes by the new members from here on. Comes
+    /// before [`RaftCore::applied`] of its index.
+    pub fn apply_members(&mut self, entry: &LogEntry) -> Result<Members, String> {
+        let change = members::from_entry(entry)?;
+        if let Some(change) = change {
+            let conf = self.node.apply_conf_change(&change);
+            let conf = conf.map_err(|e| e.to_string())?;
+            self.members = self.members.next(&conf);
+            let keep = keep_bytes(&self.members, self.options.node);
+            self.node.mut_store().keep(keep);
+            if self.is_leader() && !self.members.has_vote(self.options.node) {
+                // raft would go on leading a group it has no part in.
+                let term = self.term();
+                self.node.raft.become_follower(term, 0);
+            }
+        }
+        Ok(self.members.clone())
+    }
+
+    /// The log was trimmed: it begins at `first` now.
+    pub fn trimmed(&mut self, first: u64, term: u64) {
+        self.node.mut_store().trimmed(first, term);
+    }
+
+    /// The answer to a [`Fetch`] from `from`. Empty when there is none now, or the log begins
+    /// later meanwhile: raft asks again with the follower's next heartbeat.
+    pub fn fetched(&mut self, from: u64, entries: &[LogEntry]) {
+        let waiting = self.node.mut_store().put_fetched(from, entries);
+        if entries.is_empty() {
+            return;
+        }
+        for context in waiting {
+            self.node.on_entries_fetched(context);
+        }
+        self.node.mut_store().drop_fetched();
+    }
+
+    /// Collects what must be done now.
+    pub fn ready(&mut self, out: &mut RaftOutput) {
+        let released = std::mem::take(&mut self.released);
+        self.send(&released, out);
+        while self.node.has_ready() {
+            let mut ready = self.node.ready();
+            let number = ready.number();
+            let now = self.marked(ready.take_messages());
+            let held = self.marked(ready.take_persisted_messages());
+            let entries = ready.take_entries();
+            self.node.mut_store().append(&entries);
+            out.committed
+                .extend(ready.take_committed_entries().iter().map(from_raft));
+            let changed = ready.hs().map(|hs| HardState {
+                term: hs.term,
+                vote: hs.vote,
+                commit: hs.commit,
+            });
+            let must_sync = changed.is_some_and(|hs| {
+                (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
+            });
+            if let Some(hs) = changed {
+                self.last_hard_state = hs;
+            }
+            self.node.advance_append_async(ready);
+            self.send(&now, out);
+            // A commit index alone rides along with the next write.
+            if !entries.is_empty() || must_sync {
+                self.open_writes.push_back(number);
+                out.persist.push(PersistWork {
+                    number,
+                    entries: entries.iter().map(from_raft).collect(),
+                    hard_state: Some(self.last_hard_state),
+                    must_sync,
+                });
+            } else if self.open_writes.is_empty() {
+                self.node.on_persist_ready(number);
+            }
+            match self.open_writes.back() {
+                _ if held.is_empty() => {}
+                Some(write) => self.held.push_back((*write, held)),
+                None => self.send(&held, out),
+            }
+        }
+        out.fetch.extend(self.node.store().new_fetches());
+        let role = self.current_role();
+        if self.role != Some(role) {
+            if !matches!(role, Role::Leader { .. }) {
+                self.node.mut_store().forget_asked();
+            }
+            self.role = Some(role);
+            out.role = Some(role);
+        }
+        self.check_recovered();
+        self.fix_election_timeout();
+    }
+
+    pub(super) fn marked(&self, messages: Vec<Message>) -> Vec<Outgoing> {
+        let mark = |m: Message| {
+            let all = match m.get_msg_type() {
+                kind if message::asks_vote(kind) => self.needs_all,
+                kind if message::answers_vote(kind) => self.answer_all,
+                _ => false,
+            };
+            (m, all)
+        };
+        messages.into_iter().map(mark).collect()
+    }
+
+    pub(super) fn send(&self, messages: &[Outgoing], out: &mut RaftOutput) {
+        for (m, all) in messages {
+            let to_life = self.lives.get(&m.to).copied().unwrap_or(0);
+            // Only a message beyond 2 GiB does not encode; entries are bounded far below.
+            if let Some(bytes) = message::encode(m, (self.options.life, to_life), *all) {
+                out.messages.push((m.to, bytes));
+            }
+        }
+    }
+
+    pub(super) fn current_role(&self) -> Role {
+        let term = self.node.raft.term;
+        if self.is_leader() {
+            Role::Leader { term }
+        } else {
+            Role::Follower {
+                term,
+                leader: self.node.raft.leader_id,
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes into the core and comes out of it.
+
+use crate::raft::log_window::Fetch;
+use crate::raft::members::Members;
+use crate::storage::{HardState, LogEntry};
+use bytes::Bytes;
+
+/// Fixed settings of a replica.
+#[derive(Debug, Clone)]
+pub struct RaftOptions {
+    /// This node's id, never 0.
+    pub node: u64,
+    /// Voters of a new shard; one that was started before knows its members itself.
+    pub voters: Vec<u64>,
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    /// Counts the starts of this replica; grows with every start. 0: not counted.
+    pub life: u64,
+    /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
+    /// since that it holds all again: see the module text. Needs a life above 0.
+    pub recovering: bool,
+    /// Seeds election timeouts, so that a simulation replays them.
+    pub seed: u64,
+    /// Raft's own log lines are dropped.
+    pub quiet: bool,
+}
+
+impl RaftOptions {
+    /// A shard with one voter.
+    pub fn single(node: u64, seed: u64) -> Self {
+        Self::group(node, vec![node], seed)
+    }
+
+    /// A replica of a new shard with these voters.
+    pub fn group(node: u64, voters: Vec<u64>, seed: u64) -> Self {
+        Self {
+            node,
+            voters,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            life: 0,
+            recovering: false,
+            seed,
+            quiet: false,
+        }
+    }
+}
+
+/// What was found on disk. `entries` follow `applied` without a gap, up to the log's end.
+#[derive(Debug, Clone, Default)]
+pub struct RaftStart {
+    pub hard_state: HardState,
+    /// First index of the log and the term of the entry before it.
+    pub first: (u64, u64),
+    /// Last applied index and its term.
+    pub applied: (u64, u64),
+    pub entries: Vec<LogEntry>,
+    /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
+    pub members: Option<Members>,
+}
+
+/// Who leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Leader {
+        term: u64,
+    },
+    /// `leader` is 0 when unknown.
+    Follower {
+        term: u64,
+        leader: u64,
+    },
+}
+
+/// A log write raft asks for. Answer with [`RaftCore::persisted`] when it is done.
+#[derive(Debug, Clone)]
+pub struct PersistWork {
+    pub number: u64,
+    pub entries: Vec<LogEntry>,
+    pub hard_state: Option<HardState>,
+    /// Term or vote changed: must be synced whatever the entries ask for.
+    pub must_sync: bool,
+}
+
+/// Effects of one step. Persist and send may go at once and in any order between them.
+#[derive(Debug, Default)]
+pub struct RaftOutput {
+    pub role: Option<Role>,
+    /// Receiver and bytes. May be lost, late, doubled or reordered on the way.
+    pub messages: Vec<(u64, Bytes)>,
+    pub persist: Vec<PersistWork>,
+    pub committed: Vec<LogEntry>,
+    /// Log entries to read for a follower that is behind.
+    pub fetch: Vec<Fetch>,
+}
+
+impl RaftOutput {
+    /// Nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.role.is_none()
+            && self.messages.is_empty()
+            && self.persist.is_empty()
+            && self.committed.is_empty()
+            && self.fetch.is_empty()
+    }
+}
+
+/// What a leader knows of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProgress {
+    pub node: u64,
+    /// Last index known to be in its log.
+    pub matched: u64,
+    /// It waits for a snapshot.
+    pub snapshot: bool,
+    /// It has answered within the last election timeout.
+    pub active: bool,
+    pub voter: bool,
+}
