@@ -1,6 +1,7 @@
 use super::*;
 use crate::actors::shard::machine::MachineOptions;
 use crate::model::append::RecordMeta;
+use crate::model::policy::AckPolicy;
 use crate::model::record::MIN_RECORD_LEN;
 use crate::model::topic::TopicConfig;
 use crate::model::{ShardId, TopicId};
