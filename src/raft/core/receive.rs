@@ -50,9 +50,11 @@ impl RaftCore {
 
     pub(super) fn check_sender(&self, from: u64, kind: MessageType) -> Result<(), MessageError> {
         let known = self.node.raft.prs().get(from).is_some();
-        // A member added by an entry not applied here may lead already; one that was removed
-        // must not be listened to.
-        let newcomer = message::opens_a_talk(kind) && !self.members.removed.contains(&from);
+        // A member added by an entry not applied here may lead already, also one that was removed
+        // before: what it says as a leader rests on a majority. Its wish to become one must not
+        // disturb.
+        let removed = self.members.removed.contains(&from);
+        let newcomer = message::opens_a_talk(kind) && !(removed && message::asks_vote(kind));
         if known || newcomer {
             Ok(())
         } else {
