@@ -1,20 +1,17 @@
-//! One client connection: reads bursts of frames, keeps the limits, writes once a wake.
+//! One client connection: its limits, what it waits for, and one write a wake.
 
 use super::accept::{Accepted, Service};
-use super::dispatch;
-use super::forward::{self, Outward, Tunnel};
+use super::forward::{Outward, Tunnel};
 use super::outbuf::{OutBuf, MAX_SLICES};
 use super::pull::StalePulls;
 use super::relay;
-use super::reply::Reply;
-use super::send::Burst;
-use super::shared::{now_ms, Shared};
+use super::shared::Shared;
+use super::ticket::Ticket;
 use super::worker::Worker;
 use crate::actors::link::{ConnId, Notice};
 use crate::model::outcome::Token;
 use crate::model::QueueKey;
-use crate::wire::remoting::{split_frame, Command, FrameLimits, Language};
-use bytes::BytesMut;
+use crate::wire::remoting::{Command, Language};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, IoSlice};
@@ -25,10 +22,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, Notify};
 
-/// Bytes asked for by one read.
-const READ_CHUNK: usize = 64 * 1024;
-/// Reads of one burst: then the burst is handled, so that one connection cannot keep a thread.
-const READS_PER_BURST: usize = 4;
 /// No more is read while so many bytes of answers wait.
 const PAUSE_AT: usize = 1024 * 1024;
 /// Notices held while a heartbeat is under way. More would be from as many groups; those then
@@ -75,24 +68,28 @@ enum Way {
     Tunnel(Tunnel),
 }
 
+/// What happens to unsent bytes when the last handle is dropped; `None`: they are still sent.
+fn linger<'a, S>(stream: &'a S, time: Option<Duration>)
+where
+    socket2::SockRef<'a>: From<&'a S>,
+{
+    if let Err(error) = socket2::SockRef::from(stream).set_linger(time) {
+        tracing::debug!(%error, "SO_LINGER");
+    }
+}
+
 /// First number of requests to a tunnelled client; its own node counts from 0.
 const TUNNEL_OPAQUE: i32 = 1 << 30;
-
-/// A request that must be answered: dropped unanswered (its task died), it answers 1.
-pub struct Ticket {
-    conn: Rc<Conn>,
-    opaque: i32,
-    oneway: bool,
-    code: i32,
-    started: Instant,
-    done: bool,
-}
 
 impl Conn {
     /// Takes over an accepted stream.
     pub fn open(worker: &Rc<Worker>, id: ConnId, accepted: Accepted) -> std::io::Result<Rc<Self>> {
         accepted.stream.set_nonblocking(true)?;
         accepted.stream.set_nodelay(true)?;
+        // If this process is killed, clients see a reset at once instead of an orderly end: Java
+        // clients of 4.9 fail and retry what is under way only on a reset, else they wait for
+        // their timeouts. `Conn::close` takes it back.
+        linger(&accepted.stream, Some(Duration::ZERO));
         let stream = TcpStream::from_std(accepted.stream)?;
         let canonical = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
         let local = canonical(stream.local_addr()?);
@@ -163,23 +160,80 @@ impl Conn {
     }
 
     /// This node does not lead: the node with the socket finds another.
-    pub fn refuse_tunnelled(self: &Rc<Self>, command: &Command) {
-        if let Way::Tunnel(tunnel) = &self.way {
-            if !command.is_oneway() {
-                tunnel.refused.borrow_mut().push(command.opaque);
-                self.write_soon(|_| {});
-            }
+    pub fn refuse_tunnelled(self: &Rc<Self>, opaque: i32, oneway: bool) {
+        if let (Way::Tunnel(tunnel), false) = (&self.way, oneway) {
+            tunnel.refused.borrow_mut().push(opaque);
+            self.write_soon(|_| {});
         }
     }
 
-    /// A request is with another node.
+    /// A request of a tunnelled client is answered.
+    pub fn tunnelled_done(&self, opaque: i32) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            tunnel.done.borrow_mut().push(opaque);
+        }
+    }
+
+    /// A request was read, and is not answered before [`Conn::end_request`].
     pub fn begin_request(&self) {
         self.pending.set(self.pending.get() + 1);
     }
 
     /// A request begun by [`Conn::begin_request`] was answered.
     pub fn end_request(&self) {
-        self.finish_request();
+        let before = self.pending.get();
+        self.pending.set(before.saturating_sub(1));
+        if before >= self.shared().config.max_pending_requests {
+            self.kick.notify_one();
+        }
+    }
+
+    /// The socket, when this node has it.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match &self.way {
+            Way::Socket(stream) => Some(stream),
+            Way::Tunnel(_) => None,
+        }
+    }
+
+    /// Bytes wait for the socket, and nobody else will write them.
+    pub fn wants_write(&self) -> bool {
+        !self.out.borrow().is_empty() && !self.listed.get()
+    }
+
+    /// When bytes came or went last.
+    pub fn last_used(&self) -> Instant {
+        self.last_used.get()
+    }
+
+    /// Bytes came.
+    pub fn used(&self) {
+        self.last_used.set(Instant::now());
+    }
+
+    /// Gives back room that written bytes took.
+    pub fn shrink(&self) {
+        self.out.borrow_mut().shrink();
+    }
+
+    /// The client may have another request under way.
+    pub fn has_room(&self) -> bool {
+        self.pending.get() < self.shared().config.max_pending_requests
+    }
+
+    /// The language of the request that was read last.
+    pub fn set_language(&self, language: Language) {
+        self.language.set(language);
+    }
+
+    /// Nobody answers what this client was asked.
+    pub fn forget_calls(&self) {
+        self.calls.borrow_mut().clear();
+    }
+
+    /// The parked pulls, which are no longer.
+    pub fn take_parked(&self) -> FxHashMap<Token, QueueKey> {
+        self.parked.take()
     }
 
     /// What all threads share.
@@ -222,7 +276,7 @@ impl Conn {
     }
 
     /// The client answered a request of ours; `false` when nobody here asked.
-    fn answered(&self, command: Command) -> bool {
+    pub fn answered(&self, command: Command) -> bool {
         match self.calls.borrow_mut().remove(&command.opaque) {
             Some(waiting) => {
                 let _ = waiting.send(command);
@@ -283,15 +337,7 @@ impl Conn {
 
     /// A request begins.
     pub fn ticket(self: &Rc<Self>, command: &Command) -> Ticket {
-        self.pending.set(self.pending.get() + 1);
-        Ticket {
-            conn: self.clone(),
-            opaque: command.opaque,
-            oneway: command.is_oneway(),
-            code: command.code,
-            started: Instant::now(),
-            done: false,
-        }
+        Ticket::new(self, command)
     }
 
     /// Appends to what is waiting to be written.
@@ -367,8 +413,16 @@ impl Conn {
         }
     }
 
-    /// Closes it; the task ends at its next step.
+    /// Closes it; the task ends at its next step. What was written still reaches the client.
     pub fn close(&self, reason: &'static str) {
+        if let (Way::Socket(stream), false) = (&self.way, self.closed.get()) {
+            linger(stream, None);
+        }
+        self.abort(reason);
+    }
+
+    /// Closes it by a reset: the client takes everything under way for failed, now.
+    pub fn abort(&self, reason: &'static str) {
         if !self.closed.replace(true) {
             self.shared().metrics.connections_closed(reason).inc();
             self.out.borrow_mut().clear();
@@ -381,16 +435,7 @@ impl Conn {
 
     /// There is room for another request.
     pub fn may_read(&self) -> bool {
-        self.pending.get() < self.shared().config.max_pending_requests
-            && self.out.borrow().len() < PAUSE_AT
-    }
-
-    fn finish_request(&self) {
-        let before = self.pending.get();
-        self.pending.set(before.saturating_sub(1));
-        if before >= self.shared().config.max_pending_requests {
-            self.kick.notify_one();
-        }
+        self.has_room() && self.out.borrow().len() < PAUSE_AT
     }
 }
 
@@ -405,255 +450,9 @@ impl Drop for HeartbeatGuard {
     }
 }
 
-impl Ticket {
-    /// The connection the request came from.
-    pub fn conn(&self) -> &Rc<Conn> {
-        &self.conn
-    }
-
-    /// Whether nobody waits for the answer.
-    pub fn is_oneway(&self) -> bool {
-        self.oneway
-    }
-
-    /// When the request was read.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
-    /// The wait of a held pull is over: its latency counts from here.
-    pub fn restart_clock(&mut self) {
-        self.started = Instant::now();
-    }
-
-    /// Answers a pull that found nothing: with a code that is no error.
-    pub fn answer_found_nothing(mut self, append: impl FnOnce(&mut OutBuf, i32)) {
-        self.finish(0, append);
-    }
-
-    /// Answers with bytes that `append` writes; `code` is for the counters.
-    pub fn answer_with(mut self, code: i32, append: impl FnOnce(&mut OutBuf, i32)) {
-        self.finish(code, append);
-    }
-
-    fn finish(&mut self, code: i32, append: impl FnOnce(&mut OutBuf, i32)) {
-        self.done = true;
-        if code != 0 && !self.conn.closed.get() {
-            self.conn.shared().metrics.request(self.code).errors.inc();
-            self.conn.shared().metrics.error_response(code);
-        }
-        if !self.oneway {
-            self.conn.write_soon(|out| append(out, self.opaque));
-            if let Way::Tunnel(tunnel) = &self.conn.way {
-                tunnel.done.borrow_mut().push(self.opaque);
-            }
-        }
-        self.conn.finish_request();
-    }
-
-    /// Answers.
-    pub fn answer(self, reply: Reply) {
-        self.answer_with(reply.code, |out, opaque| reply.encode(opaque, out));
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if !self.done {
-            let reply = Reply::err(1, "the request was not finished");
-            self.finish(1, |out, opaque| reply.encode(opaque, out));
-        }
-    }
-}
-
-/// Serves a connection until it closes, then cleans up after it.
-pub async fn serve(conn: Rc<Conn>) {
-    let gauge = conn.shared().metrics.connections(conn.service.name());
-    gauge.inc();
-    if let Way::Socket(stream) = &conn.way {
-        run(&conn, stream).await;
-    }
-    gauge.dec();
-    leave(&conn);
-}
-
-/// Cleans up after a connection.
-pub fn leave(conn: &Rc<Conn>) {
-    conn.close("peer");
-    forward::closed(conn);
-    conn.worker.remove(conn.id);
-    conn.calls.borrow_mut().clear();
-    let shared = conn.shared().clone();
-    if let Some(registry) = &shared.registry {
-        registry.conn_closed(conn.id);
-    }
-    let Some(broker) = &shared.broker else { return };
-    broker.groups.conn_closed(conn.id);
-    let mut by_queue: FxHashMap<QueueKey, Vec<Token>> = FxHashMap::default();
-    for (token, key) in conn.parked.take() {
-        conn.worker.forget(token);
-        by_queue.entry(key).or_default().push(token);
-    }
-    for (key, tokens) in by_queue {
-        broker.shard.unpark(key, tokens);
-    }
-}
-
-async fn run(conn: &Rc<Conn>, stream: &TcpStream) {
-    let config = conn.shared().config.clone();
-    let idle = Duration::from_secs(config.idle_timeout_secs);
-    let frame_deadline = Duration::from_secs(config.frame_deadline_secs);
-    let tick =
-        (idle.min(frame_deadline) / 4).clamp(Duration::from_millis(100), Duration::from_secs(10));
-    let mut ticks = tokio::time::interval(tick);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut buf = BytesMut::new();
-    // When the frame at the head of `buf` began, as long as it is not complete.
-    let mut frame_since: Option<Instant> = None;
-    loop {
-        if conn.closed.get() {
-            return;
-        }
-        if conn.shared().forward.is_some() {
-            Box::pin(forward::drain(conn)).await;
-        }
-        let may_read = conn.may_read();
-        let left = !conn.out.borrow().is_empty() && !conn.listed.get();
-        if may_read && !buf.is_empty() {
-            // Frames left over from a time without room for requests.
-            let before = buf.len();
-            if !Box::pin(handle_frames(conn, &mut buf)).await {
-                return;
-            }
-            if buf.len() != before {
-                frame_since = (!buf.is_empty()).then(Instant::now);
-                continue;
-            }
-        }
-        tokio::select! {
-            () = conn.kick.notified() => {}
-            ready = stream.writable(), if left => {
-                if ready.is_err() {
-                    return;
-                }
-                conn.flush();
-            }
-            ready = stream.readable(), if may_read => {
-                if ready.is_err() {
-                    return;
-                }
-                if buf.is_empty() {
-                    buf = conn.worker.read_buffer();
-                }
-                let open = read_burst(conn, stream, &mut buf);
-                let before = buf.len();
-                // Boxed: an idle connection need not hold room for a request under way.
-                if !Box::pin(handle_frames(conn, &mut buf)).await || !open {
-                    return;
-                }
-                if buf.is_empty() {
-                    frame_since = None;
-                    conn.worker.give_read_buffer(std::mem::take(&mut buf));
-                } else if buf.len() != before || frame_since.is_none() {
-                    frame_since = Some(Instant::now());
-                }
-            }
-            _ = ticks.tick() => {
-                let now = Instant::now();
-                if !may_read {
-                    // The client is not to blame for a frame we do not read.
-                    frame_since = frame_since.map(|_| now);
-                }
-                if frame_since.is_some_and(|since| now.duration_since(since) >= frame_deadline) {
-                    conn.shared().bad_input("frame_deadline", conn.peer, &"frame not complete in time");
-                    return conn.close("frame_deadline");
-                }
-                if now.duration_since(conn.last_used.get()) >= idle {
-                    return conn.close("idle");
-                }
-                conn.out.borrow_mut().shrink();
-            }
-        }
-    }
-}
-
-/// Reads what is there, up to a limit; `false` when the peer closed or the socket failed.
-fn read_burst(conn: &Conn, stream: &TcpStream, buf: &mut BytesMut) -> bool {
-    for _ in 0..READS_PER_BURST {
-        buf.reserve(READ_CHUNK);
-        match stream.try_read_buf(buf) {
-            Ok(0) => return false,
-            Ok(n) => {
-                conn.last_used.set(Instant::now());
-                if n < READ_CHUNK {
-                    return true;
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-    }
-    true
-}
-
-/// Handles the complete frames in `buf`; `false` closes the connection.
-pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
-    let limits = FrameLimits {
-        max_frame: conn.shared().config.max_frame_bytes as usize,
-        ..FrameLimits::default()
-    };
-    let forward = conn.shared().forward.clone();
-    let mut burst = Burst::new(now_ms());
-    let mut open = true;
-    while conn.pending.get() < conn.shared().config.max_pending_requests {
-        let frame = match split_frame(buf, &limits) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(error) => {
-                conn.shared().bad_input("frame", conn.peer, &error);
-                open = false;
-                break;
-            }
-        };
-        let raw = forward.is_some().then(|| frame.clone());
-        let command = match Command::decode(frame) {
-            Ok(command) => command,
-            Err(error) => {
-                conn.shared().bad_input("header", conn.peer, &error);
-                open = false;
-                break;
-            }
-        };
-        conn.language.set(command.language);
-        if command.is_response() {
-            let known = conn.answered(command);
-            if let (false, Some(forward), Some(raw)) = (known, &forward, &raw) {
-                forward::takes_answer(conn, forward, raw);
-            }
-            continue;
-        }
-        if let (Some(forward), Some(raw)) = (&forward, &raw) {
-            if forward::takes(conn, forward, &command, raw) {
-                continue;
-            }
-        }
-        dispatch::request(conn, command, &mut burst).await;
-        if conn.closed.get() {
-            break;
-        }
-    }
-    burst.submit();
-    if !open {
-        conn.flush();
-        conn.close("bad_input");
-        return false;
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::serve::serve;
     use super::*;
 
     fn size_of_task<F>(_: impl Fn(Rc<Conn>) -> F) -> usize {

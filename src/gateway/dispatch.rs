@@ -3,6 +3,7 @@
 use super::admin;
 use super::connection::Conn;
 use super::ctx::Ctx;
+use super::forward::Kept;
 use super::reply::{not_supported, Reply};
 use super::send::{self, Burst};
 use super::shared::BrokerSide;
@@ -11,13 +12,16 @@ use crate::wire::remoting::code::{request as code, response as rc};
 use crate::wire::remoting::Command;
 use std::rc::Rc;
 
-/// Handles one request. Sends and pulls at once; everything else as a task of its own.
-pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst) {
+/// Handles one request. Sends and pulls at once; everything else as a task of its own. `kept` is
+/// its frame, when another node can do it if this one ceases to lead.
+pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst, kept: Option<Kept>) {
     conn.shared().metrics.request(command.code).requests.inc();
     let broker = conn.shared().broker.clone();
     match (command.code, broker) {
         (code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE, Some(broker)) => {
-            send::send(conn, &broker, command, burst).await;
+            let mut ticket = conn.ticket(&command);
+            ticket.keep(kept);
+            send::send(conn, &broker, ticket, command, burst).await;
         }
         (code::PULL_MESSAGE | code::LITE_PULL_MESSAGE, Some(broker)) => {
             // What this connection sent before may be what it wants to see.
@@ -26,7 +30,8 @@ pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst) {
         }
         (_, broker) => {
             burst.submit();
-            let ticket = conn.ticket(&command);
+            let mut ticket = conn.ticket(&command);
+            ticket.keep(kept);
             let ctx = Ctx { conn: conn.clone() };
             let heartbeat = (command.code == code::HEART_BEAT).then(|| conn.heartbeat());
             tokio::task::spawn_local(async move {

@@ -25,8 +25,10 @@ mod registrar;
 mod relay;
 mod reply;
 mod send;
+mod serve;
 mod shared;
 mod slots;
+mod ticket;
 mod worker;
 
 pub use accept::BindError;

@@ -48,9 +48,22 @@ impl Field {
     }
 }
 
+/// Whether another node may do what this one refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Again {
+    #[default]
+    No,
+    /// Nothing of it was done here.
+    NotBegun,
+    /// It may have been done.
+    Unsure,
+}
+
 /// Code, remark, ext fields and body of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reply {
+    /// Never leaves the gateway.
+    pub again: Again,
     pub code: i32,
     pub remark: Option<Cow<'static, str>>,
     pub ext: Vec<(&'static str, Field)>,
@@ -142,6 +155,11 @@ impl From<PoolError> for Reply {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
+        let again = match refusal {
+            Refusal::NotLeader => Again::NotBegun,
+            Refusal::Indeterminate => Again::Unsure,
+            _ => Again::No,
+        };
         let (code, remark): (i32, Cow<'static, str>) = match refusal {
             Refusal::NotLeader => {
                 (rc::SERVICE_NOT_AVAILABLE, "service not available now: not the leader".into())
@@ -162,9 +180,8 @@ impl From<Refusal> for Reply {
             Refusal::Invalid(why) => (rc::INVALID_PARAMETER, why.into()),
         };
         Reply {
-            code,
-            remark: Some(remark),
-            ..Reply::default()
+            again,
+            ..Reply::err(code, remark)
         }
     }
 }

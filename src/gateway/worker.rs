@@ -2,10 +2,11 @@
 //! turns mail into writes.
 
 use super::accept::{Accepted, Service};
-use super::connection::{self, Conn};
+use super::connection::Conn;
 use super::forward::{self, ForwardMail, Tunnel, Tunnels};
 use super::inbox::{conn_id, Inbox, Mail};
 use super::relay;
+use super::serve;
 use super::shared::{now_ms, Shared};
 use super::slots::Slots;
 use super::{pull, send};
@@ -321,7 +322,7 @@ impl Worker {
         match Conn::open(self, id, accepted) {
             Ok(conn) => {
                 self.conns.borrow_mut().insert(id, conn.clone());
-                tokio::task::spawn_local(connection::serve(conn));
+                tokio::task::spawn_local(serve::serve(conn));
             }
             Err(error) => {
                 tracing::debug!(listener = service.name(), %error, "connection lost at once");

@@ -2,7 +2,7 @@
 
 use super::super::ctx::Ctx;
 use super::super::relay::{self, CallError};
-use super::super::reply::{Field, Reply};
+use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
 use super::Answer;
 use crate::actors::group::types::Connection;
@@ -54,8 +54,8 @@ pub async fn relay(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
         Ok(answer) => Ok(Reply {
             code: answer.code,
             remark: answer.remark.as_ref().map(|r| r.to_string().into()),
-            ext: Vec::<(&'static str, Field)>::new(),
             body: answer.body,
+            ..Reply::default()
         }),
         Err(CallError::Timeout) => {
             let text = format!("consumer <{group}> <{client}> Timeout");

@@ -15,7 +15,7 @@ mod outward;
 mod tunnel;
 pub mod wire;
 
-pub use outward::{closed, drain, takes, takes_answer, Outward};
+pub use outward::{again, closed, drain, keep, takes, takes_answer, Kept, Outward};
 pub use tunnel::{Tunnel, Tunnels};
 
 use super::inbox::{thread_of, Inbox};

@@ -4,7 +4,7 @@ use super::super::accept::Service;
 use super::super::connection::Conn;
 use super::super::dispatch;
 use super::super::namesrv;
-use super::super::reply::{Reply, OVERLOAD};
+use super::super::reply::{Again, Reply, OVERLOAD};
 use super::super::send::Burst;
 use super::super::shared::now_ms;
 use super::super::worker::Worker;
@@ -14,7 +14,7 @@ use crate::wire::remoting::body::Heartbeat;
 use crate::wire::remoting::code::{request as code, response as rc};
 use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::header::FLAG_ONEWAY;
-use crate::wire::remoting::{split_frame, Command, FrameLimits, RawFrame};
+use crate::wire::remoting::{split_frame, Command, FrameLimits, Language, RawFrame};
 use bytes::{BufMut, Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -41,6 +41,13 @@ struct Pending {
     _held: Held,
 }
 
+/// The frame of a request that this node's own cores are asked to do.
+pub struct Kept {
+    raw: RawFrame,
+    number: u64,
+    since: Instant,
+}
+
 /// What a connection has outside.
 #[derive(Default)]
 pub struct Outward {
@@ -60,6 +67,11 @@ pub struct Outward {
 }
 
 impl Outward {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     fn forget_opened(&mut self, node: u64) {
         self.opened.remove(&node);
     }
@@ -112,7 +124,7 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     let serving = forward.serving();
     if conn.is_tunnel() {
         if !serving {
-            conn.refuse_tunnelled(command);
+            conn.refuse_tunnelled(command.opaque, command.is_oneway());
         }
         return !serving;
     }
@@ -130,8 +142,7 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     if oneway && out.waiting.len() >= MAX_WAITING {
         return true;
     }
-    out.next += 1;
-    let number = out.next;
+    let number = out.number();
     out.waiting.push_back(Pending {
         frame,
         code: command.code,
@@ -147,6 +158,82 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
         conn.begin_request();
     }
     pump(conn, forward);
+    true
+}
+
+/// Keeps the frame of a request that this node's cores are about to get. `small`: what was read
+/// with it is little, so that a copy costs less than to hold on to the read buffer.
+pub fn keep(conn: &Conn, code: i32, raw: RawFrame, small: bool) -> Option<Kept> {
+    let pull = matches!(code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE);
+    if pull || conn.service != Service::Broker || conn.is_tunnel() || namesrv::handles(code) {
+        return None;
+    }
+    let raw = match small {
+        true => {
+            let both = [&raw.header[..], &raw.body[..]].concat();
+            let mut header = Bytes::from(both);
+            let body = header.split_off(raw.header.len());
+            RawFrame {
+                header,
+                body,
+                ..raw
+            }
+        }
+        false => raw,
+    };
+    Some(Kept {
+        raw,
+        number: conn.outward.borrow_mut().number(),
+        since: Instant::now(),
+    })
+}
+
+/// A core refused a request (its code, number and whether nobody waits) because this node does
+/// not lead, or leads no longer: it goes to whoever does. `false` when it must be answered.
+pub fn again(
+    conn: &Rc<Conn>,
+    why: Again,
+    (code, opaque, oneway): (i32, i32, bool),
+    kept: Option<Kept>,
+) -> bool {
+    let Some(forward) = conn.shared().forward.clone() else {
+        return false;
+    };
+    if why == Again::Unsure && only_once(code) {
+        return false;
+    }
+    if conn.is_tunnel() {
+        conn.refuse_tunnelled(opaque, oneway);
+        conn.end_request();
+        return true;
+    }
+    let Some(kept) = kept else { return false };
+    let frame = whole(&kept.raw);
+    let Some(held) = forward.hold(frame.len() as u64) else {
+        return false;
+    };
+    if oneway {
+        // It does not count as under way while it waits.
+        conn.end_request();
+    }
+    let request = Pending {
+        frame,
+        code,
+        opaque,
+        oneway,
+        since: kept.since,
+        number: kept.number,
+        _held: held,
+    };
+    let mut out = conn.outward.borrow_mut();
+    // Before later ones of the same client, which may wait already.
+    let at = out.waiting.partition_point(|r| r.number < request.number);
+    out.waiting.insert(at, request);
+    forward.waiting.fetch_add(1, Ordering::Relaxed);
+    drop(out);
+    if !forward.serving() {
+        pump(conn, &forward);
+    }
     true
 }
 
@@ -170,10 +257,13 @@ pub fn remember(conn: &Conn, frame: Bytes) {
     }
 }
 
-fn decode(frame: &Bytes) -> Option<Command> {
+fn split(frame: &Bytes) -> Option<RawFrame> {
     let mut buf = BytesMut::from(&frame[..]);
-    let raw = split_frame(&mut buf, &FrameLimits::default()).ok()??;
-    Command::decode(raw).ok()
+    split_frame(&mut buf, &FrameLimits::default()).ok()?
+}
+
+fn decode(frame: &Bytes) -> Option<Command> {
+    Command::decode(split(frame)?).ok()
 }
 
 /// Sends what waits to the leader, when there is one.
@@ -256,7 +346,7 @@ pub async fn drain(conn: &Rc<Conn>) {
     };
     if let Some(mut command) = beat.as_ref().and_then(decode) {
         command.flag |= FLAG_ONEWAY;
-        dispatch::request(conn, command, &mut burst).await;
+        dispatch::request(conn, command, &mut burst, None).await;
     }
     loop {
         let next = conn.outward.borrow_mut().waiting.pop_front();
@@ -266,8 +356,16 @@ pub async fn drain(conn: &Rc<Conn>) {
             // Dispatching counts it anew.
             conn.end_request();
         }
-        if let Some(command) = decode(&next.frame) {
-            dispatch::request(conn, command, &mut burst).await;
+        let Some(raw) = split(&next.frame) else {
+            continue;
+        };
+        let kept = (!conn.is_tunnel()).then(|| Kept {
+            raw: raw.clone(),
+            number: next.number,
+            since: next.since,
+        });
+        if let Ok(command) = Command::decode(raw) {
+            dispatch::request(conn, command, &mut burst, kept).await;
         }
     }
     burst.submit();
@@ -338,6 +436,10 @@ fn take_back(conn: &Rc<Conn>, forward: &Forward, node: u64) {
     wait_again(&mut out, forward, back);
     drop(out);
     lost.sort_unstable_by_key(|r| r.number);
+    if !lost.is_empty() && conn.language() == Language::JAVA {
+        // Its asynchronous sends are retried when the connection breaks, but not for any code.
+        return conn.abort("leader_lost");
+    }
     for request in lost {
         let why = "service not available now: the leader was lost, the request may or may not \
                    have been done";

@@ -1,6 +1,7 @@
 //! The half that leads: connections whose bytes come and go by a peer link.
 
-use super::super::connection::{self, Conn};
+use super::super::connection::Conn;
+use super::super::serve;
 use super::super::worker::Worker;
 use super::outward;
 use super::wire::{Said, Talk};
@@ -136,7 +137,7 @@ pub async fn serve_tunnel(conn: Rc<Conn>, mut inbound: mpsc::UnboundedReceiver<I
         outward::drain(&conn).await;
         if !buf.is_empty() && conn.may_read() {
             let before = buf.len();
-            if !connection::handle_frames(&conn, &mut buf).await {
+            if !serve::handle_frames(&conn, &mut buf).await {
                 break;
             }
             if buf.len() != before {
@@ -155,5 +156,5 @@ pub async fn serve_tunnel(conn: Rc<Conn>, mut inbound: mpsc::UnboundedReceiver<I
             }
         }
     }
-    connection::leave(&conn);
+    serve::leave(&conn);
 }

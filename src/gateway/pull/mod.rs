@@ -3,9 +3,10 @@
 mod rules;
 mod stale;
 
-use super::connection::{Conn, Ticket};
+use super::connection::Conn;
 use super::reply::Reply;
 use super::shared::{now_ms, BrokerSide};
+use super::ticket::Ticket;
 use super::worker::Worker;
 use crate::actors::shard::handle::QueueBounds;
 use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};

@@ -1,8 +1,9 @@
 //! SEND_MESSAGE 10, SEND_MESSAGE_V2 310, SEND_BATCH_MESSAGE 320.
 
-use super::super::connection::{Conn, Ticket};
+use super::super::connection::Conn;
 use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::{BrokerSide, Shared};
+use super::super::ticket::Ticket;
 use super::super::worker::Waiting;
 use super::props::{self, Delivery};
 use super::{check, Burst, SendWaiting, ShortText};
@@ -33,8 +34,13 @@ const RECORD_OVERHEAD: usize = 256;
 
 /// Handles a send. Waits only while its topic is created; whatever the connection sent later waits
 /// too, so that it cannot overtake.
-pub async fn send(conn: &Rc<Conn>, broker: &BrokerSide, command: Command, burst: &mut Burst) {
-    let ticket = conn.ticket(&command);
+pub async fn send(
+    conn: &Rc<Conn>,
+    broker: &BrokerSide,
+    ticket: Ticket,
+    command: Command,
+    burst: &mut Burst,
+) {
     let request = match SendRequest::parse(&command) {
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),

@@ -12,8 +12,8 @@ pub use check::NO_TRANSACTIONS;
 pub use message::send;
 pub use props::BrokerProps;
 
-use super::connection::Ticket;
 use super::reply::Reply;
+use super::ticket::Ticket;
 use super::worker::Worker;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::Position;

@@ -82,8 +82,11 @@ public final class Main {
             case "verify":
                 rc = Load.verify(o);
                 break;
+            case "failover":
+                rc = Failover.failover(o);
+                break;
             default:
-                System.err.println("cases | load | verify, not " + command);
+                System.err.println("cases | load | verify | failover, not " + command);
                 rc = 2;
         }
         System.out.flush();
