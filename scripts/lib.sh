@@ -79,6 +79,19 @@ need_component() {
     die "cargo $1 is missing: rustup component add $2"
 }
 
+# What gives nodes networks and disks of their own. Only root can use it: others test on loopback.
+need_cluster_tools() {
+    local missing=()
+    PATH=$PATH:/usr/sbin:/sbin
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    command -v ip >/dev/null || missing+=(iproute2)
+    command -v nft >/dev/null || missing+=(nftables)
+    command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
+    if [ ${#missing[@]} -gt 0 ]; then
+        need_packages "what network namespaces and test disks need" "${missing[@]}"
+    fi
+}
+
 # JDK, Maven, Go and Python for the programs in tests/clients.
 need_client_tools() {
     local missing=() jdk

@@ -1,16 +1,29 @@
 //! The processes of one cluster.
 
+use super::disk::Disk;
+use super::space::{Member, Spaces};
+use super::sys;
+use super::view::{self, ShardView};
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Broker names of the shards.
 pub const SHARDS: [&str; 3] = ["broker-a", "broker-b", "broker-c"];
+/// Ports in a namespace of its own.
+const OWN_PORTS: Ports = Ports {
+    peer: 10912,
+    namesrv: 9876,
+    http: 8080,
+    shards: [10911, 10921, 10931],
+};
+const SECRET: &str = "a secret of the process tests";
 
 /// Ports of one node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Ports {
     peer: u16,
     namesrv: u16,
@@ -18,13 +31,41 @@ struct Ports {
     shards: [u16; 3],
 }
 
-/// Three nodes on loopback; killed when dropped.
-pub struct Nodes {
-    binary: PathBuf,
-    dir: PathBuf,
-    ports: Vec<Ports>,
-    running: Vec<Option<Child>>,
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub binary: PathBuf,
+    /// Data and logs.
+    pub dir: PathBuf,
+    /// Carried by everything that the kernel knows by name.
+    pub prefix: String,
+    pub nodes: usize,
+    /// `key=value` settings of every node.
+    pub sets: Vec<String>,
+    /// Network namespaces instead of loopback ports.
+    pub spaces: bool,
+    /// A file system for each node, of so many MiB.
+    pub disk_mib: Option<u64>,
+    /// A library that is loaded before all others; each node has a control file for it.
+    pub shim: Option<PathBuf>,
+}
+
+struct Node {
+    ports: Ports,
+    host: String,
+    child: Option<Child>,
+    disk: Option<Disk>,
+    stopped: bool,
+    /// Settings of this node alone.
     sets: Vec<String>,
+}
+
+/// Nodes as processes; killed when dropped.
+pub struct Nodes {
+    setup: Setup,
+    nodes: Vec<Node>,
+    /// After the nodes: those are ended before their namespaces go.
+    pub spaces: Option<Spaces>,
 }
 
 /// Signals the driver sends.
@@ -37,134 +78,265 @@ pub enum Signal {
 }
 
 impl Nodes {
-    /// Data and logs below `dir`; `sets` are `key=value` settings of every node.
-    pub fn new(binary: &Path, dir: &Path, sets: &[String]) -> std::io::Result<Self> {
-        // All are held at once, so that none is given out twice.
-        let held: Vec<TcpListener> = (0..18)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
-            .collect::<Result<_, _>>()?;
-        let mut free = Vec::new();
-        for listener in &held {
-            free.push(listener.local_addr()?.port());
+    /// Makes what the nodes live in; none is started.
+    pub fn new(setup: Setup) -> Result<Self, String> {
+        let io = |e: std::io::Error| e.to_string();
+        std::fs::create_dir_all(&setup.dir).map_err(io)?;
+        let spaces = match setup.spaces {
+            true => Some(Spaces::new(&setup.prefix, setup.nodes)?),
+            false => None,
+        };
+        let ports = match setup.spaces {
+            true => vec![OWN_PORTS; setup.nodes],
+            false => free_ports(setup.nodes).map_err(io)?,
+        };
+        let mut nodes = Vec::new();
+        for (n, ports) in ports.into_iter().enumerate() {
+            let mount = setup.dir.join(format!("node-{}", n + 1));
+            let image = setup.dir.join(format!("node-{}.ext4", n + 1));
+            let disk = setup.disk_mib.map(|mib| Disk::new(&image, &mount, mib));
+            let host = match setup.spaces {
+                true => Member::Node(n).addr(),
+                false => "127.0.0.1".to_owned(),
+            };
+            nodes.push(Node {
+                ports,
+                host,
+                child: None,
+                disk: disk.transpose()?,
+                stopped: false,
+                sets: Vec::new(),
+            });
         }
-        let ports = free.chunks(6).map(|p| Ports {
-            peer: p[0],
-            namesrv: p[1],
-            http: p[2],
-            shards: [p[3], p[4], p[5]],
-        });
         Ok(Self {
-            binary: binary.to_owned(),
-            dir: dir.to_owned(),
-            ports: ports.collect(),
-            running: vec![None, None, None],
-            sets: sets.to_vec(),
+            setup,
+            nodes,
+            spaces,
         })
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Addresses of the name servers.
     pub fn name_servers(&self) -> Vec<String> {
-        let addr = |p: &Ports| format!("127.0.0.1:{}", p.namesrv);
-        self.ports.iter().map(addr).collect()
+        (0..self.count()).map(|n| self.name_server(n)).collect()
+    }
+
+    /// The name server of a node.
+    pub fn name_server(&self, node: usize) -> String {
+        format!(
+            "{}:{}",
+            self.nodes[node].host, self.nodes[node].ports.namesrv
+        )
     }
 
     /// The address of a shard's replica on a node; both count from 0.
     pub fn replica(&self, node: usize, shard: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node].shards[shard])
+        format!(
+            "{}:{}",
+            self.nodes[node].host, self.nodes[node].ports.shards[shard]
+        )
     }
 
-    /// Which node has this client address.
-    pub fn node_of(&self, addr: &str) -> Option<usize> {
-        let port: u16 = addr.rsplit_once(':')?.1.parse().ok()?;
-        self.ports.iter().position(|p| p.shards.contains(&port))
+    /// All of [`Nodes::replica`], by node and shard.
+    pub fn replicas(&self) -> Vec<Vec<String>> {
+        let of = |n| (0..SHARDS.len()).map(move |s| (n, s));
+        let all = (0..self.count()).map(|n| of(n).map(|(n, s)| self.replica(n, s)).collect());
+        all.collect()
     }
 
-    /// The address of a node's pages.
-    pub fn http(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node].http)
+    /// The directory of a node's data.
+    pub fn data(&self, node: usize) -> PathBuf {
+        self.setup
+            .dir
+            .join(format!("node-{}", node + 1))
+            .join("data")
     }
 
-    /// Starts a node, counted from 0.
-    pub fn start(&mut self, node: usize) -> std::io::Result<()> {
-        let list = |of: &dyn Fn(usize, &Ports) -> String| {
+    /// The directory of data and logs of all.
+    pub fn dir(&self) -> &Path {
+        &self.setup.dir
+    }
+
+    /// The file system of a node.
+    pub fn disk(&mut self, node: usize) -> Result<&mut Disk, String> {
+        let disk = self.nodes[node].disk.as_mut();
+        disk.ok_or_else(|| "the node has no file system of its own".into())
+    }
+
+    /// The control file of a node's shim.
+    pub fn control(&self, node: usize) -> PathBuf {
+        self.setup.dir.join(format!("node-{}.shim", node + 1))
+    }
+
+    /// Settings of one node, from its next start on.
+    pub fn set(&mut self, node: usize, sets: &[&str]) {
+        self.nodes[node].sets = sets.iter().map(|s| (*s).to_owned()).collect();
+    }
+
+    fn sets(&self, node: usize) -> Vec<String> {
+        let list = |of: &dyn Fn(usize, &Node) -> String| {
             let all: Vec<String> = self
-                .ports
+                .nodes
                 .iter()
                 .enumerate()
-                .map(|(n, p)| of(n, p))
+                .map(|(i, n)| of(i, n))
                 .collect();
             all.join(";")
         };
-        let own = &self.ports[node];
-        let shards: Vec<String> = own.shards.iter().map(u16::to_string).collect();
+        let own = &self.nodes[node];
+        let shards: Vec<String> = own.ports.shards.iter().map(u16::to_string).collect();
         let mut sets = vec![
             "cluster_id=process-test".to_owned(),
             format!("node_id={}", node + 1),
             format!(
                 "peers={}",
-                list(&|n, p| format!("{}=127.0.0.1:{}", n + 1, p.peer))
+                list(&|i, n| format!("{}={}:{}", i + 1, n.host, n.ports.peer))
             ),
-            format!(
-                "namesrv_addr={}",
-                list(&|_, p| format!("127.0.0.1:{}", p.namesrv))
-            ),
-            format!("peer_listen_port={}", own.peer),
-            format!("namesrv_listen_port={}", own.namesrv),
-            format!("http_listen_port={}", own.http),
+            format!("namesrv_addr={}", self.name_servers().join(";")),
+            format!("shards={}", SHARDS.join(";")),
+            format!("replicas={}", self.count()),
+            format!("peer_listen_port={}", own.ports.peer),
+            format!("namesrv_listen_port={}", own.ports.namesrv),
+            format!("http_listen_port={}", own.ports.http),
             format!("shard_ports={}", shards.join(";")),
             "vip_enable=false".to_owned(),
-            // The tests' data is small, and so may be the disk.
-            "disk_min_free_bytes=0".to_owned(),
         ];
-        sets.extend(self.sets.iter().cloned());
-        let data = self.dir.join(format!("node-{}", node + 1));
+        if self.setup.spaces {
+            sets.push(format!("bind_host={}", own.host));
+            sets.push("allow_insecure_non_loopback=true".to_owned());
+            sets.push(format!("cluster_secret={SECRET}"));
+        }
+        // The tests' data is small, and so may be the disk.
+        sets.push("disk_min_free_bytes=0".to_owned());
+        sets.extend(self.setup.sets.iter().cloned());
+        sets.extend(own.sets.iter().cloned());
+        sets
+    }
+
+    /// Starts a node, counted from 0.
+    pub fn start(&mut self, node: usize) -> Result<(), String> {
+        let what = |e: std::io::Error| format!("starting node {}: {e}", node + 1);
         let log = |end: &str| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(self.dir.join(format!("node-{}.{end}", node + 1)))
+            let path = self.setup.dir.join(format!("node-{}.{end}", node + 1));
+            File::options().create(true).append(true).open(path)
         };
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(&self.setup.binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TROUPE_") {
                 command.env_remove(name);
             }
         }
-        command.arg("server").arg("--data-dir").arg(data);
-        for set in sets {
+        command.arg("server").arg("--data-dir").arg(self.data(node));
+        for set in self.sets(node) {
             command.arg("--set").arg(set);
         }
+        if let Some(shim) = &self.setup.shim {
+            command.env("LD_PRELOAD", shim);
+            command.env("TROUPE_TEST_SHIM", self.control(node));
+        }
+        let space = match &self.spaces {
+            Some(spaces) => Some(spaces.open(Member::Node(node)).map_err(what)?),
+            None => None,
+        };
+        let before = move || {
+            if let Some(space) = &space {
+                sys::enter(space)?;
+            }
+            sys::die_with_parent()
+        };
+        // SAFETY: between fork and exec only two system calls without allocation are made.
+        unsafe { command.pre_exec(before) };
         let child = command
             .stdin(Stdio::null())
-            .stdout(log("out")?)
-            .stderr(log("err")?)
-            .spawn()?;
-        self.running[node] = Some(child);
+            .stdout(log("out").map_err(what)?)
+            .stderr(log("err").map_err(what)?)
+            .spawn()
+            .map_err(what)?;
+        self.nodes[node].child = Some(child);
+        self.nodes[node].stopped = false;
         Ok(())
+    }
+
+    /// Starts all that do not run.
+    pub fn start_all(&mut self) -> Result<(), String> {
+        for node in 0..self.count() {
+            if self.nodes[node].child.is_none() {
+                self.start(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Process id, while it runs.
+    pub fn pid(&self, node: usize) -> Option<u32> {
+        self.nodes[node].child.as_ref().map(Child::id)
+    }
+
+    /// Whether it was started and neither ended nor is stopped.
+    pub fn runs(&mut self, node: usize) -> bool {
+        let node = &mut self.nodes[node];
+        match &mut node.child {
+            Some(child) => matches!(child.try_wait(), Ok(None)) && !node.stopped,
+            None => false,
+        }
     }
 
     /// Sends a signal to a node that runs.
     pub fn signal(&mut self, node: usize, signal: Signal) {
-        if let Some(child) = &mut self.running[node] {
+        let node = &mut self.nodes[node];
+        if let Some(child) = &node.child {
             let number = match signal {
                 Signal::Kill => libc::SIGKILL,
                 Signal::Terminate => libc::SIGTERM,
                 Signal::Stop => libc::SIGSTOP,
                 Signal::Continue => libc::SIGCONT,
             };
-            // SAFETY: the child is ours and was not waited for, so the id is still its own.
-            unsafe { libc::kill(child.id() as libc::pid_t, number) };
+            match signal {
+                Signal::Stop => node.stopped = true,
+                Signal::Continue => node.stopped = false,
+                _ => {}
+            }
+            // Not waited for yet, so that the id is still its own.
+            sys::signal(child.id(), number);
         }
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub fn kill(&mut self, node: usize) -> Result<(), String> {
+        self.signal(node, Signal::Kill);
+        match self.wait(node, Duration::from_secs(10)) {
+            Some(_) => Ok(()),
+            None => Err(format!("node {} did not die", node + 1)),
+        }
+    }
+
+    /// A power cut of one node: what it did not sync is gone. It can be started again.
+    pub fn power_cut(&mut self, node: usize) -> Result<(), String> {
+        self.power_off(node)?;
+        self.kill(node)?;
+        self.disk(node)?.again()
+    }
+
+    /// The first half of [`Nodes::power_cut`]: the node stands still and its disk is off.
+    pub fn power_off(&mut self, node: usize) -> Result<(), String> {
+        self.signal(node, Signal::Stop);
+        self.disk(node)?.power_cut()
     }
 
     /// Waits for a node's end; whether it ended by itself with success.
     pub fn wait(&mut self, node: usize, within: Duration) -> Option<bool> {
         let until = Instant::now() + within;
-        let child = self.running[node].as_mut()?;
+        let node = &mut self.nodes[node];
+        let child = node.child.as_mut()?;
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => {
-                    self.running[node] = None;
+                    node.child = None;
+                    node.stopped = false;
                     return Some(status.success());
                 }
                 Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
@@ -176,7 +348,11 @@ impl Nodes {
     /// A page of a node's HTTP port; `None` when it does not answer with success.
     pub fn page(&self, node: usize, path: &str) -> Option<String> {
         use std::io::{Read, Write};
-        let addr = self.http(node).parse().ok()?;
+        let node = &self.nodes[node];
+        if node.stopped || node.child.is_none() {
+            return None;
+        }
+        let addr = format!("{}:{}", node.host, node.ports.http).parse().ok()?;
         let wait = Duration::from_millis(500);
         let mut stream = std::net::TcpStream::connect_timeout(&addr, wait).ok()?;
         stream.set_read_timeout(Some(wait)).ok()?;
@@ -191,26 +367,96 @@ impl Nodes {
         head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
     }
 
-    /// Waits until every node knows a leader for every shard.
-    pub fn ready(&self, within: Duration) -> Result<(), String> {
-        let until = Instant::now() + within;
-        loop {
-            if (0..3).all(|node| self.page(node, "/health/ready").is_some()) {
-                return Ok(());
-            }
-            if Instant::now() > until {
-                return Err(format!("not every node was ready within {within:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    /// What a node tells of the shards.
+    pub fn view(&self, node: usize) -> Option<Vec<ShardView>> {
+        view::parse(&self.page(node, "/cluster")?)
     }
+
+    /// A node's metric, summed over its labels; `None` when it has none of that name.
+    pub fn metric(&self, node: usize, name: &str) -> Option<f64> {
+        let page = self.page(node, "/metrics")?;
+        let of_line = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let rest = match rest.strip_prefix('{') {
+                Some(labels) => labels.split_once('}')?.1,
+                None => rest,
+            };
+            rest.strip_prefix(' ')?
+                .split(' ')
+                .next()?
+                .parse::<f64>()
+                .ok()
+        };
+        let found: Vec<f64> = page.lines().filter_map(of_line).collect();
+        (!found.is_empty()).then(|| found.iter().sum())
+    }
+
+    /// Waits until every node of `of` knows a leader for every shard.
+    pub fn ready(&self, of: &[usize], within: Duration) -> Result<(), String> {
+        let ready = |node: &usize| self.page(*node, "/health/ready").is_some();
+        wait_until(within, || of.iter().all(ready))
+            .ok_or_else(|| format!("not every node was ready within {within:?}"))
+            .map(|_| ())
+    }
+
+    /// The node that serves a shard as its leader with the highest term.
+    pub fn leader(&self, shard: usize) -> Option<(usize, u64)> {
+        let mut found: Option<(usize, u64)> = None;
+        for node in 0..self.count() {
+            let view = self.view(node).unwrap_or_default();
+            let own = view.iter().find(|s| s.name == SHARDS[shard] && s.serving);
+            if let Some(own) = own {
+                if found.is_none_or(|(_, term)| term < own.term) {
+                    found = Some((node, own.term));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Asks again and again; the time it took, `None` when it took longer.
+pub fn wait_until(within: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+    let begin = Instant::now();
+    loop {
+        if done() {
+            return Some(begin.elapsed());
+        }
+        if begin.elapsed() > within {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+fn free_ports(nodes: usize) -> std::io::Result<Vec<Ports>> {
+    // All are held at once, so that none is given out twice.
+    let held: Vec<TcpListener> = (0..6 * nodes)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let mut free = Vec::new();
+    for listener in &held {
+        free.push(listener.local_addr()?.port());
+    }
+    let ports = free.chunks(6).map(|p| Ports {
+        peer: p[0],
+        namesrv: p[1],
+        http: p[2],
+        shards: [p[3], p[4], p[5]],
+    });
+    Ok(ports.collect())
 }
 
 impl Drop for Nodes {
     fn drop(&mut self) {
-        for child in self.running.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
+        for node in &mut self.nodes {
+            if let Some(disk) = &mut node.disk {
+                disk.thaw();
+            }
+            if let Some(child) = &mut node.child {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
     }
 }

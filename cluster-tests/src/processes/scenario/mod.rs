@@ -1,0 +1,169 @@
+//! The scenarios, by their numbers in the reliability reference.
+
+mod kill;
+mod network;
+mod pause;
+
+use super::nodes::Setup;
+use super::report::{Row, Verdict};
+use super::stage::Stage;
+use super::sys;
+use std::path::{Path, PathBuf};
+
+/// What a scenario needs of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Network namespaces.
+    pub spaces: bool,
+    /// File systems of the nodes' own, in MiB.
+    pub disk_mib: Option<u64>,
+}
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Number, with a letter where there are variants.
+    pub number: &'static str,
+    pub name: &'static str,
+    pub nodes: usize,
+    /// Settings of every node.
+    pub sets: &'static [&'static str],
+    pub needs: Needs,
+    /// Part of the smoke run.
+    pub smoke: bool,
+    pub work: fn(&mut Stage) -> Result<(), String>,
+}
+
+const NOTHING: Needs = Needs {
+    spaces: false,
+    disk_mib: None,
+};
+const NETWORK: Needs = Needs {
+    spaces: true,
+    ..NOTHING
+};
+
+/// All of them.
+pub fn all() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    all.extend(kill::SCENARIOS);
+    all.extend(pause::SCENARIOS);
+    all.extend(network::SCENARIOS);
+    let number = |s: &Scenario| {
+        let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        digits.parse::<u32>().unwrap_or(u32::MAX)
+    };
+    all.sort_by_key(number);
+    all
+}
+
+/// How a run is made.
+#[derive(Debug, Clone)]
+pub struct How {
+    pub binary: PathBuf,
+    /// Directory of this scenario's data and logs.
+    pub dir: PathBuf,
+    pub prefix: String,
+    pub seed: u64,
+    /// How long faults come.
+    pub seconds: u64,
+    pub rate: u32,
+    pub sets: Vec<String>,
+    /// Plain loopback, also where namespaces could be made.
+    pub loopback: bool,
+}
+
+/// Programs that namespaces need.
+const NET_TOOLS: [&str; 2] = ["ip", "nft"];
+/// Programs that file systems need.
+const DISK_TOOLS: [&str; 4] = ["mkfs.ext4", "mount", "umount", "fsfreeze"];
+
+fn lacking(tools: &[&str]) -> Option<String> {
+    if !sys::root() {
+        return Some("it needs root".into());
+    }
+    let missing: Vec<&str> = tools
+        .iter()
+        .copied()
+        .filter(|t| !sys::installed(t))
+        .collect();
+    (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(" ")))
+}
+
+impl Scenario {
+    /// Number and name.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.number, self.name)
+    }
+
+    /// Why it cannot be run here.
+    fn impossible(&self, how: &How) -> Option<String> {
+        let mut why = None;
+        if self.needs.spaces {
+            why = why.or_else(|| lacking(&NET_TOOLS));
+            why = why.or_else(|| how.loopback.then(|| "it needs network namespaces".into()));
+        }
+        if self.needs.disk_mib.is_some() {
+            why = why.or_else(|| lacking(&DISK_TOOLS));
+        }
+        why
+    }
+
+    /// Runs it in a thread of its own, which moves to the clients' namespace.
+    pub fn run(&self, how: &How) -> Row {
+        let (scenario, own) = (*self, how.clone());
+        let work = move || scenario.play(&own);
+        let thread = std::thread::Builder::new().name(self.title());
+        let ended = thread.spawn(work).map(std::thread::JoinHandle::join);
+        let row = match ended {
+            Ok(Ok(Ok(row))) => return row,
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "the driver panicked".to_owned(),
+            Err(why) => why.to_string(),
+        };
+        Row::without(self.title(), how.seed, Verdict::Failed(row))
+    }
+
+    fn play(&self, how: &How) -> Result<Row, String> {
+        if let Some(why) = self.impossible(how) {
+            return Ok(Row::without(self.title(), how.seed, Verdict::Skipped(why)));
+        }
+        let mut sets: Vec<String> = self.sets.iter().map(|s| (*s).to_owned()).collect();
+        sets.extend(how.sets.iter().cloned());
+        let setup = Setup {
+            binary: how.binary.clone(),
+            dir: how.dir.clone(),
+            prefix: how.prefix.clone(),
+            nodes: self.nodes,
+            sets,
+            spaces: !how.loopback && lacking(&NET_TOOLS).is_none(),
+            disk_mib: self.needs.disk_mib,
+            shim: None,
+        };
+        let mut stage = Stage::open(setup, how.seed, how.rate, how.seconds)?;
+        if let Err(why) = (self.work)(&mut stage) {
+            stage.problem(why);
+        }
+        stage.close(&self.title())
+    }
+}
+
+/// The part of a directory's name that a scenario gives.
+pub fn dir_name(base: &Path, scenario: &Scenario, seed: u64) -> PathBuf {
+    let name = scenario.name.replace([' ', '/'], "-");
+    base.join(format!("{}-{name}-{seed}", scenario.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn numbers_are_unique_and_the_smoke_run_is_there() {
+        let all = all();
+        let numbers: BTreeSet<&str> = all.iter().map(|s| s.number).collect();
+        assert_eq!(numbers.len(), all.len());
+        assert!(all.iter().any(|s| s.smoke));
+    }
+}
