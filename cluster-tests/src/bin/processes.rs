@@ -39,6 +39,9 @@ struct Args {
     /// Plain loopback, also where network namespaces could be made
     #[arg(long)]
     loopback: bool,
+    /// A kind of violation that is shown, but does not fail a scenario. May be repeated
+    #[arg(long, value_name = "KIND")]
+    allow: Vec<String>,
     /// Setting of every node. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -129,6 +132,7 @@ fn run(args: &Args, chosen: &[Scenario]) -> Result<bool, String> {
                 seconds,
                 rate: args.rate,
                 sets: args.set.clone(),
+                allow: args.allow.clone(),
                 loopback: args.loopback,
             });
             println!("{}", row.line());

@@ -14,6 +14,8 @@ pub struct Row {
     pub failed_sends: usize,
     /// Longest time without an acknowledgement after each fault.
     pub gaps: Vec<Duration>,
+    /// Violations that were allowed with `--allow`, as text.
+    pub allowed: String,
     pub verdict: Verdict,
 }
 
@@ -50,7 +52,7 @@ impl Row {
             .collect();
         let (numbers, verdict) = match &self.verdict {
             Verdict::Skipped(why) => (" | | | | ".to_owned(), format!("skipped: {why}")),
-            Verdict::Passed => (self.numbers(), "passed".to_owned()),
+            Verdict::Passed => (self.numbers(), format!("passed{}", self.allowed)),
             Verdict::Failed(why) => (self.numbers(), format!("FAILED: {why}")),
         };
         let verdict = verdict.replace(['|', '\n'], " ");

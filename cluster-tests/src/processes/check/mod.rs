@@ -67,6 +67,11 @@ impl Findings {
         self.found.is_empty()
     }
 
+    /// Takes out one kind; how many there were.
+    pub fn take(&mut self, kind: &str) -> usize {
+        self.found.remove(kind).map_or(0, |(count, _)| count)
+    }
+
     /// Kinds and numbers, as `2 lost, 1 moved`.
     pub fn summary(&self) -> String {
         let all: Vec<String> = self

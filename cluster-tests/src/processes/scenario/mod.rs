@@ -69,6 +69,8 @@ pub struct How {
     pub seconds: u64,
     pub rate: u32,
     pub sets: Vec<String>,
+    /// Kinds of violations that do not fail it.
+    pub allow: Vec<String>,
     /// Plain loopback, also where namespaces could be made.
     pub loopback: bool,
 }
@@ -144,7 +146,7 @@ impl Scenario {
         if let Err(why) = (self.work)(&mut stage) {
             stage.problem(why);
         }
-        stage.close(&self.title())
+        stage.close(&self.title(), &how.allow)
     }
 }
 
