@@ -547,6 +547,7 @@ fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartEr
         block_cache_bytes: config.block_cache_bytes as usize,
         // Rarely written column families hold old WAL files: this bounds disk use and replay.
         max_wal_bytes: config.memtable_bytes.saturating_mul(3),
+        direct_io: config.direct_io,
         ..StoreOptions::default()
     };
     let store =

@@ -187,6 +187,11 @@ config_keys! {
     /// Size of one log file, the unit that retention deletes. Bytes, 1048576 to 1073741824.
     log_segment_bytes: u64 as Integer = 67_108_864, ["mappedFileSizeCommitLog"];
 
+    /// Log files are written past the page cache, where the file system can do that. A third less
+    /// CPU per message stored; a consumer that reads further behind than about 100 MB reads from
+    /// the disk the first time. `false` leaves recent files in the page cache.
+    direct_io: bool as Boolean = true, [];
+
     section "Memory";
     /// Cache of blocks read from disk. Bytes, 1048576 or more.
     block_cache_bytes: u64 as Integer = 67_108_864, [];

@@ -392,7 +392,8 @@ fn row_24_message_ids_reach_only_our_own_store() {
         i64::MIN,
         i64::MAX,
         0,
-        real + 1,
+        // Small ordinals may be another test's messages in the same entry.
+        real + (1 << 18),
         real ^ (1 << 40),
         real | (1 << 19),
     ] {

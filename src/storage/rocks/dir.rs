@@ -11,12 +11,15 @@ use crate::storage::StoreError;
 use fs4::fs_std::FileExt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Version of everything under the data directory.
 pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_NAME: &str = "troupemq-store";
+
+const PROBE: &str = "direct.probe";
 
 /// A directory that this process holds.
 pub(super) struct DataDir {
@@ -25,6 +28,20 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
+    /// The file system writes files without the page cache (some kinds in memory and over a
+    /// network do not).
+    pub fn takes_direct_io(&self) -> bool {
+        let path = self.path.join(PROBE);
+        let opened = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&path);
+        let _ = std::fs::remove_file(&path);
+        opened.is_ok()
+    }
+
     /// Creates the directory if need be, takes its lock and checks its version.
     pub fn hold(path: &Path) -> Result<Self, StoreError> {
         let fail =

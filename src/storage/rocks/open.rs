@@ -100,7 +100,16 @@ fn open_database(
     wanted: &[ShardId],
 ) -> Result<(DB, BTreeSet<ShardId>), StoreError> {
     let cache = Cache::new_lru_cache(o.block_cache_bytes);
-    let db_options = options::database(o);
+    let direct_io = o.direct_io && dir.takes_direct_io();
+    if o.direct_io && !direct_io {
+        tracing::info!(
+            "this file system has no direct writes: log files go through the page cache"
+        );
+    }
+    let db_options = options::database(&StoreOptions {
+        direct_io,
+        ..o.clone()
+    });
     let path = dir.db();
     let mut shards: BTreeSet<ShardId> = wanted.iter().copied().collect();
     let mut families = vec![

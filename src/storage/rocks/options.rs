@@ -14,6 +14,8 @@ pub struct StoreOptions {
     /// WAL files beyond this sum make RocksDB write out the memtables that hold them.
     pub max_wal_bytes: u64,
     pub background_jobs: i32,
+    /// Files are written past the page cache, where the file system can do that.
+    pub direct_io: bool,
 }
 
 impl Default for StoreOptions {
@@ -24,6 +26,7 @@ impl Default for StoreOptions {
             block_cache_bytes: 128 << 20,
             max_wal_bytes: 512 << 20,
             background_jobs: 2,
+            direct_io: true,
         }
     }
 }
@@ -43,6 +46,8 @@ pub(super) fn database(o: &StoreOptions) -> Options {
     // Write files back as they grow instead of all at once at the end.
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
+    // See docs/decisions/0012. The WAL stays in the page cache: its pages are used again and again.
+    db.set_use_direct_io_for_flush_and_compaction(o.direct_io);
     // One thread writes: the locks for concurrent insertion would buy nothing.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);
