@@ -3,6 +3,7 @@
 //! RocketMQ's do, and checks of everything that was recorded.
 
 pub mod check;
+pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod load;
@@ -11,8 +12,11 @@ pub mod read;
 pub mod report;
 pub mod rng;
 pub mod scenario;
+pub mod shim;
 pub mod space;
 pub mod stage;
 pub mod sys;
+pub mod throttle;
+pub mod tunnel;
 pub mod view;
 pub mod watchdog;

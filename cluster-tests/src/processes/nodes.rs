@@ -2,8 +2,9 @@
 
 use super::disk::Disk;
 use super::space::{Member, Spaces};
-use super::sys;
+use super::sys::{self, run};
 use super::view::{self, ShardView};
+use std::ffi::CString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -44,6 +45,8 @@ pub struct Setup {
     pub sets: Vec<String>,
     /// Network namespaces instead of loopback ports.
     pub spaces: bool,
+    /// The seed of a network in user space, instead of a bridge.
+    pub tunnel: Option<u64>,
     /// A file system for each node, of so many MiB.
     pub disk_mib: Option<u64>,
     /// A library that is loaded before all others; each node has a control file for it.
@@ -56,6 +59,8 @@ struct Node {
     child: Option<Child>,
     disk: Option<Disk>,
     stopped: bool,
+    /// What the node takes for the machine's boot id, after a power cut.
+    boot: Option<PathBuf>,
     /// Settings of this node alone.
     sets: Vec<String>,
 }
@@ -83,7 +88,7 @@ impl Nodes {
         let io = |e: std::io::Error| e.to_string();
         std::fs::create_dir_all(&setup.dir).map_err(io)?;
         let spaces = match setup.spaces {
-            true => Some(Spaces::new(&setup.prefix, setup.nodes)?),
+            true => Some(Spaces::new(&setup.prefix, setup.nodes, setup.tunnel)?),
             false => None,
         };
         let ports = match setup.spaces {
@@ -105,6 +110,7 @@ impl Nodes {
                 child: None,
                 disk: disk.transpose()?,
                 stopped: false,
+                boot: None,
                 sets: Vec::new(),
             });
         }
@@ -169,7 +175,24 @@ impl Nodes {
 
     /// The control file of a node's shim.
     pub fn control(&self, node: usize) -> PathBuf {
-        self.setup.dir.join(format!("node-{}.shim", node + 1))
+        Self::control_in(&self.setup.dir, node)
+    }
+
+    /// The same, before there are nodes.
+    pub fn control_in(dir: &Path, node: usize) -> PathBuf {
+        dir.join(format!("node-{}.shim", node + 1))
+    }
+
+    /// What everything that the kernel knows by name begins with.
+    pub fn prefix(&self) -> &str {
+        &self.setup.prefix
+    }
+
+    /// Resident memory of a node.
+    pub fn resident_mib(&self, node: usize) -> Option<u64> {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.pid(node)?)).ok()?;
+        let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * 4 / 1024)
     }
 
     /// Settings of one node, from its next start on.
@@ -242,13 +265,24 @@ impl Nodes {
             Some(spaces) => Some(spaces.open(Member::Node(node)).map_err(what)?),
             None => None,
         };
+        let boot = self.nodes[node].boot.as_deref().map(c_path);
+        let boot = boot.transpose().map_err(what)?;
+        let others = (0..self.count()).filter(|n| *n != node);
+        let others = others.filter_map(|n| self.nodes[n].disk.as_ref());
+        let leave: Vec<CString> = others
+            .map(|disk| c_path(disk.dir()))
+            .collect::<Result<_, _>>()
+            .map_err(what)?;
         let before = move || {
+            if let Some(boot) = &boot {
+                sys::other_boot_id(boot, &leave)?;
+            }
             if let Some(space) = &space {
                 sys::enter(space)?;
             }
             sys::die_with_parent()
         };
-        // SAFETY: between fork and exec only two system calls without allocation are made.
+        // SAFETY: between fork and exec only system calls without allocation are made.
         unsafe { command.pre_exec(before) };
         let child = command
             .stdin(Stdio::null())
@@ -318,6 +352,10 @@ impl Nodes {
     pub fn power_cut(&mut self, node: usize) -> Result<(), String> {
         self.power_off(node)?;
         self.kill(node)?;
+        let boot = self.setup.dir.join(format!("node-{}.boot", node + 1));
+        let other = run("cat", &["/proc/sys/kernel/random/uuid"])?;
+        std::fs::write(&boot, other).map_err(|e| e.to_string())?;
+        self.nodes[node].boot = Some(boot);
         self.disk(node)?.again()
     }
 
@@ -372,20 +410,13 @@ impl Nodes {
         view::parse(&self.page(node, "/cluster")?)
     }
 
-    /// A node's metric, summed over its labels; `None` when it has none of that name.
+    /// A node's metric by the end of its name, summed over its labels; `None` when there is none.
     pub fn metric(&self, node: usize, name: &str) -> Option<f64> {
         let page = self.page(node, "/metrics")?;
         let of_line = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let rest = match rest.strip_prefix('{') {
-                Some(labels) => labels.split_once('}')?.1,
-                None => rest,
-            };
-            rest.strip_prefix(' ')?
-                .split(' ')
-                .next()?
-                .parse::<f64>()
-                .ok()
+            let (labelled, value) = line.rsplit_once(' ')?;
+            let own = labelled.split('{').next()?;
+            own.ends_with(name).then(|| value.parse::<f64>().ok())?
         };
         let found: Vec<f64> = page.lines().filter_map(of_line).collect();
         (!found.is_empty()).then(|| found.iter().sum())
@@ -427,6 +458,11 @@ pub fn wait_until(within: Duration, mut done: impl FnMut() -> bool) -> Option<Du
         }
         std::thread::sleep(Duration::from_millis(30));
     }
+}
+
+fn c_path(path: &Path) -> std::io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes()).map_err(std::io::Error::other)
 }
 
 fn free_ports(nodes: usize) -> std::io::Result<Vec<Ports>> {

@@ -4,6 +4,7 @@
 //! it, so that one place cuts any directed pair.
 
 use super::sys::{enter, run, run_with};
+use super::tunnel::Tunnel;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub struct Spaces {
     prefix: String,
     nodes: usize,
     rules: Vec<Rule>,
+    tunnel: Option<Tunnel>,
 }
 
 /// Addresses are the same in every run: nothing of one run is seen by another.
@@ -46,23 +48,66 @@ impl Member {
         }
     }
 
+    fn number(self) -> u8 {
+        match self {
+            Member::Node(n) => 11 + n as u8,
+            Member::Clients => 10,
+        }
+    }
+
     /// Its address.
     pub fn addr(self) -> String {
-        match self {
-            Member::Node(n) => format!("{NET}.{}", 11 + n),
-            Member::Clients => format!("{NET}.10"),
-        }
+        format!("{NET}.{}", self.number())
     }
 }
 
 impl Spaces {
-    /// Makes them. `prefix` is new for each cluster.
-    pub fn new(prefix: &str, nodes: usize) -> Result<Self, String> {
-        let spaces = Self {
+    /// Makes them. `prefix` is new for each cluster; `tunnel` is the seed of a network in user
+    /// space.
+    pub fn new(prefix: &str, nodes: usize, tunnel: Option<u64>) -> Result<Self, String> {
+        let mut spaces = Self {
             prefix: prefix.to_owned(),
             nodes,
             rules: Vec::new(),
+            tunnel: None,
         };
+        match tunnel {
+            Some(seed) => spaces.tunnels(seed)?,
+            None => spaces.bridge()?,
+        }
+        Ok(spaces)
+    }
+
+    fn tunnels(&mut self, seed: u64) -> Result<(), String> {
+        // The clients come first: see `Tunnel::start`.
+        let all = self.members();
+        let members = || all.iter().rev();
+        let mut opened = Vec::new();
+        for member in members() {
+            run("ip", &["netns", "add", &self.name(&member.interface())])?;
+            let space = self.open(*member).map_err(|e| e.to_string())?;
+            opened.push((space, member.number()));
+        }
+        let tunnel = Tunnel::start(&opened, seed).map_err(|e| format!("TUN devices: {e}"))?;
+        self.tunnel = Some(tunnel);
+        for member in members() {
+            self.address(*member)?;
+        }
+        Ok(())
+    }
+
+    /// Gives `eth0` of a member its address.
+    fn address(&self, member: Member) -> Result<(), String> {
+        let space = self.name(&member.interface());
+        let addr = format!("{}/24", member.addr());
+        run("ip", &["-n", &space, "addr", "add", &addr, "dev", "eth0"])?;
+        run("ip", &["-n", &space, "link", "set", "eth0", "up"])?;
+        run("ip", &["-n", &space, "link", "set", "lo", "up"])?;
+        Ok(())
+    }
+
+    fn bridge(&mut self) -> Result<(), String> {
+        let spaces = self;
         let hub = spaces.name("hub");
         run("ip", &["netns", "add", &hub])?;
         let ip = |args: &[&str]| {
@@ -81,15 +126,16 @@ impl Spaces {
                 "link", "add", &own, "type", "veth", "peer", "name", "eth0", "netns", &space,
             ])?;
             ip(&["link", "set", &own, "master", "br0", "up"])?;
-            let addr = format!("{}/24", member.addr());
-            run("ip", &["-n", &space, "addr", "add", &addr, "dev", "eth0"])?;
-            run("ip", &["-n", &space, "link", "set", "eth0", "up"])?;
-            run("ip", &["-n", &space, "link", "set", "lo", "up"])?;
+            spaces.address(member)?;
         }
         spaces.nft(
             "table bridge chaos {\nchain forward {\ntype filter hook forward priority 0; policy accept;\n}\n}\n",
-        )?;
-        Ok(spaces)
+        )
+    }
+
+    /// The network in user space.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_ref()
     }
 
     fn members(&self) -> Vec<Member> {

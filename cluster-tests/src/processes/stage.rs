@@ -7,7 +7,8 @@ use super::nodes::{wait_until, Nodes, Setup, Signal, SHARDS};
 use super::read::{read_all, retry};
 use super::report::{Row, Verdict};
 use super::rng::Rng;
-use super::space::Rule;
+use super::space::{Rule, Spaces};
+use super::tunnel::{Tunnel, Weather};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use troupemq::client::Client;
@@ -39,6 +40,8 @@ pub struct Stage {
     pub isolated: Vec<Isolated>,
     /// All nodes lost their power, and the class allows a loss.
     pub power_cut: Option<PowerCut>,
+    /// A loss was reported by the nodes.
+    pub unclean_reported: bool,
     /// Half of the times to recover are to be below this.
     pub median: Option<Duration>,
     /// Sends may fail: there was nobody to take them.
@@ -81,6 +84,7 @@ impl Stage {
             seconds,
             isolated: Vec::new(),
             power_cut: None,
+            unclean_reported: false,
             median: None,
             sends_may_fail: false,
             problems: Vec::new(),
@@ -171,6 +175,21 @@ impl Stage {
         }
     }
 
+    /// Changes the weather of a network in user space.
+    pub fn weather(&mut self, weather: Weather) -> Result<(), String> {
+        let tunnel = self.nodes.spaces.as_ref().and_then(Spaces::tunnel);
+        tunnel
+            .ok_or("there is no network in user space")?
+            .weather(weather);
+        Ok(())
+    }
+
+    /// Packets forged so far.
+    pub fn forged(&self) -> u64 {
+        let tunnel = self.nodes.spaces.as_ref().and_then(Spaces::tunnel);
+        tunnel.map_or(0, Tunnel::forged)
+    }
+
     /// Waits until every shard acknowledges something that came from now on.
     pub fn acks_again(&self, within: Duration) -> Result<Duration, String> {
         let now = self.load.now();
@@ -232,6 +251,13 @@ impl Stage {
         Ok(())
     }
 
+    /// A node starts with an empty disk.
+    pub fn wipe(&mut self, node: usize) -> Result<(), String> {
+        let data = self.nodes.data(node);
+        std::fs::remove_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
+        self.nodes.start(node)
+    }
+
     /// Runs something of the client library.
     pub fn block_on<T>(&self, work: impl std::future::Future<Output = T>) -> T {
         self.runtime.block_on(work)
@@ -246,6 +272,7 @@ impl Stage {
         {
             self.network(Vec::new())?;
         }
+        let _ = self.weather(Weather::default());
         for node in 0..self.nodes.count() {
             if let Ok(disk) = self.nodes.disk(node) {
                 disk.thaw();
@@ -271,7 +298,13 @@ impl Stage {
         self.load.end_sending();
         // The longest delay.
         self.sleep(6.0);
-        let stored = self.read(&self.others(&[]))?;
+        let up: Vec<usize> = (0..self.nodes.count())
+            .filter(|n| self.nodes.page(*n, "/health/ready").is_some())
+            .collect();
+        if up.is_empty() {
+            return Err(self.ends_dead());
+        }
+        let stored = self.read(&up)?;
         let ends: BTreeMap<Place, i64> = stored.iter().map(|(p, q)| (*p, q.max)).collect();
         let mut why = String::new();
         let drained = wait_until(Duration::from_secs(30), || match self.load.drained(&ends) {
@@ -284,7 +317,10 @@ impl Stage {
         if drained.is_none() {
             self.problem(format!("consumers did not drain: {why}"));
         }
-        let again = self.read_from_others()?;
+        let again = match up.len() == self.nodes.count() {
+            true => self.read_from_others()?,
+            false => stored.clone(),
+        };
         let faults = std::mem::take(&mut self.faults);
         let seed = self.seed;
         let Self {
@@ -292,6 +328,7 @@ impl Stage {
             load,
             isolated,
             power_cut,
+            unclean_reported,
             median,
             sends_may_fail,
             mut problems,
@@ -320,6 +357,9 @@ impl Stage {
                 let (of_tail, tail) = check::tail(&history.sent, &stored, cut);
                 lost = of_tail;
                 found = tail;
+                if lost > 0 && !unclean_reported {
+                    problems.push(format!("{lost} lost, and no node says so"));
+                }
             }
         }
         found.merge(check::holes(&stored));
@@ -371,6 +411,12 @@ impl Stage {
                 false => Verdict::Failed(problems.join("; ")),
             },
         })
+    }
+
+    /// What to say when no node is left that could be read from.
+    fn ends_dead(&self) -> String {
+        let why = self.problems.join("; ");
+        format!("no node is ready at the end: {why}")
     }
 
     /// Reads everything, from any of these nodes.

@@ -1,5 +1,6 @@
 //! Small calls into the operating system.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -77,6 +78,39 @@ pub fn die_with_parent() -> io::Result<()> {
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The calling process takes the content of a file for the machine's boot id, in a mount namespace
+/// of its own that does not keep the file systems in `leave`. No allocation.
+pub fn other_boot_id(file: &CStr, leave: &[CString]) -> io::Result<()> {
+    let check = |done: libc::c_int| match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let id = c"/proc/sys/kernel/random/boot_id".as_ptr();
+    let none = std::ptr::null();
+    // SAFETY: all strings end with NUL and live through the calls.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let slave = libc::MS_REC | libc::MS_SLAVE;
+        check(libc::mount(
+            none,
+            c"/".as_ptr(),
+            none,
+            slave,
+            std::ptr::null(),
+        ))?;
+        for mount in leave {
+            libc::umount2(mount.as_ptr(), libc::MNT_DETACH);
+        }
+        check(libc::mount(
+            file.as_ptr(),
+            id,
+            none,
+            libc::MS_BIND,
+            std::ptr::null(),
+        ))
     }
 }
 

@@ -76,6 +76,7 @@ pub fn guard(prefix: &str, base: &Path) {
     }
     remove_spaces(prefix);
     remove_mounts(base);
+    super::throttle::remove_groups(prefix);
 }
 
 /// Kills what runs in the namespaces of this prefix and removes them.

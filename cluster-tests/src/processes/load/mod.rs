@@ -195,6 +195,34 @@ impl Load {
         history.acks[shard].last().copied().unwrap_or(0)
     }
 
+    /// What one in a hundred probes of these shards took at least, since then.
+    pub fn p99(&self, shards: &[usize], since: u64) -> Duration {
+        let history = self.shared.history();
+        let probe = |s: &&Sent| {
+            (PROBERS..DIRECT).contains(&s.id.0)
+                && s.begin >= since
+                && shards.contains(&s.place.shard.into())
+        };
+        let mut took: Vec<u64> = history
+            .sent
+            .iter()
+            .filter(probe)
+            .map(|s| s.end - s.begin)
+            .collect();
+        took.sort_unstable();
+        let at = took.len() * 99 / 100;
+        Duration::from_micros(took.get(at).copied().unwrap_or(0))
+    }
+
+    /// Messages that a node acknowledged that were sent since then.
+    pub fn acked_by(&self, node: usize, since: u64) -> usize {
+        let history = self.shared.history();
+        let acked = |s: &&Sent| {
+            usize::from(s.node) == node && s.begin >= since && matches!(s.answer, Answer::Acked(_))
+        };
+        history.sent.iter().filter(acked).count()
+    }
+
     /// Producers and probers hold still, or go on.
     pub fn hold(&self, hold: bool) {
         self.shared.hold.store(hold, Ordering::Relaxed);

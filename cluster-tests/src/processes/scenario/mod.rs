@@ -1,13 +1,18 @@
 //! The scenarios, by their numbers in the reliability reference.
 
+mod disk;
 mod kill;
 mod network;
 mod pause;
+mod service;
+mod weather;
 
-use super::nodes::Setup;
+use super::nodes::{Nodes, Setup};
 use super::report::{Row, Verdict};
+use super::shim;
 use super::stage::Stage;
 use super::sys;
+use super::throttle;
 use std::path::{Path, PathBuf};
 
 /// What a scenario needs of the machine.
@@ -17,6 +22,12 @@ pub struct Needs {
     pub spaces: bool,
     /// File systems of the nodes' own, in MiB.
     pub disk_mib: Option<u64>,
+    /// A control group that slows a disk down.
+    pub throttle: bool,
+    /// A network in user space.
+    pub tunnel: bool,
+    /// A library that fails syncs and shifts clocks.
+    pub shim: bool,
 }
 
 /// One scenario.
@@ -37,6 +48,9 @@ pub struct Scenario {
 const NOTHING: Needs = Needs {
     spaces: false,
     disk_mib: None,
+    throttle: false,
+    tunnel: false,
+    shim: false,
 };
 const NETWORK: Needs = Needs {
     spaces: true,
@@ -49,6 +63,9 @@ pub fn all() -> Vec<Scenario> {
     all.extend(kill::SCENARIOS);
     all.extend(pause::SCENARIOS);
     all.extend(network::SCENARIOS);
+    all.extend(disk::SCENARIOS);
+    all.extend(service::SCENARIOS);
+    all.extend(weather::SCENARIOS);
     let number = |s: &Scenario| {
         let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.parse::<u32>().unwrap_or(u32::MAX)
@@ -108,6 +125,15 @@ impl Scenario {
         if self.needs.disk_mib.is_some() {
             why = why.or_else(|| lacking(&DISK_TOOLS));
         }
+        if self.needs.tunnel && !Path::new("/dev/net/tun").exists() {
+            why = why.or_else(|| Some("there is no /dev/net/tun".into()));
+        }
+        if self.needs.throttle {
+            why = why.or_else(throttle::impossible);
+        }
+        if self.needs.shim && !sys::installed("cc") {
+            why = why.or_else(|| Some("there is no C compiler".into()));
+        }
         why
     }
 
@@ -132,6 +158,17 @@ impl Scenario {
         }
         let mut sets: Vec<String> = self.sets.iter().map(|s| (*s).to_owned()).collect();
         sets.extend(how.sets.iter().cloned());
+        let shim = match self.needs.shim {
+            true => {
+                let library = shim::compile(&how.dir)?;
+                for node in 0..self.nodes {
+                    let control = Nodes::control_in(&how.dir, node);
+                    shim::create(&control).map_err(|e| e.to_string())?;
+                }
+                Some(library)
+            }
+            false => None,
+        };
         let setup = Setup {
             binary: how.binary.clone(),
             dir: how.dir.clone(),
@@ -139,8 +176,9 @@ impl Scenario {
             nodes: self.nodes,
             sets,
             spaces: !how.loopback && lacking(&NET_TOOLS).is_none(),
+            tunnel: self.needs.tunnel.then_some(how.seed),
             disk_mib: self.needs.disk_mib,
-            shim: None,
+            shim,
         };
         let mut stage = Stage::open(setup, how.seed, how.rate, how.seconds)?;
         if let Err(why) = (self.work)(&mut stage) {
