@@ -1,6 +1,7 @@
 //! Runs scenarios against real processes of a `troupe` binary and prints a table.
 
 use clap::Parser;
+use cluster_tests::processes::java;
 use cluster_tests::processes::report::{Row, Verdict};
 use cluster_tests::processes::scenario::{self, dir_name, How, Scenario};
 use cluster_tests::processes::watchdog::{self, Watchdog};
@@ -36,6 +37,9 @@ struct Args {
     /// The short list that runs with every change
     #[arg(long)]
     smoke: bool,
+    /// Java clients beside the own load: java (5.5.0), java550 or java498
+    #[arg(long, value_name = "CLIENT", value_parser = ["own", "java", "java550", "java498"])]
+    load: Option<String>,
     /// Plain loopback, also where network namespaces could be made
     #[arg(long)]
     loopback: bool,
@@ -113,6 +117,14 @@ fn run(args: &Args, chosen: &[Scenario]) -> Result<bool, String> {
         }
         None => temporary.path().to_owned(),
     };
+    let java = match args.load.as_deref() {
+        None | Some("own") => None,
+        Some("java") => Some("java550".to_owned()),
+        Some(client) => Some(client.to_owned()),
+    };
+    if let Some(client) = &java {
+        java::prepare(client)?;
+    }
     let prefix = format!("tmq{}", std::process::id());
     let mut watchdog = Watchdog::start(&prefix, &base).map_err(|e| e.to_string())?;
     let mut passed = true;
@@ -132,6 +144,7 @@ fn run(args: &Args, chosen: &[Scenario]) -> Result<bool, String> {
                 seconds,
                 rate: args.rate,
                 sets: args.set.clone(),
+                java: java.clone(),
                 allow: args.allow.clone(),
                 loopback: args.loopback,
             });

@@ -4,10 +4,19 @@ use super::rng::mix;
 use std::io::Write;
 use std::path::Path;
 
-/// Topics of the load; the last one takes delayed messages.
-pub const TOPICS: [&str; 5] = ["load-0", "load-1", "load-2", "load-3", "load-delay"];
-/// The topic of delayed messages.
+/// Topics of the load.
+pub const TOPICS: [&str; 6] = [
+    "load-0",
+    "load-1",
+    "load-2",
+    "load-3",
+    "load-delay",
+    "load-java",
+];
+/// The topic of delayed messages; those before it take all others.
 pub const DELAYED: u8 = 4;
+/// The topic of Java clients.
+pub const JAVA: u8 = 5;
 /// Queues of a topic on each shard.
 pub const QUEUES: u8 = 4;
 /// Bytes of a body.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod damage;
 pub mod disk;
 pub mod history;
+pub mod java;
 pub mod load;
 pub mod nodes;
 pub mod read;

@@ -2,6 +2,7 @@
 
 use super::check::{self, Clocks, Isolated, PowerCut, Stored};
 use super::history::{History, Place, TOPICS};
+use super::java::{self, Java};
 use super::load::{Load, Plan};
 use super::nodes::{wait_until, Nodes, Setup, Signal, SHARDS};
 use super::read::{read_all, retry};
@@ -46,6 +47,7 @@ pub struct Stage {
     pub median: Option<Duration>,
     /// Sends may fail: there was nobody to take them.
     pub sends_may_fail: bool,
+    java: Option<Java>,
     problems: Vec<String>,
     faults: Vec<Fault>,
     seed: u64,
@@ -87,6 +89,7 @@ impl Stage {
             unclean_reported: false,
             median: None,
             sends_may_fail: false,
+            java: None,
             problems: Vec::new(),
             faults: Vec::new(),
             seed,
@@ -96,6 +99,15 @@ impl Stage {
         std::thread::sleep(WARM_UP);
         stage.acks_again(Duration::from_secs(10))?;
         Ok(stage)
+    }
+
+    /// Java clients send and consume too.
+    pub fn add_java(&mut self, client: &str) -> Result<(), String> {
+        let begin_ns = self.load.begin_ns();
+        self.java = Some(Java::start(client, &self.nodes.name_servers(), begin_ns)?);
+        self.sleep(3.0);
+        self.began = Instant::now();
+        Ok(())
     }
 
     /// Whether there is time for one more fault; there always is for the first.
@@ -296,6 +308,7 @@ impl Stage {
         }
         let settled = self.load.now();
         self.load.end_sending();
+        let java = self.end_java();
         // The longest delay.
         self.sleep(6.0);
         let up: Vec<usize> = (0..self.nodes.count())
@@ -334,7 +347,9 @@ impl Stage {
             mut problems,
             ..
         } = self;
-        let history = load.stop();
+        let mut history = load.stop();
+        history.sent.extend(java.sent);
+        history.failed.extend(java.failed);
         let path = nodes.dir().join("history.tsv");
         history.write(&path).map_err(|e| e.to_string())?;
         problems.extend(panics(&nodes));
@@ -362,6 +377,7 @@ impl Stage {
                 }
             }
         }
+        found.merge(check::pushed(&history.sent, &java.pushed));
         found.merge(check::holes(&stored));
         found.merge(check::same(&stored, &again));
         found.merge(check::minority(&history.sent, &isolated));
@@ -387,6 +403,7 @@ impl Stage {
             .map(Option::unwrap_or_default)
             .collect();
         problems.extend(too_slow(&faults, &gaps, &history, median));
+        problems.extend(slow_pushes(&faults, &java.pushed));
         if !history.failed.is_empty() && !sends_may_fail {
             problems.push(format!("{} sends failed", history.failed.len()));
             for (at, why) in history.failed.iter().take(5) {
@@ -411,6 +428,28 @@ impl Stage {
                 false => Verdict::Failed(problems.join("; ")),
             },
         })
+    }
+
+    /// Ends the producers of Java, and waits until its consumers have everything.
+    fn end_java(&mut self) -> java::Log {
+        let Some(mut java) = self.java.take() else {
+            return java::Log::default();
+        };
+        if let Err(why) = java.end_sending() {
+            self.problem(why);
+        }
+        let mut log = java.log();
+        wait_until(Duration::from_secs(30), || {
+            log = java.log();
+            check::pushed(&log.sent, &log.pushed).count("not pushed") == 0
+        });
+        self.note(&format!(
+            "Java: {} attempts known, {} failed, {} pushed",
+            log.sent.len(),
+            log.failed.len(),
+            log.pushed.len()
+        ));
+        log
     }
 
     /// What to say when no node is left that could be read from.
@@ -489,6 +528,32 @@ fn too_slow(
     if let (Some(limit), Some(middle)) = (median, sorted.get(gaps.len() / 2)) {
         if *middle > limit {
             out.push(format!("median {middle:.1?} without an ack, not {limit:?}"));
+        }
+    }
+    out
+}
+
+/// Push consumers of Java go on within 10 s.
+fn slow_pushes(faults: &[Fault], pushed: &[check::Pushed]) -> Vec<String> {
+    let mut out = Vec::new();
+    if pushed.is_empty() {
+        return out;
+    }
+    for fault in faults.iter().filter(|f| f.limit.is_some()) {
+        for orderly in [false, true] {
+            for shard in &fault.shards {
+                let here = |p: &&check::Pushed| {
+                    p.orderly == orderly && usize::from(p.place.shard) == *shard
+                };
+                let at: Vec<u64> = pushed.iter().filter(here).map(|p| p.at).collect();
+                let silent = gap(&at, fault);
+                if silent > DELIVERED_WITHIN {
+                    let what = &fault.what;
+                    out.push(format!(
+                        "{what}: nothing pushed for {silent:.1?}, orderly: {orderly}"
+                    ));
+                }
+            }
         }
     }
     out

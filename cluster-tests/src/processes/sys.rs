@@ -53,6 +53,17 @@ pub fn root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// The monotonic clock.
+pub fn monotonic_ns() -> i64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec, which lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
 /// Sends a signal to a process.
 pub fn signal(pid: u32, number: i32) {
     if let Ok(pid) = libc::pid_t::try_from(pid) {

@@ -4,12 +4,14 @@
 mod consumers;
 mod delays;
 mod offsets;
+mod push;
 mod sends;
 mod tail;
 
 pub use consumers::consumers;
 pub use delays::{delays, Clocks};
 pub use offsets::{holes, minority, same, stale_reads, Isolated};
+pub use push::{pushed, Pushed};
 pub use sends::{order, sends};
 pub use tail::{tail, PowerCut};
 

@@ -35,6 +35,8 @@ const DIRECT: u32 = 2_000;
 #[derive(Debug)]
 pub struct Shared {
     begin: Instant,
+    /// The same on the monotonic clock, as Java counts.
+    begin_ns: i64,
     history: Mutex<History>,
     acked: AtomicUsize,
     /// Producers end.
@@ -153,6 +155,7 @@ impl Load {
     pub fn start(plan: Plan) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             begin: Instant::now(),
+            begin_ns: super::sys::monotonic_ns(),
             history: Mutex::new(History {
                 acks: vec![Vec::new(); SHARDS.len()],
                 ..History::default()
@@ -182,6 +185,11 @@ impl Load {
     /// Microseconds since the beginning: the times in the history.
     pub fn now(&self) -> u64 {
         self.shared.now()
+    }
+
+    /// The beginning on the monotonic clock.
+    pub fn begin_ns(&self) -> i64 {
+        self.shared.begin_ns
     }
 
     /// Messages acknowledged so far.

@@ -132,7 +132,7 @@ pub async fn produce(n: u32, kind: Kind, routes: Rc<Routes>, shared: Arc<Shared>
         let ids: Vec<Id> = (0..count).map(|i| (n, number + i)).collect();
         number += count;
         let place = Place {
-            topic: rng.below(TOPICS.len() - 1) as u8,
+            topic: rng.below(DELAYED.into()) as u8,
             shard: 0,
             queue: rng.below(usize::from(QUEUES)) as u8,
         };
@@ -140,7 +140,7 @@ pub async fn produce(n: u32, kind: Kind, routes: Rc<Routes>, shared: Arc<Shared>
             Kind::Ordered { .. } => {
                 let key = mix(rng.below(KEYS) as u64 + 1_000 * u64::from(n));
                 let place = Place {
-                    topic: (key % (TOPICS.len() as u64 - 1)) as u8,
+                    topic: (key % u64::from(DELAYED)) as u8,
                     shard: ((key >> 8) % SHARDS.len() as u64) as u8,
                     queue: ((key >> 16) % u64::from(QUEUES)) as u8,
                 };

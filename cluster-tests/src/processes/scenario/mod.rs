@@ -86,6 +86,8 @@ pub struct How {
     pub seconds: u64,
     pub rate: u32,
     pub sets: Vec<String>,
+    /// Java clients beside the own load: `java550` or `java498`.
+    pub java: Option<String>,
     /// Kinds of violations that do not fail it.
     pub allow: Vec<String>,
     /// Plain loopback, also where namespaces could be made.
@@ -181,6 +183,9 @@ impl Scenario {
             shim,
         };
         let mut stage = Stage::open(setup, how.seed, how.rate, how.seconds)?;
+        if let Some(client) = &how.java {
+            stage.add_java(client)?;
+        }
         if let Err(why) = (self.work)(&mut stage) {
             stage.problem(why);
         }

@@ -76,6 +76,9 @@ public final class Main {
             case "cases":
                 rc = cases(o);
                 break;
+            case "follow":
+                rc = Follow.follow(o);
+                break;
             case "load":
                 rc = Load.load(o);
                 break;
