@@ -110,7 +110,7 @@ mod tests {
         let changed: Vec<usize> = (0..1000).filter(|i| now[*i] != 9).collect();
         assert_eq!(changed, [at]);
         assert!((400..=600).contains(&at));
-        assert_eq!(files(dir.path(), "log"), [path.clone()]);
+        assert_eq!(files(dir.path(), "log"), std::slice::from_ref(&path));
         assert_eq!(named(dir.path(), "0000"), [path]);
     }
 }

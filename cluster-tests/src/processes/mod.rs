@@ -7,6 +7,7 @@ pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod java;
+pub mod judge;
 pub mod load;
 pub mod nodes;
 pub mod read;

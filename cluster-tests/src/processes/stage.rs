@@ -1,8 +1,9 @@
 //! A running cluster under load, on which a scenario plays its faults.
 
 use super::check::{self, Clocks, Isolated, PowerCut, Stored};
-use super::history::{History, Place, TOPICS};
+use super::history::{Place, TOPICS};
 use super::java::{self, Java};
+use super::judge::{gap, panics, slow_pushes, too_slow, Fault};
 use super::load::{Load, Plan};
 use super::nodes::{wait_until, Nodes, Setup, Signal, SHARDS};
 use super::read::{read_all, retry};
@@ -14,22 +15,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use troupemq::client::Client;
 
-/// Consumers get something again so soon after a fault.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 /// Load before the first fault.
 const WARM_UP: Duration = Duration::from_secs(4);
-
-/// A fault whose effect is measured.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    pub what: String,
-    /// The shards that may notice it.
-    pub shards: Vec<usize>,
-    pub from: u64,
-    pub to: u64,
-    /// Longest time without an acknowledgement that passes.
-    pub limit: Option<Duration>,
-}
 
 /// See the module text.
 pub struct Stage {
@@ -480,97 +467,6 @@ impl Stage {
         self.nodes.ready(&others, Duration::from_secs(15))?;
         self.read(&others)
     }
-}
-
-/// The longest time within a fault without an event.
-fn gap(events: &[u64], fault: &Fault) -> Duration {
-    let mut last = fault.from;
-    let mut longest = 0;
-    let inside = events
-        .iter()
-        .filter(|at| (fault.from..fault.to).contains(*at));
-    for at in inside.copied().chain([fault.to]) {
-        longest = longest.max(at.saturating_sub(last));
-        last = at;
-    }
-    Duration::from_micros(longest)
-}
-
-fn too_slow(
-    faults: &[Fault],
-    gaps: &[Duration],
-    history: &History,
-    median: Option<Duration>,
-) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut received: Vec<Vec<u64>> = vec![Vec::new(); SHARDS.len()];
-    for got in history.sessions.iter().flat_map(|s| &s.got) {
-        received[usize::from(got.place.shard)].push(got.at);
-    }
-    received.iter_mut().for_each(|r| r.sort_unstable());
-    for (fault, found) in faults.iter().zip(gaps) {
-        let Some(limit) = fault.limit else {
-            continue;
-        };
-        let what = &fault.what;
-        if *found > limit {
-            out.push(format!("{what}: {found:.1?} without an ack, not {limit:?}"));
-        }
-        for shard in &fault.shards {
-            let silent = gap(&received[*shard], fault);
-            if silent > DELIVERED_WITHIN.max(limit) {
-                out.push(format!("{what}: nothing delivered for {silent:.1?}"));
-            }
-        }
-    }
-    let mut sorted = gaps.to_vec();
-    sorted.sort();
-    if let (Some(limit), Some(middle)) = (median, sorted.get(gaps.len() / 2)) {
-        if *middle > limit {
-            out.push(format!("median {middle:.1?} without an ack, not {limit:?}"));
-        }
-    }
-    out
-}
-
-/// Push consumers of Java go on within 10 s.
-fn slow_pushes(faults: &[Fault], pushed: &[check::Pushed]) -> Vec<String> {
-    let mut out = Vec::new();
-    if pushed.is_empty() {
-        return out;
-    }
-    for fault in faults.iter().filter(|f| f.limit.is_some()) {
-        for orderly in [false, true] {
-            for shard in &fault.shards {
-                let here = |p: &&check::Pushed| {
-                    p.orderly == orderly && usize::from(p.place.shard) == *shard
-                };
-                let at: Vec<u64> = pushed.iter().filter(here).map(|p| p.at).collect();
-                let silent = gap(&at, fault);
-                if silent > DELIVERED_WITHIN {
-                    let what = &fault.what;
-                    out.push(format!(
-                        "{what}: nothing pushed for {silent:.1?}, orderly: {orderly}"
-                    ));
-                }
-            }
-        }
-    }
-    out
-}
-
-/// Panics in the nodes' logs.
-fn panics(nodes: &Nodes) -> Vec<String> {
-    let mut out = Vec::new();
-    for node in 1..=nodes.count() {
-        let path = nodes.dir().join(format!("node-{node}.err"));
-        let log = std::fs::read(path).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        if let Some(line) = log.lines().find(|l| l.contains("panicked at")) {
-            out.push(format!("node {node}: {line}"));
-        }
-    }
-    out
 }
 
 /// All topics on all shards, and a route that names all leaders.

@@ -135,7 +135,7 @@ fn route(stage: &Stage, name_servers: Vec<String>) -> Option<Vec<String>> {
             .and_then(|b| b.master())
             .map(str::to_owned)
     };
-    SHARDS.iter().map(|name| master(&name)).collect()
+    SHARDS.iter().map(master).collect()
 }
 
 /// Who has a route goes on; new clients get in when a name server is back.
