@@ -40,7 +40,9 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Carried by everything that the kernel knows by name.
     pub prefix: String,
+    /// All, and how many of them are the cluster at its beginning.
     pub nodes: usize,
+    pub members: usize,
     /// `key=value` settings of every node.
     pub sets: Vec<String>,
     /// Network namespaces instead of loopback ports.
@@ -59,6 +61,8 @@ struct Node {
     child: Option<Child>,
     disk: Option<Disk>,
     stopped: bool,
+    /// It is to run.
+    wanted: bool,
     /// What the node takes for the machine's boot id, after a power cut.
     boot: Option<PathBuf>,
     /// Settings of this node alone.
@@ -110,6 +114,7 @@ impl Nodes {
                 child: None,
                 disk: disk.transpose()?,
                 stopped: false,
+                wanted: n < setup.members,
                 boot: None,
                 sets: Vec::new(),
             });
@@ -126,9 +131,46 @@ impl Nodes {
         self.nodes.len()
     }
 
+    /// Those that are to run.
+    pub fn wanted(&self) -> Vec<usize> {
+        (0..self.count())
+            .filter(|n| self.nodes[*n].wanted)
+            .collect()
+    }
+
+    /// It ended for good.
+    pub fn retire(&mut self, node: usize) {
+        self.nodes[node].wanted = false;
+    }
+
+    /// The address for other nodes.
+    pub fn peer(&self, node: usize) -> String {
+        let node = &self.nodes[node];
+        format!("{}:{}", node.host, node.ports.peer)
+    }
+
+    /// `troupe cluster …` with the HTTP ports of all nodes; what it printed.
+    pub fn cluster_command(&self, args: &[&str]) -> Result<String, String> {
+        let of = |n: &Node| format!("{}:{}", n.host, n.ports.http);
+        let http: Vec<String> = self.nodes.iter().filter(|n| n.wanted).map(of).collect();
+        let http = http.join(",");
+        let secret = self.setup.dir.join("secret");
+        std::fs::write(&secret, SECRET).map_err(|e| e.to_string())?;
+        let secret = secret.to_string_lossy();
+        let mut all = vec!["cluster"];
+        all.extend(args);
+        all.extend(["--http", &http]);
+        if self.setup.spaces {
+            all.extend(["--secret-file", &secret]);
+        }
+        run(&self.setup.binary.to_string_lossy(), &all)
+    }
+
     /// Addresses of the name servers.
     pub fn name_servers(&self) -> Vec<String> {
-        (0..self.count()).map(|n| self.name_server(n)).collect()
+        (0..self.setup.members)
+            .map(|n| self.name_server(n))
+            .collect()
     }
 
     /// The name server of a node.
@@ -201,11 +243,13 @@ impl Nodes {
     }
 
     fn sets(&self, node: usize) -> Vec<String> {
+        let known = |n: &usize| *n < self.setup.members || *n == node;
         let list = |of: &dyn Fn(usize, &Node) -> String| {
             let all: Vec<String> = self
                 .nodes
                 .iter()
                 .enumerate()
+                .filter(|(i, _)| known(i))
                 .map(|(i, n)| of(i, n))
                 .collect();
             all.join(";")
@@ -221,7 +265,7 @@ impl Nodes {
             ),
             format!("namesrv_addr={}", self.name_servers().join(";")),
             format!("shards={}", SHARDS.join(";")),
-            format!("replicas={}", self.count()),
+            format!("replicas={}", self.setup.members),
             format!("peer_listen_port={}", own.ports.peer),
             format!("namesrv_listen_port={}", own.ports.namesrv),
             format!("http_listen_port={}", own.ports.http),
@@ -232,6 +276,9 @@ impl Nodes {
             sets.push(format!("bind_host={}", own.host));
             sets.push("allow_insecure_non_loopback=true".to_owned());
             sets.push(format!("cluster_secret={SECRET}"));
+        }
+        if node >= self.setup.members {
+            sets.push("join=true".to_owned());
         }
         // The tests' data is small, and so may be the disk.
         sets.push("disk_min_free_bytes=0".to_owned());
@@ -291,13 +338,14 @@ impl Nodes {
             .spawn()
             .map_err(what)?;
         self.nodes[node].child = Some(child);
+        self.nodes[node].wanted = true;
         self.nodes[node].stopped = false;
         Ok(())
     }
 
-    /// Starts all that do not run.
+    /// Starts all that are to run and do not.
     pub fn start_all(&mut self) -> Result<(), String> {
-        for node in 0..self.count() {
+        for node in self.wanted() {
             if self.nodes[node].child.is_none() {
                 self.start(node)?;
             }

@@ -56,7 +56,7 @@ impl Stage {
                 .map_err(|e| format!("entering the clients' namespace: {e}"))?;
         }
         nodes.start_all()?;
-        let all: Vec<usize> = (0..nodes.count()).collect();
+        let all = nodes.wanted();
         nodes.ready(&all, Duration::from_secs(20))?;
         runtime.block_on(make_topics(&nodes))?;
         let load = Load::start(Plan {
@@ -141,9 +141,9 @@ impl Stage {
 
     /// All nodes but these.
     pub fn others(&self, than: &[usize]) -> Vec<usize> {
-        (0..self.nodes.count())
-            .filter(|n| !than.contains(n))
-            .collect()
+        let mut all = self.nodes.wanted();
+        all.retain(|n| !than.contains(n));
+        all
     }
 
     /// From now on the effect of a fault on these shards is measured.
@@ -200,7 +200,7 @@ impl Stage {
     /// Waits until all nodes are ready, all shards acknowledge and all replicas have caught up.
     pub fn recovered(&mut self, within: Duration) -> Result<(), String> {
         let begin = Instant::now();
-        let all: Vec<usize> = (0..self.nodes.count()).collect();
+        let all = self.nodes.wanted();
         self.nodes.ready(&all, within)?;
         self.acks_again(within)?;
         let mut behind = String::new();
@@ -298,9 +298,9 @@ impl Stage {
         let java = self.end_java();
         // The longest delay.
         self.sleep(6.0);
-        let up: Vec<usize> = (0..self.nodes.count())
-            .filter(|n| self.nodes.page(*n, "/health/ready").is_some())
-            .collect();
+        let wanted = self.nodes.wanted();
+        let mut up = wanted.clone();
+        up.retain(|n| self.nodes.page(*n, "/health/ready").is_some());
         if up.is_empty() {
             return Err(self.ends_dead());
         }
@@ -317,7 +317,7 @@ impl Stage {
         if drained.is_none() {
             self.problem(format!("consumers did not drain: {why}"));
         }
-        let again = match up.len() == self.nodes.count() {
+        let again = match up == wanted {
             true => self.read_from_others()?,
             false => stored.clone(),
         };
@@ -457,7 +457,8 @@ impl Stage {
 
     /// One node ends in peace, and what the others hold is read.
     fn read_from_others(&mut self) -> Result<Stored, String> {
-        let gone = self.rng.below(self.nodes.count());
+        let all = self.nodes.wanted();
+        let gone = all[self.rng.below(all.len())];
         self.nodes.signal(gone, Signal::Terminate);
         if self.nodes.wait(gone, Duration::from_secs(15)) != Some(true) {
             self.problem(format!("node {} did not end well", gone + 1));
@@ -476,7 +477,7 @@ async fn make_topics(nodes: &Nodes) -> Result<(), String> {
     for topic in TOPICS {
         for shard in 0..SHARDS.len() {
             // By any replica: it hands the request to the leader.
-            let addr = nodes.replica((shard + 1) % nodes.count(), shard);
+            let addr = nodes.replica((shard + 1) % nodes.wanted().len(), shard);
             let queues = u32::from(super::history::QUEUES);
             retry(patience, || admin.create_topic(&addr, topic, queues, 6)).await?;
         }

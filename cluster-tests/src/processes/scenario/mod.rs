@@ -2,14 +2,17 @@
 
 mod disk;
 mod kill;
+mod members;
 mod network;
 mod pause;
 mod service;
 mod weather;
 
+use super::disk::Disk;
 use super::nodes::{Nodes, Setup};
 use super::report::{Row, Verdict};
 use super::shim;
+use super::space::Spaces;
 use super::stage::Stage;
 use super::sys;
 use super::throttle;
@@ -24,6 +27,8 @@ pub struct Needs {
     pub disk_mib: Option<u64>,
     /// A control group that slows a disk down.
     pub throttle: bool,
+    /// One node more, which is not part of the cluster at first.
+    pub spare: bool,
     /// A network in user space.
     pub tunnel: bool,
     /// A library that fails syncs and shifts clocks.
@@ -50,6 +55,7 @@ const NOTHING: Needs = Needs {
     disk_mib: None,
     throttle: false,
     tunnel: false,
+    spare: false,
     shim: false,
 };
 const NETWORK: Needs = Needs {
@@ -66,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(disk::SCENARIOS);
     all.extend(service::SCENARIOS);
     all.extend(weather::SCENARIOS);
+    all.extend(members::SCENARIOS);
     let number = |s: &Scenario| {
         let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.parse::<u32>().unwrap_or(u32::MAX)
@@ -111,6 +118,31 @@ fn lacking(tools: &[&str]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(" ")))
 }
 
+/// Why there can be no network namespaces. They are tried out: a container may have all programs
+/// and still not the right.
+fn no_spaces(how: &How) -> Option<String> {
+    if how.loopback {
+        return Some("it needs network namespaces".into());
+    }
+    lacking(&NET_TOOLS).or_else(|| {
+        let tried = Spaces::new(&format!("{}-try", how.prefix), 1, None);
+        tried
+            .err()
+            .map(|why| format!("no network namespaces: {why}"))
+    })
+}
+
+/// The same for file systems on loop devices.
+fn no_disks(how: &How) -> Option<String> {
+    lacking(&DISK_TOOLS).or_else(|| {
+        let image = how.dir.join("try.ext4");
+        let tried = std::fs::create_dir_all(&how.dir)
+            .map_err(|e| e.to_string())
+            .and_then(|()| Disk::new(&image, &how.dir.join("try"), 16));
+        tried.err().map(|why| format!("no file systems: {why}"))
+    })
+}
+
 impl Scenario {
     /// Number and name.
     pub fn title(&self) -> String {
@@ -121,11 +153,10 @@ impl Scenario {
     fn impossible(&self, how: &How) -> Option<String> {
         let mut why = None;
         if self.needs.spaces {
-            why = why.or_else(|| lacking(&NET_TOOLS));
-            why = why.or_else(|| how.loopback.then(|| "it needs network namespaces".into()));
+            why = why.or_else(|| no_spaces(how));
         }
         if self.needs.disk_mib.is_some() {
-            why = why.or_else(|| lacking(&DISK_TOOLS));
+            why = why.or_else(|| no_disks(how));
         }
         if self.needs.tunnel && !Path::new("/dev/net/tun").exists() {
             why = why.or_else(|| Some("there is no /dev/net/tun".into()));
@@ -163,7 +194,7 @@ impl Scenario {
         let shim = match self.needs.shim {
             true => {
                 let library = shim::compile(&how.dir)?;
-                for node in 0..self.nodes {
+                for node in 0..=self.nodes {
                     let control = Nodes::control_in(&how.dir, node);
                     shim::create(&control).map_err(|e| e.to_string())?;
                 }
@@ -175,9 +206,10 @@ impl Scenario {
             binary: how.binary.clone(),
             dir: how.dir.clone(),
             prefix: how.prefix.clone(),
-            nodes: self.nodes,
+            members: self.nodes,
+            nodes: self.nodes + usize::from(self.needs.spare),
             sets,
-            spaces: !how.loopback && lacking(&NET_TOOLS).is_none(),
+            spaces: no_spaces(how).is_none(),
             tunnel: self.needs.tunnel.then_some(how.seed),
             disk_mib: self.needs.disk_mib,
             shim,

@@ -1,0 +1,186 @@
+//! Members that forget, are replaced, come and go: 5, 20 and 24.
+
+use super::{Needs, Scenario, NETWORK};
+use crate::processes::nodes::{wait_until, Signal, SHARDS};
+use crate::processes::stage::Stage;
+use std::time::Duration;
+
+const DISKS: Needs = Needs {
+    disk_mib: Some(768),
+    ..NETWORK
+};
+const SPARE: Needs = Needs {
+    spare: true,
+    ..NETWORK
+};
+
+pub(super) const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        sets: &["flush_disk_type=ASYNC_FLUSH", "flush_interval_ms=3000"],
+        ..scenario("5", "power cut, then leader paused", DISKS, power_cut)
+    },
+    scenario("20a", "empty disk under the same id", NETWORK, empty_disk),
+    scenario("20b", "lost node replaced", SPARE, replaced),
+    scenario(
+        "24a",
+        "node added, another removed",
+        SPARE,
+        added_and_removed,
+    ),
+    scenario("24b", "leaders moved by hand", NETWORK, moved),
+];
+
+const fn scenario(
+    number: &'static str,
+    name: &'static str,
+    needs: Needs,
+    work: fn(&mut Stage) -> Result<(), String>,
+) -> Scenario {
+    Scenario {
+        number,
+        name,
+        nodes: 3,
+        sets: &[],
+        needs,
+        smoke: false,
+        work,
+    }
+}
+
+/// Leader and one follower acknowledge while the other follower stands still; the first follower
+/// forgets; then the leader stands still and the others are left to themselves. Who forgot must
+/// not help to elect a leader that never had what was acknowledged.
+fn forgetful(
+    stage: &mut Stage,
+    forget: fn(&mut Stage, usize) -> Result<(), String>,
+) -> Result<(), String> {
+    stage.sends_may_fail = true;
+    let shard = stage.rng.below(SHARDS.len());
+    let leader = stage.leader(shard)?;
+    let mut others = stage.others(&[leader]);
+    others.rotate_left(stage.rng.below(2));
+    let (forgets, lags) = (others[0], others[1]);
+    let what = format!(
+        "node {} leads {}, node {} stands still, node {} forgets",
+        leader + 1,
+        SHARDS[shard],
+        lags + 1,
+        forgets + 1
+    );
+    stage.fault(what, &[shard], None);
+    stage.nodes.signal(lags, Signal::Stop);
+    let begin = stage.load.now();
+    stage.sleep(1.5);
+    if stage.load.last_ack(shard) < begin + 300_000 {
+        return Err("leader and one follower acknowledge nothing".into());
+    }
+    forget(stage, forgets)?;
+    stage.nodes.signal(leader, Signal::Stop);
+    stage.nodes.signal(lags, Signal::Continue);
+    stage.sleep(5.0);
+    let new = stage.nodes.leader(shard);
+    stage.note(&format!("without the old leader: {new:?}"));
+    stage.nodes.signal(leader, Signal::Continue);
+    stage.measured();
+    stage.fault(
+        "leader goes on".into(),
+        &[shard],
+        Some(Duration::from_secs(15)),
+    );
+    Ok(())
+}
+
+fn power_cut(stage: &mut Stage) -> Result<(), String> {
+    forgetful(stage, |stage, node| {
+        stage.nodes.power_cut(node)?;
+        stage.nodes.start(node)
+    })?;
+    stage.settle(Duration::from_secs(30))
+}
+
+/// The node may refuse to start; it must not take part as if nothing had happened.
+fn empty_disk(stage: &mut Stage) -> Result<(), String> {
+    forgetful(stage, |stage, node| {
+        stage.nodes.kill(node)?;
+        stage.wipe(node)
+    })?;
+    stage.sleep(5.0);
+    stage.measured();
+    Ok(())
+}
+
+/// Asks the nodes by the product's own command.
+fn operate(stage: &mut Stage, args: &[&str]) -> Result<(), String> {
+    stage.note(&format!("troupe cluster {}", args.join(" ")));
+    let said = stage.nodes.cluster_command(args)?;
+    for line in said.lines() {
+        stage.note(&format!("  {line}"));
+    }
+    Ok(())
+}
+
+/// A node and its disk are gone for good; another one takes its place under load.
+fn replaced(stage: &mut Stage) -> Result<(), String> {
+    let gone = stage.rng.below(3);
+    let led = stage.led_by(gone);
+    let what = format!("node {}, leader of {led:?}, is lost", gone + 1);
+    stage.fault(what, &[0, 1, 2], Some(Duration::from_secs(5)));
+    stage.nodes.kill(gone)?;
+    stage.nodes.retire(gone);
+    stage.sleep(2.0);
+    stage.nodes.start(3)?;
+    let peer = stage.nodes.peer(3);
+    let gone = (gone + 1).to_string();
+    let args = [
+        "replace", "--node", &gone, "--with", "4", "--peer", &peer, "--within", "60",
+    ];
+    operate(stage, &args)?;
+    stage.settle(Duration::from_secs(60))
+}
+
+/// No pause is longer than 2 s, and who was removed cannot disturb.
+fn added_and_removed(stage: &mut Stage) -> Result<(), String> {
+    let limit = Some(Duration::from_secs(2));
+    stage.fault("node 4 is added".into(), &[0, 1, 2], limit);
+    stage.nodes.start(3)?;
+    let peer = stage.nodes.peer(3);
+    let args = ["add", "--node", "4", "--peer", &peer, "--within", "60"];
+    operate(stage, &args)?;
+    stage.settle(Duration::from_secs(60))?;
+    let gone = stage.rng.below(3);
+    let name = (gone + 1).to_string();
+    stage.fault(format!("node {name} is removed"), &[0, 1, 2], limit);
+    operate(stage, &["remove", "--node", &name])?;
+    // It runs on for a while, and comes back once more.
+    stage.sleep(5.0);
+    stage.nodes.kill(gone)?;
+    stage.sleep(1.0);
+    stage.nodes.start(gone)?;
+    stage.sleep(5.0);
+    stage.nodes.signal(gone, Signal::Terminate);
+    let _ = stage.nodes.wait(gone, Duration::from_secs(10));
+    stage.nodes.retire(gone);
+    stage.settle(Duration::from_secs(60))
+}
+
+fn moved(stage: &mut Stage) -> Result<(), String> {
+    while stage.more() {
+        let shard = stage.rng.below(SHARDS.len());
+        let leader = stage.leader(shard)?;
+        let others = stage.others(&[leader]);
+        let to = others[stage.rng.below(others.len())];
+        let what = format!("{} moves from {} to {}", SHARDS[shard], leader + 1, to + 1);
+        stage.fault(what, &[0, 1, 2], Some(Duration::from_secs(2)));
+        let name = (to + 1).to_string();
+        operate(
+            stage,
+            &["transfer", "--shard", SHARDS[shard], "--to", &name],
+        )?;
+        let there = || stage.nodes.leader(shard).is_some_and(|(n, _)| n == to);
+        if wait_until(Duration::from_secs(5), there).is_none() {
+            stage.problem(format!("node {name} does not lead"));
+        }
+        stage.settle(Duration::from_secs(30))?;
+    }
+    operate(stage, &["rebalance"])
+}
