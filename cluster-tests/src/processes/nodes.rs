@@ -306,7 +306,7 @@ impl Nodes {
         }
         if let Some(shim) = &self.setup.shim {
             command.env("LD_PRELOAD", shim);
-            command.env("TROUPE_TEST_SHIM", self.control(node));
+            command.env("CLUSTER_TESTS_SHIM", self.control(node));
         }
         let space = match &self.spaces {
             Some(spaces) => Some(spaces.open(Member::Node(node)).map_err(what)?),

@@ -1,5 +1,5 @@
 /* Loaded before the C library of one node: fails or delays its syncs and shifts its wall clock, as
- * the control file named by TROUPE_TEST_SHIM says. Compiled when a scenario needs it. */
+ * the control file named by CLUSTER_TESTS_SHIM says. Compiled when a scenario needs it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,7 +21,7 @@ static struct control off;
 static struct control *control = &off;
 
 __attribute__((constructor)) static void start(void) {
-    const char *path = getenv("TROUPE_TEST_SHIM");
+    const char *path = getenv("CLUSTER_TESTS_SHIM");
     int fd = path ? open(path, O_RDWR) : -1;
     if (fd < 0) return;
     void *at = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
