@@ -32,6 +32,8 @@ pub struct Stage {
     pub unclean_reported: bool,
     /// Half of the times to recover are to be below this.
     pub median: Option<Duration>,
+    /// Retention is at work.
+    pub retention: bool,
     /// Sends may fail: there was nobody to take them.
     pub sends_may_fail: bool,
     java: Option<Java>,
@@ -75,6 +77,7 @@ impl Stage {
             power_cut: None,
             unclean_reported: false,
             median: None,
+            retention: false,
             sends_may_fail: false,
             java: None,
             problems: Vec::new(),
@@ -330,6 +333,7 @@ impl Stage {
             power_cut,
             unclean_reported,
             median,
+            retention,
             sends_may_fail,
             mut problems,
             ..
@@ -366,7 +370,10 @@ impl Stage {
         }
         found.merge(check::pushed(&history.sent, &java.pushed));
         found.merge(check::holes(&stored));
-        found.merge(check::same(&stored, &again));
+        if !retention {
+            found.merge(check::expired(&stored));
+            found.merge(check::same(&stored, &again));
+        }
         found.merge(check::minority(&history.sent, &isolated));
         let clocks = Clocks {
             early: 20_000,

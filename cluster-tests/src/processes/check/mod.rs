@@ -10,7 +10,7 @@ mod tail;
 
 pub use consumers::consumers;
 pub use delays::{delays, Clocks};
-pub use offsets::{holes, minority, same, stale_reads, Isolated};
+pub use offsets::{expired, holes, minority, same, stale_reads, Isolated};
 pub use push::{pushed, Pushed};
 pub use sends::{order, sends};
 pub use tail::{tail, PowerCut};

@@ -25,6 +25,15 @@ pub fn holes(stored: &Stored) -> Findings {
     out
 }
 
+/// Nothing is old enough for retention in a test, unless the test says so.
+pub fn expired(stored: &Stored) -> Findings {
+    let mut out = Findings::default();
+    for (place, queue) in stored.iter().filter(|(_, q)| q.min > 0) {
+        out.add("expired", || format!("{place:?} begins at {}", queue.min));
+    }
+    out
+}
+
 /// Another leader holds the same. Later messages may have come.
 pub fn same(before: &Stored, after: &Stored) -> Findings {
     let mut out = Findings::default();
@@ -97,6 +106,8 @@ mod tests {
         });
         assert_eq!(holes(&short).count("hole"), 1);
         assert!(same(&short, &good).is_empty());
+        assert!(expired(&good).is_empty());
+        assert_eq!(expired(&change(&|q| q.min = 1)).count("expired"), 1);
         let swapped = change(&|q| q.messages.swap(0, 1));
         assert!(holes(&swapped).count("hole") > 0);
         assert_eq!(same(&good, &Stored::new()).count("changed"), 1);

@@ -50,7 +50,9 @@ pub fn sends(sent: &[Sent], stored: &Stored) -> (Findings, usize) {
                     }
                     continue;
                 }
-                if content.get(&(s.place, offset)) != Some(&Some(s.id)) {
+                // Below the minimum retention has taken it: see `offsets::expired`.
+                let min = stored.get(&s.place).map_or(0, |q| q.min);
+                if offset >= min && content.get(&(s.place, offset)) != Some(&Some(s.id)) {
                     let kind = if index.contains_key(&s.id) {
                         "moved"
                     } else {
@@ -157,6 +159,19 @@ mod tests {
         }
         let found = sends(&known, &changed).0;
         assert_eq!((found.count("foreign"), found.count("lost")), (1, 1));
+    }
+
+    #[test]
+    fn what_retention_took_is_not_lost() {
+        let history = [acked((1, 0), 0), acked((1, 1), 1)];
+        let mut both = stored(&[(1, 0), (1, 1)]);
+        for queue in both.values_mut() {
+            queue.min = 1;
+            queue.messages.remove(0);
+        }
+        assert!(sends(&history, &both).0.is_empty());
+        both.values_mut().for_each(|q| q.min = 0);
+        assert_eq!(sends(&history, &both).0.summary(), "1 lost");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Members that forget, are replaced, come and go: 5, 20 and 24.
+//! Members that forget, are replaced, come and go: 5, 20 and 24; one that catches up, 26.
 
 use super::{Needs, Scenario, NETWORK};
 use crate::processes::nodes::{wait_until, Signal, SHARDS};
@@ -14,7 +14,7 @@ const SPARE: Needs = Needs {
     ..NETWORK
 };
 
-pub(super) const SCENARIOS: [Scenario; 5] = [
+pub(super) const SCENARIOS: [Scenario; 6] = [
     Scenario {
         sets: &["flush_disk_type=ASYNC_FLUSH", "flush_interval_ms=3000"],
         ..scenario("5", "power cut, then leader paused", DISKS, power_cut)
@@ -28,6 +28,16 @@ pub(super) const SCENARIOS: [Scenario; 5] = [
         added_and_removed,
     ),
     scenario("24b", "leaders moved by hand", NETWORK, moved),
+    Scenario {
+        // Small files of the log, and few of them: what a node misses is gone soon.
+        sets: &["log_segment_bytes=1048576", "retention_bytes=6000000"],
+        ..scenario(
+            "26",
+            "catch-up by snapshot, killed in the middle",
+            NETWORK,
+            snapshot,
+        )
+    },
 ];
 
 const fn scenario(
@@ -161,6 +171,45 @@ fn added_and_removed(stage: &mut Stage) -> Result<(), String> {
     let _ = stage.nodes.wait(gone, Duration::from_secs(10));
     stage.nodes.retire(gone);
     stage.settle(Duration::from_secs(60))
+}
+
+/// A node misses more than the others keep of the log. Others do not wait for its catching up.
+fn snapshot(stage: &mut Stage) -> Result<(), String> {
+    stage.retention = true;
+    let node = stage.rng.below(stage.nodes.count());
+    let begin = stage.load.now();
+    let all = [0, 1, 2];
+    stage.sleep(5.0);
+    let before = stage.load.p99(&all, begin);
+    stage.note(&format!("kill -9 of node {}", node + 1));
+    stage.nodes.kill(node)?;
+    let seconds = stage.seconds.max(25) as f64;
+    stage.sleep(seconds);
+    let followed: Vec<usize> = (0..SHARDS.len())
+        .filter(|s| stage.nodes.leader(*s).is_some())
+        .collect();
+    stage.fault(
+        format!("node {} catches up", node + 1),
+        &followed,
+        Some(Duration::from_secs(5)),
+    );
+    let begin = stage.load.now();
+    for _ in 0..3 {
+        stage.nodes.start(node)?;
+        let part = stage.rng.between(200, 900) as f64 / 1_000.0;
+        stage.sleep(part);
+        stage.nodes.kill(node)?;
+    }
+    stage.nodes.start(node)?;
+    stage.recovered(Duration::from_secs(60))?;
+    let during = stage.load.p99(&all, begin);
+    stage.note(&format!(
+        "p99 {before:.1?} before, {during:.1?} while it caught up"
+    ));
+    if during > 2 * before.max(Duration::from_millis(50)) {
+        stage.problem(format!("p99 {before:.1?} became {during:.1?}"));
+    }
+    stage.settle(Duration::from_secs(30))
 }
 
 fn moved(stage: &mut Stage) -> Result<(), String> {
