@@ -147,6 +147,11 @@ impl RaftCore {
         self.options.node
     }
 
+    /// Ticks without a leader until an election, at least.
+    pub fn election_ticks(&self) -> usize {
+        self.options.election_ticks
+    }
+
     /// Current term.
     pub fn term(&self) -> u64 {
         self.node.raft.term

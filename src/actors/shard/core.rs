@@ -8,6 +8,7 @@
 
 mod apply;
 mod propose;
+mod stall;
 mod types;
 
 pub use types::*;
@@ -71,6 +72,7 @@ pub struct ShardCore {
     in_flight: VecDeque<InFlight>,
     /// Ticket and raft number of log writes under way, oldest first.
     writes: VecDeque<(u64, u64)>,
+    oldest_write: stall::OldestWrite,
     /// Messages of other nodes that were not taken in, and why the last one was not.
     refused_messages: (u64, Option<MessageError>),
     next_ticket: u64,
@@ -100,6 +102,7 @@ impl ShardCore {
             orphans: Vec::new(),
             in_flight: VecDeque::new(),
             writes: VecDeque::new(),
+            oldest_write: stall::OldestWrite::default(),
             refused_messages: (0, None),
             next_ticket: 1,
             trimming: false,
@@ -255,6 +258,7 @@ impl ShardCore {
 
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         self.raft.tick();
+        self.watch_disk();
         self.drive(out);
         // A clock that went back must not put retention off.
         let since = now_ms.saturating_sub(self.last_retention_ms);

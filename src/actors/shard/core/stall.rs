@@ -1,0 +1,158 @@
+//! A disk that hangs: the process lives, its heartbeats go out, and nothing it is sent gets
+//! written. A leader that finds its oldest log write under way for too long hands leadership to
+//! the replica that is furthest; entries reach the others without its own disk.
+
+use super::*;
+
+/// Election timeouts that a log write may take.
+const PATIENCE: usize = 3;
+
+/// The oldest log write under way, and for how many ticks it has been.
+#[derive(Debug, Default)]
+pub(super) struct OldestWrite {
+    ticket: u64,
+    ticks: usize,
+}
+
+impl ShardCore {
+    /// Called once a tick.
+    pub(super) fn watch_disk(&mut self) {
+        let Some((ticket, _)) = self.writes.front().copied() else {
+            self.oldest_write.ticks = 0;
+            return;
+        };
+        if self.oldest_write.ticket != ticket {
+            self.oldest_write = OldestWrite { ticket, ticks: 0 };
+        }
+        self.oldest_write.ticks += 1;
+        let limit = PATIENCE * self.raft.election_ticks();
+        // Again after each election timeout, for the first choice may be as badly off.
+        let late = self.oldest_write.ticks.checked_sub(limit);
+        if !late.is_some_and(|late| late % self.raft.election_ticks() == 0) {
+            return;
+        }
+        let me = self.raft.id();
+        let progress = self.raft.progress();
+        let others = progress
+            .iter()
+            .filter(|p| p.node != me && p.voter && p.active && !p.snapshot);
+        let Some(best) = others.max_by_key(|p| p.matched) else {
+            return;
+        };
+        tracing::warn!(
+            shard = self.options.shard.0,
+            to = best.node,
+            "a log write hangs: handing leadership over"
+        );
+        if let Err(why) = self.raft.transfer(best.node) {
+            tracing::debug!(%why, "leadership stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::shard::machine::MachineOptions;
+    use crate::model::topic::TopicConfig;
+    use crate::model::ShardId;
+    use crate::raft::{RaftOptions, RaftStart};
+
+    /// Three replicas, messages at once, and one whose disk may hang.
+    struct Three {
+        cores: Vec<ShardCore>,
+        hangs: Option<usize>,
+        now_ms: i64,
+    }
+
+    impl Three {
+        fn new() -> Self {
+            let core = |node: u64| {
+                let raft = RaftOptions {
+                    quiet: true,
+                    ..RaftOptions::group(node, vec![1, 2, 3], node)
+                };
+                let options = ShardOptions {
+                    shard: ShardId(1),
+                    max_entry_bytes: 1 << 20,
+                    max_open_writes: 2,
+                    retention_ms: 1 << 40,
+                    retention_bytes: 0,
+                    defect: None,
+                };
+                let raft = RaftCore::new(raft, RaftStart::default()).unwrap();
+                let machine = Machine::new(ShardId(1), MachineOptions::default());
+                ShardCore::new(options, raft, machine)
+            };
+            Self {
+                cores: (1..=3).map(core).collect(),
+                hangs: None,
+                now_ms: 0,
+            }
+        }
+
+        fn step(&mut self, at: usize, input: ShardInput) {
+            let mut todo = VecDeque::from([(at, input)]);
+            while let Some((at, input)) = todo.pop_front() {
+                let mut out = Vec::new();
+                self.cores[at].step(input, &mut out);
+                for effect in out {
+                    match effect {
+                        Effect::Send { to, bytes } => {
+                            let from = at as u64 + 1;
+                            todo.push_back((to as usize - 1, ShardInput::Message { from, bytes }));
+                        }
+                        Effect::ToShard(input) => todo.push_back((at, input)),
+                        Effect::Disk(DiskWork::Append { ticket, .. }) if self.hangs != Some(at) => {
+                            todo.push_back((at, ShardInput::AppendDone { ticket }));
+                        }
+                        Effect::Disk(DiskWork::State { applied, .. }) if self.hangs != Some(at) => {
+                            todo.push_back((at, ShardInput::StateDone { applied }));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+
+        fn tick(&mut self, ticks: usize) {
+            for _ in 0..ticks {
+                self.now_ms += 100;
+                for at in 0..3 {
+                    self.step(
+                        at,
+                        ShardInput::Tick {
+                            now_ms: self.now_ms,
+                        },
+                    );
+                }
+            }
+        }
+
+        fn leader(&self) -> Option<usize> {
+            (0..3).find(|at| self.cores[*at].serving().is_some())
+        }
+    }
+
+    #[test]
+    fn a_leader_whose_disk_hangs_hands_over_and_not_before() {
+        let mut three = Three::new();
+        three.tick(40);
+        let old = three.leader().expect("one leads");
+        three.hangs = Some(old);
+        let op = MetaOp::PutTopic(TopicConfig {
+            name: "t".into(),
+            ..TopicConfig::default()
+        });
+        three.step(old, ShardInput::Propose { id: 9, op });
+        let now_ms = three.now_ms;
+        three.step(old, ShardInput::Flush { now_ms });
+        let limit = PATIENCE * three.cores[old].raft().election_ticks();
+        three.tick(limit - 1);
+        assert_eq!(three.leader(), Some(old), "a slow disk is not a hung one");
+        three.tick(3);
+        let new = three.leader().expect("another leads");
+        assert_ne!(new, old);
+        assert!(three.cores[new].machine().topics().any(|t| t.name == "t"));
+    }
+}
