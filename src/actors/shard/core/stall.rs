@@ -28,7 +28,7 @@ impl ShardCore {
         let limit = PATIENCE * self.raft.election_ticks();
         // Again after each election timeout, for the first choice may be as badly off.
         let late = self.oldest_write.ticks.checked_sub(limit);
-        if !late.is_some_and(|late| late % self.raft.election_ticks() == 0) {
+        if !late.is_some_and(|late| late.is_multiple_of(self.raft.election_ticks())) {
             return;
         }
         let me = self.raft.id();
