@@ -3,6 +3,8 @@
 
 mod cluster;
 mod identity;
+mod operate;
+mod parts;
 
 use crate::actors::group::{GroupLimits, Groups};
 use crate::actors::link::{NoReplicas, ReplicaLink};
@@ -23,6 +25,7 @@ use crate::storage::{RocksStore, StoreError, StoreOptions, StoreStats, WriterOpt
 use crate::telemetry::{Metrics, MetricsOptions};
 use actix_rt::{Arbiter, ArbiterHandle};
 use cluster::{ClusterNode, Links};
+use parts::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -228,12 +231,8 @@ impl Broker {
         let cluster = cluster.ok_or_else(|| StartError::Config("peers are not valid".into()))?;
         let life =
             identity::claim(dir, &config.cluster_id, config.node_id).map_err(StartError::Config)?;
-        let mine: Vec<ClusterShard> = cluster
-            .shards
-            .iter()
-            .filter(|s| s.nodes.contains(&config.node_id))
-            .cloned()
-            .collect();
+        // Also those that have no replica here: they may get one.
+        let mine: Vec<ClusterShard> = cluster.shards.clone();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..mine.len().min(threads) {
             self.arbiters.push(Arbiter::new());
@@ -252,9 +251,10 @@ impl Broker {
         let links = Arc::new(Links::default());
         let shards = self.open(config, starting.collect(), links.clone()).await?;
         let handles: Vec<ShardHandle> = shards.shards.iter().map(|(h, _)| h.clone()).collect();
+        let stats = shards.writer.stats().clone();
         self.shards = Some(shards);
         let placed = mine.iter().cloned().zip(handles.iter().cloned()).collect();
-        let node = ClusterNode::start(config.clone(), cluster, placed, &links)
+        let node = ClusterNode::start(config.clone(), cluster, placed, &links, stats)
             .map_err(StartError::Config)?;
         self.cluster = Some(node.clone());
 
@@ -436,239 +436,6 @@ impl Broker {
         let _ = stopped.await;
         tracing::info!(data_dir = %self.config.data_dir, "stopped");
     }
-}
-
-/// A single voter leads after one write; clients are let in then.
-async fn serve_alone(
-    shard: &ShardHandle,
-    config: &Config,
-    begun: Instant,
-) -> Result<(), StartError> {
-    while !shard.status().serving() {
-        if let Some(why) = shard.status().failed() {
-            return Err(StartError::NotServing(why));
-        }
-        if begun.elapsed() > LEAD_WITHIN {
-            return Err(StartError::NotServing("no leader".into()));
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    create_system_topics(shard, config).await?;
-    tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "shard ready");
-    Ok(())
-}
-
-/// Creates missing system topics each time this node begins to lead the shard.
-async fn keep_system_topics(shard: ShardHandle, config: Arc<Config>) {
-    let mut lead = shard.status().lead();
-    loop {
-        if lead.borrow_and_update().serving {
-            if let Err(error) = create_system_topics(&shard, &config).await {
-                tracing::warn!(%error, shard = %config.broker_name, "system topics");
-            }
-        }
-        if lead.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// What raft of a cluster's shard is started with.
-fn cluster_raft(config: &Config, shard: &ClusterShard, life: u64) -> RaftOptions {
-    let (_, heartbeat_ticks, election_ticks) = config.raft_ticks();
-    let now = std::time::SystemTime::now();
-    let nanos = now
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64);
-    let seed = nanos ^ u64::from(std::process::id()).rotate_left(32) ^ u64::from(shard.id);
-    RaftOptions {
-        election_ticks,
-        heartbeat_ticks,
-        life,
-        ..RaftOptions::group(config.node_id, shard.nodes.clone(), seed)
-    }
-}
-
-/// The configuration of one shard's gateway.
-fn shard_config(config: &Config, shard: &ClusterShard, shards: usize) -> Config {
-    let host = match config.bind_host.as_str() {
-        h if h.eq_ignore_ascii_case("localhost") => "127.0.0.1",
-        h => h,
-    };
-    Config {
-        broker_name: shard.name.clone(),
-        listen_port: shard.port,
-        broker_ip: match config.broker_ip.as_str() {
-            "" => host.to_owned(),
-            ip => ip.to_owned(),
-        },
-        http_enable: false,
-        roles: crate::config::Roles {
-            registry: false,
-            broker: true,
-        },
-        max_inflight_bytes: (config.max_inflight_bytes / shards as u64)
-            .max(2 * u64::from(config.max_message_size)),
-        ..config.clone()
-    }
-}
-
-fn start_registry(dir: &Path, arbiter: &Arbiter) -> Result<Registry, StartError> {
-    let file = dir.join("kv-config.json");
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(StartError::Registry(e.to_string())),
-    };
-    let kv = KvTable::from_json(&text).map_err(StartError::Registry)?;
-    let core = RegistryCore::new(kv, RegistryLimits::default(), false);
-    let store = Box::new(move |text: &str| replace_file(&file, text).map_err(|e| e.to_string()));
-    Ok(Registry::start(core, &arbiter.handle(), store))
-}
-
-/// Writes beside, syncs, renames, syncs the directory: the file is the old or the new one.
-fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    let beside = file.with_extension("new");
-    let mut out = std::fs::File::create(&beside)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    std::fs::rename(&beside, file)?;
-    match file.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartError> {
-    let dir = config.data_dir.clone();
-    let options = StoreOptions {
-        memtable_bytes: config.memtable_bytes as usize,
-        block_cache_bytes: config.block_cache_bytes as usize,
-        // Rarely written column families hold old WAL files: this bounds disk use and replay.
-        max_wal_bytes: config.memtable_bytes.saturating_mul(3),
-        direct_io: config.direct_io,
-        ..StoreOptions::default()
-    };
-    let store =
-        RocksStore::open(Path::new(&dir), options, shards).map_err(|error| StartError::Store {
-            dir: dir.clone(),
-            error,
-        })?;
-    if let Ok((total, free)) = store.space() {
-        if nearly_full(config, total, free) {
-            return Err(StartError::DiskFull {
-                dir,
-                used: total.saturating_sub(free).saturating_mul(100) / total.max(1),
-                free,
-                hint: "free space or change disk_max_used_space_ratio or disk_min_free_bytes",
-            });
-        }
-    }
-    Ok(store)
-}
-
-fn nearly_full(config: &Config, total: u64, free: u64) -> bool {
-    let used = total.saturating_sub(free).saturating_mul(100) / total.max(1);
-    used >= u64::from(config.disk_max_used_space_ratio) || free < config.disk_min_free_bytes
-}
-
-/// Settings of one of `count` shards, which share the node's memory.
-fn shard_settings(config: &Config, shard: ShardId, raft: RaftOptions, count: usize) -> StartShard {
-    StartShard {
-        shard,
-        raft,
-        policy: config.ack_policy(),
-        segment_bytes: config.log_segment_bytes,
-        retention_ms: i64::from(config.file_reserved_hours) * 3_600_000,
-        retention_bytes: config.retention_bytes / count as u64,
-        tail_cache_bytes: config.tail_cache_bytes as usize / count,
-        read_threads: 1,
-        writer: WriterOptions::default(),
-        tick: Duration::from_millis(config.raft_ticks().0),
-    }
-}
-
-async fn create_system_topics(shard: &ShardHandle, config: &Config) -> Result<(), StartError> {
-    let traits = BrokerTraits {
-        cluster: &config.cluster_name,
-        broker_name: &config.broker_name,
-        auto_create: config.auto_create_topic_enable,
-        trace_topic: config.trace_topic_enable.then_some(TRACE),
-        delay_levels: config.delay_levels_ms().len() as u32,
-    };
-    let missing = startup_topics(&traits)
-        .into_iter()
-        .filter(|t| shard.meta().topic(&t.name).is_none());
-    let mut told = Vec::new();
-    for topic in missing {
-        let (done, applied) = tokio::sync::oneshot::channel();
-        let answer = Box::new(move |result| {
-            let _ = done.send(result);
-        });
-        shard.propose(MetaOp::EnsureTopic(topic), answer);
-        told.push(applied);
-    }
-    for applied in told {
-        let result = applied
-            .await
-            .map_err(|_| StartError::NotServing("the shard stopped".into()))?;
-        result.map_err(|why| StartError::NotServing(why.to_string()))?;
-    }
-    Ok(())
-}
-
-/// Copies the store's and raft's figures into the metrics, and guards the disk, until dropped.
-async fn watch(
-    shards: Vec<(String, ShardHandle)>,
-    stats: Arc<StoreStats>,
-    config: Arc<Config>,
-    metrics: Arc<Metrics>,
-) {
-    let mut ticks = tokio::time::interval(WATCH_EVERY);
-    loop {
-        ticks.tick().await;
-        copy_stats(&stats, &metrics);
-        let (mut tail, mut active) = (0, 0);
-        let (total, free) = (
-            stats.disk_total.load(Ordering::Relaxed),
-            stats.disk_free.load(Ordering::Relaxed),
-        );
-        let full = total > 0 && nearly_full(&config, total, free);
-        for (name, handle) in &shards {
-            let raft = metrics.shard(name);
-            tail += handle.tail_bytes();
-            active += handle.active_queues();
-            let status = handle.status();
-            raft.term.set(status.term() as i64);
-            raft.commit.set(status.committed() as i64);
-            raft.applied.set(status.applied() as i64);
-            raft.leader.set(i64::from(status.serving()));
-            if status.set_disk_full(full) {
-                tracing::warn!(
-                    full,
-                    free,
-                    shard = %name,
-                    "disk space: producers are refused while it is nearly full"
-                );
-            }
-        }
-        metrics.store.tail_cache_bytes.set(tail as i64);
-        metrics.queue_length("active_queues").set(active as i64);
-    }
-}
-
-fn copy_stats(stats: &StoreStats, metrics: &Metrics) {
-    let m = &metrics.store;
-    let up = |counter: &crate::telemetry::Counter, now: u64| {
-        counter.inc_by(now.saturating_sub(counter.get()));
-    };
-    up(&m.entries_appended, stats.entries.load(Ordering::Relaxed));
-    up(&m.bytes_appended, stats.bytes.load(Ordering::Relaxed));
-    up(&m.writes, stats.writes.load(Ordering::Relaxed));
-    up(&m.syncs, stats.syncs.load(Ordering::Relaxed));
-    m.disk_used_percent
-        .set((stats.disk_used_ratio() * 100.0) as i64);
 }
 
 /// Runs a node until SIGTERM or SIGINT, or until its storage failed. `ready` is told the node

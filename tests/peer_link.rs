@@ -213,6 +213,34 @@ fn a_node_that_is_not_in_the_list_is_refused() {
 }
 
 #[test]
+fn a_node_is_let_in_once_it_is_added() {
+    let (a, b) = pair(|_| {});
+    connect(&a, &b);
+    let (l3, a3) = listener();
+    let third = start(l3, options(3, &[(1, a.links.local_addr())]));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!third.links.peers().states()[&1].outgoing);
+    let new = PeerAddr {
+        id: 3,
+        addr: a3.to_string(),
+    };
+    assert!(!a.links.peers().send(3, Lane::Raft, 1, message(1, 10)));
+    assert!(a.links.peers().add(new.clone()));
+    assert!(!a.links.peers().add(new), "once");
+    let itself = PeerAddr {
+        id: 1,
+        addr: a3.to_string(),
+    };
+    assert!(!a.links.peers().add(itself));
+    within("both directions come up", || {
+        a.links.peers().connected(3) && third.links.peers().connected(1)
+    });
+    assert!(third.links.peers().send(1, Lane::Raft, 9, message(9, 10)));
+    within("it is heard", || !a.seen.messages.lock().is_empty());
+    assert!(a.links.peers().connected(2), "the others keep theirs");
+}
+
+#[test]
 fn a_second_process_with_the_same_id_is_refused_until_the_first_is_gone() {
     let (a, b) = pair(|_| {});
     connect(&a, &b);

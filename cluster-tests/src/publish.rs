@@ -19,7 +19,7 @@ impl Sim {
                 self.counters.recovered += 1;
                 self.hurt = false;
             }
-            Publish::Role(_) | Publish::Locks { .. } => {}
+            Publish::Role(_) | Publish::Locks { .. } | Publish::Confirmed { .. } => {}
             Publish::Serving(term) => {
                 self.view.serving = term;
                 if let (Some(_), Some(group)) = (term, &mut self.group) {

@@ -39,6 +39,10 @@ pub enum Publish {
     /// The replica leads and has applied its first entry: it serves in this term. `None` when it
     /// stopped serving.
     Serving(Option<u64>),
+    /// A majority followed this leader after it asked with this stamp ([`ShardInput::Confirm`]).
+    Confirmed {
+        stamp: u64,
+    },
     /// This replica holds again whatever a crash of its machine may have taken.
     Recovered,
     Topic(TopicConfig),

@@ -1,6 +1,6 @@
 //! `troupe cluster`: try one out on this machine, look at one.
 
-use super::{print_line, text, Failure};
+use super::{operate, print_line, text, Failure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
@@ -21,6 +21,16 @@ pub(super) enum ClusterCommand {
     Demo(Demo),
     /// Show nodes, shards, who leads, and how far the replicas are
     Show(Show),
+    /// Give a node a replica of each shard
+    Add(operate::Add),
+    /// Take a node's replicas away
+    Remove(operate::Remove),
+    /// Put one node in the place of another, also of one that is lost
+    Replace(operate::Replace),
+    /// Hand the lead of a shard to a node
+    Transfer(operate::Transfer),
+    /// Hand the lead of every shard to its preferred node, or spread it
+    Rebalance(operate::Rebalance),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +57,11 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
     match command {
         ClusterCommand::Demo(args) => demo(args).await,
         ClusterCommand::Show(args) => show(args).await,
+        ClusterCommand::Add(args) => operate::add(args).await,
+        ClusterCommand::Remove(args) => operate::remove(args).await,
+        ClusterCommand::Replace(args) => operate::replace(args).await,
+        ClusterCommand::Transfer(args) => operate::transfer(args).await,
+        ClusterCommand::Rebalance(args) => operate::rebalance(args).await,
     }
 }
 
@@ -182,16 +197,21 @@ async fn stop(nodes: Vec<(u16, Node)>) {
 }
 
 /// The body of a page that answers with success.
-async fn get(addr: &str, path: &str) -> Result<String, Failure> {
+pub(super) async fn get(addr: &str, path: &str) -> Result<String, Failure> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
+    http(addr, &request, Duration::from_secs(3)).await
+}
+
+/// Sends a request and gives the body of an answer of success.
+pub(super) async fn http(addr: &str, request: &str, within: Duration) -> Result<String, Failure> {
     let work = async {
         let mut stream = TcpStream::connect(addr).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut text = Vec::new();
         stream.take(MAX_PAGE).read_to_end(&mut text).await?;
         Ok::<_, std::io::Error>(text)
     };
-    let text = tokio::time::timeout(Duration::from_secs(3), work)
+    let text = tokio::time::timeout(within, work)
         .await
         .map_err(|_| "no answer in time".to_owned())?
         .map_err(|e| e.to_string())?;
@@ -233,11 +253,11 @@ async fn show(args: Show) -> Result<(), Failure> {
     }
 }
 
-fn number(value: &Value, key: &str) -> u64 {
+pub(super) fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_default()
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -303,10 +323,24 @@ fn lines(pages: &[Value]) -> Vec<String> {
                 (true, _) => "active",
                 (false, _) => "SILENT",
             };
+            let behind = match number(replica, "lag_entries") {
+                0 => "level".to_owned(),
+                entries => format!(
+                    "{entries} entries (about {} bytes) behind, level {} ms ago",
+                    number(replica, "lag_bytes"),
+                    replica["lag_ms"]
+                        .as_u64()
+                        .map_or("?".to_owned(), |ms| ms.to_string())
+                ),
+            };
+            let part = if replica["voter"] == true {
+                ""
+            } else {
+                "  learner"
+            };
             out.push(format!(
-                "  replica on node {}  {state}  {} entries behind",
+                "  replica on node {}{part}  {state}  {behind}",
                 number(replica, "node"),
-                number(replica, "lag_entries")
             ));
         }
     }
@@ -339,7 +373,8 @@ mod tests {
             json!({"id": 1, "name": "broker-a", "leader": 2, "term": 5, "serving": serving,
                    "preferred": 1, "committed": 9, "applied": 8, "replicas": replicas})
         };
-        let other = json!([{"node": 1, "active": false, "snapshot": false, "lag_entries": 7},
+        let other = json!([{"node": 1, "active": false, "snapshot": false, "lag_entries": 7,
+                            "lag_bytes": 70, "voter": true},
                            {"node": 2, "active": true, "snapshot": false, "lag_entries": 0}]);
         let page = |node: u64, shard: Value| {
             json!({"node_id": node, "cluster_id": "c", "shards": [shard],
@@ -354,7 +389,10 @@ mod tests {
         assert!(text.contains("links: 1 here, 3 DOWN"), "{text}");
         assert!(text.contains("leader 2 (preferred 1)  term 5"), "{text}");
         assert!(text.contains("seen by node 2"), "{text}");
-        assert!(text.contains("node 1  SILENT  7 entries behind"), "{text}");
+        assert!(
+            text.contains("node 1  SILENT  7 entries (about 70 bytes) behind, level ? ms ago"),
+            "{text}"
+        );
         assert_eq!(text.matches("shard broker-a").count(), 1);
         assert_eq!(text.matches("replica on").count(), 1);
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod message;
+mod operate;
 mod server;
 mod text;
 mod topic;

@@ -26,9 +26,9 @@ pub struct ClusterShard {
     pub id: u32,
     /// The broker name that clients see.
     pub name: String,
-    /// Port for clients on every node that has a replica. 0: any free port.
+    /// Port for clients. 0: any free port.
     pub port: u16,
-    /// Nodes with a replica, the preferred leader first.
+    /// Nodes with a replica when the cluster is new, the preferred leader first.
     pub nodes: Vec<u64>,
 }
 
@@ -57,8 +57,14 @@ impl Config {
             return Ok(None);
         }
         let nodes = parse_nodes(&self.peers)?;
+        // A node that joins has no part in how a new cluster's shards are placed.
+        let joins = |n: &&ClusterNode| self.join && n.id == self.node_id;
+        let first: Vec<u64> = nodes.iter().filter(|n| !joins(n)).map(|n| n.id).collect();
+        if first.is_empty() {
+            return Err("join: peers must list the nodes of the cluster to join".into());
+        }
         let names: Vec<String> = match self.shards.as_str() {
-            "" => (0..nodes.len()).map(default_name).collect(),
+            "" => (0..first.len()).map(default_name).collect(),
             text => split_addrs(text).map(str::to_owned).collect(),
         };
         if names.len() > MAX_NODES {
@@ -72,14 +78,14 @@ impl Config {
             }
         }
         let ports = self.parse_shard_ports(names.len())?;
-        let replicas = (self.replicas as usize).min(nodes.len());
+        let replicas = (self.replicas as usize).min(first.len());
         let shards = names.into_iter().zip(ports).enumerate();
         let shards = shards.map(|(at, (name, port))| ClusterShard {
             id: at as u32 + 1,
             name,
             port,
             nodes: (0..replicas)
-                .map(|r| nodes[(at + r) % nodes.len()].id)
+                .map(|r| first[(at + r) % first.len()])
                 .collect(),
         });
         Ok(Some(Cluster {
@@ -194,9 +200,8 @@ impl Config {
                 self.election_timeout_ms
             ));
         }
-        let mine = cluster.shards.iter();
-        let mine = mine.filter(|s| s.nodes.contains(&self.node_id));
-        Ok(mine.map(|s| s.port).collect())
+        // Also those that have no replica here: they may get one.
+        Ok(cluster.shards.iter().map(|s| s.port).collect())
     }
 }
 
@@ -214,7 +219,11 @@ fn is_loopback(addr: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, String> {
+/// Reads `id=host:port;id=host:port`.
+///
+/// # Errors
+/// One line, when that is not what it is.
+pub fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, String> {
     let bad = |item: &str, why: &str| format!("peers: \"{}\" {why}", item.escape_debug());
     let mut nodes: Vec<ClusterNode> = Vec::new();
     for item in split_addrs(text) {
@@ -298,6 +307,26 @@ mod tests {
         config.replicas = 5;
         assert_eq!(config.cluster().unwrap().shards[1].nodes, [2, 3, 7, 5, 1]);
         assert!(Config::default().cluster().is_none());
+    }
+
+    #[test]
+    fn a_node_that_joins_changes_no_placement() {
+        let mut config = three();
+        let before = config.cluster().unwrap();
+        config.peers += ";4=127.0.0.1:1004";
+        config.node_id = 4;
+        config.join = true;
+        config.validate().unwrap();
+        let joined = config.cluster().unwrap();
+        assert_eq!(joined.shards, before.shards);
+        assert_eq!(joined.nodes.len(), 4);
+        refused(
+            |c| {
+                c.join = true;
+                c.peers = "2=127.0.0.1:1002".into();
+            },
+            "join",
+        );
     }
 
     #[test]

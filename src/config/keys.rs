@@ -98,6 +98,10 @@ config_keys! {
     /// All nodes of the cluster, this one too, as `id=host:port;id=host:port` with the address of
     /// their peer ports. The same on every node. Empty: a single node.
     peers: String as Text = String::new(), [];
+    /// This node joins a cluster that is there: it has no part in any shard before
+    /// `troupe cluster add` gives it one. The other keys are as on the nodes of that cluster, with
+    /// this node at the end of `peers`.
+    join: bool as Boolean = false, [];
     /// Broker names of the cluster's shards, separated by `;`. The same on every node. Empty: as
     /// many as there are nodes, named broker-a, broker-b and so on.
     shards: String as Text = String::new(), [];

@@ -8,12 +8,13 @@
 mod cluster;
 mod keys;
 mod load;
+pub mod operator;
 mod reference;
 mod summary;
 mod types;
 mod validate;
 
-pub use cluster::{Cluster, ClusterNode, ClusterShard};
+pub use cluster::{parse_nodes, Cluster, ClusterNode, ClusterShard};
 pub use keys::{Config, KeyInfo, Kind, KEYS};
 pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;

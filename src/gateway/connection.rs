@@ -44,6 +44,7 @@ pub struct Conn {
     /// Bytes wait and the connection is in the worker's list already.
     listed: Cell<bool>,
     closed: Cell<bool>,
+    was_quiet: Cell<bool>,
     /// Requests not answered yet.
     pending: Cell<u32>,
     /// Rings the connection's own task: written, closed, or room for requests again.
@@ -125,6 +126,7 @@ impl Conn {
             out: RefCell::default(),
             listed: Cell::new(false),
             closed: Cell::new(false),
+            was_quiet: Cell::new(false),
             pending: Cell::new(0),
             kick: Notify::new(),
             opaque: Cell::new(0),
@@ -164,6 +166,13 @@ impl Conn {
         if let (Way::Tunnel(tunnel), false) = (&self.way, oneway) {
             tunnel.refused.borrow_mut().push(opaque);
             self.write_soon(|_| {});
+        }
+    }
+
+    /// Only the node with the socket can tell the client that a request may have been done.
+    pub fn unsure_tunnelled(&self, opaque: i32) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            tunnel.unsure(opaque);
         }
     }
 
@@ -251,9 +260,25 @@ impl Conn {
         self.language.get()
     }
 
-    /// Requests not answered yet, and bytes not written yet.
+    /// No request waits for its answer, pulls that other nodes hold left out, and no bytes wait.
     pub fn is_quiet(&self) -> bool {
-        self.pending.get() == 0 && self.out.borrow().is_empty()
+        let open = self.pending.get() as usize;
+        self.out.borrow().is_empty() && (open == 0 || open == self.outward.borrow().pulls())
+    }
+
+    /// The node stops. In a cluster by a reset: what the client sends in this very moment fails at
+    /// once and is tried elsewhere. What was written has left by then: it was quiet before too.
+    pub fn stop(&self) {
+        match self.shared().forward.is_some() || self.pending.get() > 0 {
+            true => self.abort("stop"),
+            false => self.close("stop"),
+        }
+    }
+
+    /// [`Conn::is_quiet`] now, and when this was asked before.
+    pub fn stays_quiet(&self) -> bool {
+        let quiet = self.is_quiet();
+        self.was_quiet.replace(quiet) && quiet
     }
 
     /// Next number of a request to the client.

@@ -3,8 +3,8 @@
 use super::admin;
 use super::connection::Conn;
 use super::ctx::Ctx;
-use super::forward::Kept;
-use super::reply::{not_supported, Reply};
+use super::forward::{self, Kept};
+use super::reply::{not_supported, Again, Reply};
 use super::send::{self, Burst};
 use super::shared::BrokerSide;
 use super::{clients, namesrv, offsets, pull};
@@ -36,7 +36,14 @@ pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst, kept:
             let heartbeat = (command.code == code::HEART_BEAT).then(|| conn.heartbeat());
             tokio::task::spawn_local(async move {
                 let answer = answer(&ctx, broker.as_ref(), &command).await;
-                ticket.answer(answer.unwrap_or_else(|error| error));
+                let mut reply = answer.unwrap_or_else(|error| error);
+                if broker.is_some() && !forward::is_current(&ctx.conn, command.code) {
+                    // Another may lead since the answer was made.
+                    let why = "service not available now: this node may not lead any more";
+                    reply = Reply::err(rc::SERVICE_NOT_AVAILABLE, why);
+                    reply.again = Again::NotBegun;
+                }
+                ticket.answer(reply);
                 drop(heartbeat);
             });
         }

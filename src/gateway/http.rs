@@ -1,11 +1,13 @@
-//! The HTTP pages: `/metrics`, `/health/live`, `/health/ready`, `/cluster`.
+//! The HTTP pages: `/metrics`, `/health/live`, `/health/ready`, `/cluster`; operators ask at
+//! `/operate`.
 
+use super::operator;
 use super::shared::Shared;
 use crate::telemetry::CONTENT_TYPE;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{header, StatusCode};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::Router;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -41,7 +43,10 @@ pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/cluster", get(cluster))
-        .with_state(shared);
+        .route(operator::PATH, post(operator::operate))
+        .layer(DefaultBodyLimit::max(operator::MAX_BODY))
+        .with_state(shared)
+        .into_make_service_with_connect_info::<operator::Peer>();
     if let Err(error) = axum::serve(limited, pages).await {
         tracing::error!(%error, "HTTP ended");
     }
@@ -90,7 +95,8 @@ fn ready_here(shared: &Shared) -> (StatusCode, &'static str) {
     (StatusCode::OK, "ready\n")
 }
 
-struct Limited {
+/// At most [`MAX_CONNECTIONS`] connections.
+pub struct Limited {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
@@ -128,7 +134,7 @@ impl axum::serve::Listener for Limited {
 }
 
 /// A connection that ends after [`LIFETIME`], whatever its peer does.
-struct Timed {
+pub struct Timed {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,

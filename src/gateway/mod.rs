@@ -17,6 +17,7 @@ mod inbox;
 mod limits;
 mod namesrv;
 mod offsets;
+mod operator;
 mod outbuf;
 mod pull;
 mod rates;
@@ -34,6 +35,7 @@ mod worker;
 pub use accept::BindError;
 pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
+pub use operator::{Doing, NotDone, Operation};
 pub use shared::{BrokerSide, NodeView};
 
 use crate::actors::registry::Registry;
@@ -165,7 +167,8 @@ impl Gateway {
         let pool = ReadPool::start(reads).map_err(GatewayError::Thread)?;
         let forward = deps.forward.map(|forward| {
             let max_held = config.max_inflight_bytes;
-            Arc::new(Forward::new(forward, max_held, shared::now_ms()))
+            let figures = deps.metrics.shard(&config.broker_name);
+            Arc::new(Forward::new(forward, max_held, shared::now_ms(), figures))
         });
         let shared = Arc::new(Shared::new(SharedParts {
             config: deps.config,
@@ -330,6 +333,12 @@ async fn front(
     }
 }
 
+fn held(forward: &Forward) -> bool {
+    let waiting = forward.waiting.load(Ordering::Relaxed);
+    forward.metrics.held.set(waiting as i64);
+    waiting > 0
+}
+
 /// Tells the threads of new leaders, and when to look at what waits for one.
 async fn forwarding(forward: Arc<Forward>, inboxes: Arc<Vec<Arc<Inbox>>>) {
     let mut lead = forward.watch();
@@ -345,7 +354,7 @@ async fn forwarding(forward: Arc<Forward>, inboxes: Arc<Vec<Arc<Inbox>>>) {
                     inbox.put(|mail| mail.lead_changed = true);
                 }
             }
-            _ = ticks.tick() => if forward.waiting.load(Ordering::Relaxed) > 0 {
+            _ = ticks.tick() => if held(&forward) {
                 for inbox in inboxes.iter() {
                     inbox.put(|mail| mail.sweep = true);
                 }

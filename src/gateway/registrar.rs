@@ -29,8 +29,9 @@ const POLL: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Shortest time between two attempts that do not follow the clock.
 const AGAIN: Duration = Duration::from_millis(200);
-/// A name server that failed is tried again after this time.
-const RETRY: Duration = Duration::from_secs(5);
+/// A name server that failed is tried again after this time: one that restarted tells clients of
+/// none but the brokers that found it already.
+const RETRY: Duration = Duration::from_millis(300);
 
 /// As what this broker registers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ struct Role {
     broker_id: i64,
     /// Raft's term, in a cluster: a name server keeps the latest leader.
     term: Option<u64>,
+    /// It has a part in the shard; else no name server is to know it.
+    member: bool,
 }
 
 impl Role {
@@ -47,6 +50,7 @@ impl Role {
             return Self {
                 broker_id: 0,
                 term: None,
+                member: true,
             };
         };
         let lead = forward.lead();
@@ -54,6 +58,7 @@ impl Role {
         Self {
             broker_id: if forward.serving() { 0 } else { follower },
             term: Some(lead.term),
+            member: forward.is_member(),
         }
     }
 }
@@ -68,6 +73,9 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
         .collect();
     let addr = advertised(shared);
     let role = Role::of(shared);
+    if !role.member {
+        return;
+    }
     let registration = BrokerRegistration {
         cluster: shared.config.cluster_name.clone(),
         broker_name: shared.broker_name.clone(),
@@ -86,6 +94,15 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
     if let Err(error) = registry.register(registration, None).await {
         tracing::warn!(%error, "the name server of this node refused the registration");
     }
+}
+
+async fn unregister_here(shared: &Shared, registry: &Registry) {
+    let cluster = shared.config.cluster_name.clone();
+    let name = shared.broker_name.clone();
+    let id = Role::of(shared).broker_id;
+    let _ = registry
+        .unregister(cluster, name, id, advertised(shared))
+        .await;
 }
 
 fn advertised(shared: &Shared) -> AdvertisedAddr {
@@ -121,8 +138,11 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
     while !shared.is_stopping() {
         let now = (broker.shard.meta().version(), Role::of(&shared));
         if seen != Some(now) || last.elapsed() >= period {
-            if let Some(registry) = &shared.registry {
-                register_here(&shared, &broker, registry).await;
+            let left = seen.is_some_and(|(_, role): (_, Role)| role.member) && !now.1.member;
+            match &shared.registry {
+                Some(registry) if left => unregister_here(&shared, registry).await,
+                Some(registry) => register_here(&shared, &broker, registry).await,
+                None => {}
             }
             if seen != Some(now) {
                 tells += 1;
@@ -138,16 +158,7 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
         }
     }
     if let Some(registry) = &shared.registry {
-        let cluster = shared.config.cluster_name.clone();
-        let name = shared.broker_name.clone();
-        let _ = registry
-            .unregister(
-                cluster,
-                name,
-                Role::of(&shared).broker_id,
-                advertised(&shared),
-            )
-            .await;
+        unregister_here(&shared, registry).await;
     }
     drop(tell);
     for remote in remotes {
@@ -224,6 +235,13 @@ async fn register_remote(
     addr: &str,
     link: &mut Option<Link>,
 ) -> Result<(), LinkError> {
+    let role = Role::of(shared);
+    if !role.member {
+        if let Some(mut link) = link.take() {
+            goodbye(shared, &mut link).await?;
+        }
+        return Ok(());
+    }
     let mut current = match link.take() {
         Some(link) => link,
         None => Link::open(addr).await?,
@@ -233,7 +251,6 @@ async fn register_remote(
         topic_config_serialize_wrapper: admin::topic_wrapper(broker, shared.started_ms),
     });
     let own = shared.store_host(current.local.ip()).to_string();
-    let role = Role::of(shared);
     let mut ext = identity(shared, &own, role).to_vec();
     ext.extend([
         ("haServerAddr", Val::Str(&own)),

@@ -3,6 +3,7 @@
 use super::forward::Forward;
 use super::inbox::GatewayLink;
 use super::limits::{BytePermits, ConnectionLimits};
+use super::operator::{Doing, Operation};
 use super::rates::Rates;
 use super::read_pool::ReadHandle;
 use crate::actors::group::Groups;
@@ -81,6 +82,8 @@ pub trait NodeView: Send + Sync {
     fn not_ready(&self) -> Option<String>;
     /// Nodes, shards, roles and positions as JSON.
     fn cluster(&self) -> String;
+    /// Does what an operator asks. The caller has been checked.
+    fn operate(self: Arc<Self>, operation: Operation) -> Doing;
 }
 
 impl Shared {

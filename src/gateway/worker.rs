@@ -207,8 +207,8 @@ impl Worker {
             let late = Instant::now() >= end;
             let mut left = 0;
             for conn in self.connections() {
-                if late || conn.is_quiet() {
-                    conn.close("stop");
+                if late || conn.stays_quiet() {
+                    conn.stop();
                 } else {
                     left += 1;
                 }

@@ -1,20 +1,24 @@
 //! What a node of a cluster has besides: links to the others, a view for people, and the wish that
 //! each shard is led by its preferred node.
 
+use super::operate::{Known, NO_SHARD};
 use crate::actors::link::ReplicaLink;
 use crate::actors::shard::core::ShardInput;
 use crate::actors::shard::handle::ReplicaView;
 use crate::actors::shard::ShardHandle;
 use crate::config::{Cluster, ClusterShard, Config};
-use crate::gateway::{ForwardInput, NodeView};
+use crate::gateway::{Doing, ForwardInput, NodeView, Operation};
 use crate::model::ShardId;
 use crate::peer::{Lane, PeerAddr, PeerEvents, PeerLinks, PeerMessage, PeerOptions, Peers, Tls};
+use crate::raft::PeerProgress;
+use crate::storage::StoreStats;
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// How often the view is brought up to date.
@@ -49,12 +53,25 @@ struct Way {
 #[derive(Default)]
 struct Router {
     ways: RwLock<BTreeMap<u32, Arc<Way>>>,
+    node: OnceLock<Weak<ClusterNode>>,
+}
+
+impl Router {
+    fn node(&self) -> Option<Arc<ClusterNode>> {
+        self.node.get()?.upgrade()
+    }
 }
 
 impl PeerEvents for Router {
     fn deliver(&self, from: u64, batch: Vec<PeerMessage>) {
         let ways = self.ways.read();
         for message in batch {
+            if message.shard == NO_SHARD {
+                if let Some(node) = self.node() {
+                    node.heard(&message.bytes);
+                }
+                continue;
+            }
             let Some(way) = ways.get(&message.shard) else {
                 continue;
             };
@@ -73,7 +90,10 @@ impl PeerEvents for Router {
         }
     }
 
-    fn link(&self, peer: u64, _outgoing: bool, up: bool) {
+    fn link(&self, peer: u64, outgoing: bool, up: bool) {
+        if let (true, true, Some(node)) = (outgoing, up, self.node()) {
+            node.tell(peer);
+        }
         for way in self.ways.read().values() {
             if !up {
                 way.handle.input(ShardInput::PeerLost { node: peer });
@@ -89,17 +109,27 @@ impl PeerEvents for Router {
 pub struct Member {
     pub place: ClusterShard,
     pub handle: ShardHandle,
-    view: Mutex<ReplicaView>,
+    view: Mutex<View>,
+}
+
+/// The replicas as seen last, and when each was level with the leader.
+#[derive(Default)]
+struct View {
+    replicas: ReplicaView,
+    level: BTreeMap<u64, Instant>,
 }
 
 /// See the module text.
 pub struct ClusterNode {
-    config: Arc<Config>,
-    cluster: Cluster,
-    members: Vec<Member>,
+    pub(super) config: Arc<Config>,
+    pub(super) cluster: Cluster,
+    pub(super) members: Vec<Member>,
     router: Arc<Router>,
     links: Mutex<Option<PeerLinks>>,
-    peers: Peers,
+    pub(super) peers: Peers,
+    /// Nodes that are not in the configuration.
+    pub(super) extra: Mutex<Known>,
+    stats: Arc<StoreStats>,
 }
 
 /// Reads the secret and the certificates.
@@ -130,6 +160,7 @@ impl ClusterNode {
         cluster: Cluster,
         shards: Vec<(ClusterShard, ShardHandle)>,
         links: &Links,
+        stats: Arc<StoreStats>,
     ) -> Result<Arc<Self>, String> {
         let options = options(&config, &cluster)?;
         let listener =
@@ -156,14 +187,24 @@ impl ClusterNode {
             handle,
             view: Mutex::default(),
         });
-        Ok(Arc::new(Self {
+        let dir = std::path::PathBuf::from(&config.data_dir);
+        let node = Arc::new(Self {
             config,
             cluster,
             members: members.collect(),
-            router,
+            router: router.clone(),
             links: Mutex::new(Some(running)),
             peers,
-        }))
+            extra: Mutex::default(),
+            stats,
+        });
+        let _ = router.node.set(Arc::downgrade(&node));
+        node.learn(super::operate::load(&dir)?);
+        // Links that came up before.
+        for peer in node.peers.states().keys() {
+            node.tell(*peer);
+        }
+        Ok(node)
     }
 
     /// The links.
@@ -220,7 +261,24 @@ impl ClusterNode {
                     );
                     member.handle.input(ShardInput::Transfer { to: preferred });
                 }
-                *member.view.lock() = view;
+                let metrics = metrics.shard(&member.place.name);
+                metrics
+                    .transfers
+                    .set(member.handle.status().transfers() as i64);
+                metrics
+                    .member
+                    .set(i64::from(member.handle.status().is_member()));
+                let now = Instant::now();
+                let mut seen = member.view.lock();
+                for other in &view.others {
+                    // Level with what the leader had at the last look.
+                    if other.matched >= seen.replicas.last {
+                        seen.level.insert(other.node, now);
+                    }
+                }
+                seen.level
+                    .retain(|node, _| view.others.iter().any(|o| o.node == *node));
+                seen.replicas = view;
             }
         }
     }
@@ -268,10 +326,23 @@ impl ClusterNode {
     }
 }
 
+/// Bytes of an entry of the log on average.
+fn entry_bytes(stats: &StoreStats) -> u64 {
+    let entries = stats.entries.load(Ordering::Relaxed);
+    stats
+        .bytes
+        .load(Ordering::Relaxed)
+        .checked_div(entries)
+        .unwrap_or(0)
+}
+
 impl NodeView for ClusterNode {
     fn not_ready(&self) -> Option<String> {
         for member in &self.members {
             let status = member.handle.status();
+            if !status.is_member() {
+                continue;
+            }
             if let Some(why) = status.failed() {
                 return Some(format!("{}: {why}", member.place.name));
             }
@@ -284,23 +355,35 @@ impl NodeView for ClusterNode {
 
     fn cluster(&self) -> String {
         let states = self.peers.states();
-        let nodes = self.cluster.nodes.iter().map(|node| {
-            let link = states.get(&node.id).map(|s| {
+        let nodes = self.all_nodes().into_iter().map(|(id, addr)| {
+            let link = states.get(&id).map(|s| {
                 json!({
                     "outgoing": s.outgoing, "incoming": s.incoming, "connects": s.connects,
                     "dropped": s.dropped, "queued_bytes": s.queued,
                 })
             });
-            json!({"id": node.id, "addr": node.addr, "link": link})
+            json!({"id": id, "addr": addr, "link": link})
         });
         let shards = self.members.iter().map(|member| {
             let status = member.handle.status();
             let lead = *status.lead().borrow();
-            let view = member.view.lock().clone();
+            let seen = member.view.lock();
+            let view = &seen.replicas;
+            let behind_ms = |o: &PeerProgress| match view.last.saturating_sub(o.matched) {
+                0 => Some(0),
+                _ => seen
+                    .level
+                    .get(&o.node)
+                    .map(|at| at.elapsed().as_millis() as u64),
+            };
+            // Entries differ in size; the average of the node's log is near enough for people.
+            let entry = entry_bytes(&self.stats);
             let others = view.others.iter().map(|o| {
                 json!({
                     "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
                     "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
+                    "lag_bytes": view.last.saturating_sub(o.matched).saturating_mul(entry),
+                    "lag_ms": behind_ms(o),
                 })
             });
             json!({
@@ -309,6 +392,7 @@ impl NodeView for ClusterNode {
                 "leader": lead.leader, "term": lead.term, "serving": lead.serving,
                 "committed": status.committed(), "applied": status.applied(), "last": view.last,
                 "voters": view.voters, "learners": view.learners,
+                "member": status.is_member(), "transfers": status.transfers(),
                 "elections": status.elections(), "failed": status.failed(),
                 "replicas": others.collect::<Vec<_>>(),
             })
@@ -320,5 +404,9 @@ impl NodeView for ClusterNode {
             "shards": shards.collect::<Vec<_>>(),
         })
         .to_string()
+    }
+
+    fn operate(self: Arc<Self>, operation: Operation) -> Doing {
+        self.operation(operation)
     }
 }

@@ -133,7 +133,7 @@ async fn open(
     let said = frames.hello(&mut stream).await?;
     let checked = Hello::decode(said.clone()).and_then(|(hello, _)| {
         hello.check(&options.cluster_id, options.node_id, |id| {
-            shared.boxes.contains_key(&id)
+            shared.outbox(id).is_some()
         })?;
         Ok(hello)
     });
@@ -197,7 +197,9 @@ async fn serve(
     }
     drop(before);
     tracing::info!(peer = id, %addr, "link from peer is up");
-    let inbox = &shared.boxes[&id];
+    let Some(inbox) = shared.outbox(id) else {
+        return;
+    };
     inbox.set_incoming(true);
     shared.events.link(id, false, true);
     let _gone = Gone {
@@ -230,7 +232,9 @@ impl Drop for Gone<'_> {
         {
             current.remove(&self.peer);
             drop(current);
-            self.shared.boxes[&self.peer].set_incoming(false);
+            if let Some(inbox) = self.shared.outbox(self.peer) {
+                inbox.set_incoming(false);
+            }
             self.shared.events.link(self.peer, false, false);
         }
     }

@@ -23,12 +23,13 @@ pub use stream::{Tls, TlsError};
 
 use bytes::Bytes;
 use outbox::Outbox;
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 /// Which of a node's uses a message is for. Lanes do not wait for each other's queues.
@@ -126,11 +127,18 @@ pub struct LinkState {
     pub queued: u64,
 }
 
+impl Shared {
+    fn outbox(&self, peer: u64) -> Option<Arc<Outbox>> {
+        self.boxes.read().get(&peer).cloned()
+    }
+}
+
 struct Shared {
     options: PeerOptions,
     /// Random, so that a restarted process is told from a second one with the same id.
     incarnation: u64,
-    boxes: BTreeMap<u64, Arc<Outbox>>,
+    boxes: RwLock<BTreeMap<u64, Arc<Outbox>>>,
+    added: mpsc::UnboundedSender<PeerAddr>,
     events: Arc<dyn PeerEvents>,
 }
 
@@ -152,21 +160,32 @@ impl Peers {
     /// Queues a message; it goes out at the next wake of the link. `false` when it was dropped:
     /// the peer is unknown or not connected, or too much waits for it.
     pub fn send(&self, to: u64, lane: Lane, shard: u32, bytes: Bytes) -> bool {
-        match self.shared.boxes.get(&to) {
+        match self.shared.outbox(to) {
             Some(outbox) => outbox.push(lane, shard, bytes, self.shared.options.max_frame),
             None => false,
         }
     }
 
+    /// Lets in another node and dials it. `false` when it is this node or known already.
+    pub fn add(&self, peer: PeerAddr) -> bool {
+        let options = &self.shared.options;
+        let mut boxes = self.shared.boxes.write();
+        if peer.id == 0 || peer.id == options.node_id || boxes.contains_key(&peer.id) {
+            return false;
+        }
+        boxes.insert(peer.id, Arc::new(Outbox::new(options.max_queued)));
+        self.shared.added.send(peer).is_ok()
+    }
+
     /// The way to each peer now.
     pub fn states(&self) -> BTreeMap<u64, LinkState> {
-        let states = self.shared.boxes.iter().map(|(id, b)| (*id, b.state()));
-        states.collect()
+        let boxes = self.shared.boxes.read();
+        boxes.iter().map(|(id, b)| (*id, b.state())).collect()
     }
 
     /// Both directions of the link are up.
     pub fn connected(&self, peer: u64) -> bool {
-        let state = self.shared.boxes.get(&peer).map(|b| b.state());
+        let state = self.shared.outbox(peer).map(|b| b.state());
         state.is_some_and(|s| s.outgoing && s.incoming)
     }
 }
@@ -187,10 +206,12 @@ impl PeerLinks {
             .collect();
         let mut random = [0u8; 8];
         getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
+        let (added, more) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             options,
             incarnation: u64::from_be_bytes(random),
-            boxes,
+            boxes: RwLock::new(boxes),
+            added,
             events,
         });
         let peers = Peers {
@@ -203,7 +224,7 @@ impl PeerLinks {
         let thread = std::thread::Builder::new()
             .name("peer-links".to_owned())
             .spawn(move || {
-                LocalSet::new().block_on(&runtime, run(listener, shared, stopped));
+                LocalSet::new().block_on(&runtime, run(listener, shared, more, stopped));
                 // A name look-up may still run.
                 runtime.shutdown_timeout(Duration::from_millis(100));
             })?;
@@ -244,16 +265,27 @@ impl Drop for PeerLinks {
     }
 }
 
-async fn run(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+async fn run(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut more: mpsc::UnboundedReceiver<PeerAddr>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut tasks = Vec::new();
-    for peer in &shared.options.peers {
-        if let Some(outbox) = shared.boxes.get(&peer.id) {
-            let dial = dial::run(shared.clone(), peer.clone(), outbox.clone());
-            tasks.push(tokio::task::spawn_local(dial));
+    let dial = |peer: PeerAddr| {
+        let outbox = shared.outbox(peer.id)?;
+        let dial = dial::run(shared.clone(), peer, outbox);
+        Some(tokio::task::spawn_local(dial))
+    };
+    tasks.extend(shared.options.peers.iter().cloned().filter_map(dial));
+    let accept = accept::run(listener, shared.clone());
+    tasks.push(tokio::task::spawn_local(accept));
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(peer) = more.recv() => tasks.extend(dial(peer)),
         }
     }
-    tasks.push(tokio::task::spawn_local(accept::run(listener, shared)));
-    let _ = stop.wait_for(|stop| *stop).await;
     for task in tasks {
         task.abort();
         let _ = task.await;

@@ -266,6 +266,15 @@ impl RaftCore {
         Ok(())
     }
 
+    /// Asks the others whether this replica still leads; [`RaftOutput::confirmed`] gives the stamp
+    /// back once a majority said so. Nothing happens where it does not lead, or is about to hand
+    /// leadership over: the next leader need not wait for anybody then.
+    pub fn confirm(&mut self, stamp: u64) {
+        if self.is_leader() && !self.is_transferring() {
+            self.node.read_index(stamp.to_be_bytes().to_vec());
+        }
+    }
+
     /// A proposal would be taken: no transfer is under way and little is uncommitted. What waits
     /// does so where it is counted.
     pub fn has_room(&self) -> bool {

@@ -6,6 +6,7 @@
 //! by names in the program.
 
 use super::histogram::LatencyHistogram;
+use super::shards::{PeerLabel, ReplicaLabel, ShardFamilies, ShardMetrics};
 use parking_lot::RwLock;
 use prometheus_client::encoding::{text, EncodeLabelSet};
 use prometheus_client::metrics::counter::Counter;
@@ -43,22 +44,6 @@ struct ResponseLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct NameLabel {
     name: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ShardLabel {
-    shard: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReplicaLabel {
-    shard: String,
-    node: u64,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PeerLabel {
-    node: u64,
 }
 
 /// Messages and bytes of one topic.
@@ -110,25 +95,6 @@ pub struct StoreMetrics {
     pub files_deleted: Counter,
 }
 
-/// Raft figures of one shard replica.
-#[derive(Clone, Debug, Default)]
-pub struct ShardMetrics {
-    /// Current term.
-    pub term: Gauge,
-    /// Highest committed index.
-    pub commit: Gauge,
-    /// Highest applied index.
-    pub applied: Gauge,
-    /// 1 on the leader, else 0.
-    pub leader: Gauge,
-    /// Leaders seen since the start.
-    pub elections: Gauge,
-    /// Entries this node had acknowledged and then lost to another leader (reliability §1).
-    pub acked_truncated: Counter,
-    /// Starts after which a tail of the log was missing (reliability §1).
-    pub unclean_recoveries: Counter,
-}
-
 /// What [`Metrics::new`] has to know.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricsOptions<'a> {
@@ -170,19 +136,6 @@ struct TopicFamilies {
     bytes_in: Family<TopicLabel, Counter>,
     messages_out: Family<TopicLabel, Counter>,
     bytes_out: Family<TopicLabel, Counter>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct ShardFamilies {
-    term: Family<ShardLabel, Gauge>,
-    commit: Family<ShardLabel, Gauge>,
-    applied: Family<ShardLabel, Gauge>,
-    leader: Family<ShardLabel, Gauge>,
-    elections: Family<ShardLabel, Gauge>,
-    lag: Family<ReplicaLabel, Gauge>,
-    links: Family<PeerLabel, Gauge>,
-    acked_truncated: Family<ShardLabel, Counter>,
-    unclean_recoveries: Family<ShardLabel, Counter>,
 }
 
 impl TopicFamilies {
@@ -229,67 +182,6 @@ impl TopicFamilies {
         self.bytes_in.remove(&label);
         self.messages_out.remove(&label);
         self.bytes_out.remove(&label);
-    }
-}
-
-impl ShardFamilies {
-    fn register(&self, r: &mut Registry) {
-        r.register("raft_term", "Current Raft term", self.term.clone());
-        r.register(
-            "raft_commit_index",
-            "Highest committed index",
-            self.commit.clone(),
-        );
-        r.register(
-            "raft_applied_index",
-            "Highest applied index",
-            self.applied.clone(),
-        );
-        r.register(
-            "raft_leader",
-            "1 on the leader of the shard",
-            self.leader.clone(),
-        );
-        r.register(
-            "raft_leaders_seen",
-            "Leaders of the shard seen since the start",
-            self.elections.clone(),
-        );
-        r.register(
-            "raft_lag_entries",
-            "Entries a replica is behind, as its leader knows",
-            self.lag.clone(),
-        );
-        r.register(
-            "peer_link_up",
-            "1 while both directions of the link to a node are up",
-            self.links.clone(),
-        );
-        r.register(
-            "acked_truncated",
-            "Acknowledged entries lost to another leader",
-            self.acked_truncated.clone(),
-        );
-        r.register(
-            "unclean_recovery",
-            "Starts after which a tail of the log was missing",
-            self.unclean_recoveries.clone(),
-        );
-    }
-
-    fn create(&self, shard: &str) -> ShardMetrics {
-        let label = ShardLabel {
-            shard: label_text(shard),
-        };
-        ShardMetrics {
-            term: self.term.get_or_create_owned(&label),
-            commit: self.commit.get_or_create_owned(&label),
-            applied: self.applied.get_or_create_owned(&label),
-            leader: self.leader.get_or_create_owned(&label),
-            elections: self.elections.get_or_create_owned(&label),
-            acked_truncated: self.acked_truncated.get_or_create_owned(&label),
-            unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
-        }
     }
 }
 
@@ -549,7 +441,7 @@ impl Metrics {
 }
 
 /// A label value that cannot leave its quotes.
-fn label_text(text: &str) -> String {
+pub(super) fn label_text(text: &str) -> String {
     let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
     text.chars()
         .take(255)

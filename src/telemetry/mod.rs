@@ -8,12 +8,13 @@ pub mod histogram;
 pub mod limit;
 pub mod logs;
 mod metrics;
+mod shards;
 
 pub use escape::{escape_all, Escaped};
 pub use histogram::LatencyHistogram;
 pub use limit::RateLimited;
 pub use metrics::{
-    CodeMetrics, Metrics, MetricsOptions, ShardMetrics, StoreMetrics, TopicMetrics, CONTENT_TYPE,
-    OTHER_TOPIC,
+    CodeMetrics, Metrics, MetricsOptions, StoreMetrics, TopicMetrics, CONTENT_TYPE, OTHER_TOPIC,
 };
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+pub use shards::ShardMetrics;

@@ -76,7 +76,8 @@ class Failover:
                 cluster.start(node)
             elif fault == "pause":
                 cluster.pause(node)
-                time.sleep(3)
+                # Shorter than the clients' own time-out: a client that waits for it cannot try elsewhere.
+                time.sleep(2)
                 cluster.resume(node)
             else:
                 bad = cluster.terminate(node)

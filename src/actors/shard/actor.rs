@@ -2,10 +2,13 @@
 
 use super::core::{ShardCore, ShardInput, INTERNAL};
 use super::directory::QueueDirectory;
-use super::handle::{GroupState, ProposalResult, QueueBounds, ReplicaView};
+use super::handle::{ProposalResult, QueueBounds};
+pub use super::mail::{
+    DiskDone, FromTimer, GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardMail,
+};
 use super::meta::MetaTable;
 use super::reads::Reads;
-use super::status::ShardStatus;
+use super::status::{boot_ns, ShardStatus};
 use super::views::{Segment, Views};
 use crate::actors::abort::AbortOnPanic;
 use crate::actors::effect::{DiskWork, Effect, Publish};
@@ -15,10 +18,9 @@ use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use crate::actors::sinks::{SharedOutbox, Sinks};
 use crate::actors::timer::actor::{TimerActor, TimerMail};
 use crate::actors::timer::core::{orphans, TimerCore, TimerInput, MAX_FIRING_BYTES};
-use crate::model::command::MetaOp;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
-use crate::model::{GroupId, QueueKey, ShardId, TopicId};
+use crate::model::{QueueKey, ShardId, TopicId};
 use crate::raft::entry::TimerKey;
 use crate::raft::Fetch;
 use crate::storage::writer::{Job, WriterHandle};
@@ -30,48 +32,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
 
+/// A leader asks so often whether it still leads.
+const CONFIRM_TICKS: u64 = 2;
 /// Queues look at their deadlines so often.
 const QUEUE_TICK: Duration = Duration::from_millis(500);
-
-/// An event for the shard's core.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ShardMail(pub ShardInput);
-
-/// What the timer core asks for.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct FromTimer(pub Vec<Effect>);
-
-/// The writer finished something.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct DiskDone(pub Done);
-
-/// A metadata command and who waits for it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ProposeMail {
-    pub op: MetaOp,
-    pub done: Box<dyn FnOnce(ProposalResult) + Send>,
-}
-
-/// Asks for a group's offsets and locks.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct GroupStateMail {
-    pub group: GroupId,
-    pub done: oneshot::Sender<Result<GroupState, Refusal>>,
-}
-
-/// Asks how far the replicas are.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ReplicasMail {
-    pub done: oneshot::Sender<ReplicaView>,
-}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -99,15 +64,15 @@ pub struct ShardDeps {
 
 /// See the module text.
 pub struct ShardActor {
-    core: ShardCore,
+    pub(super) core: ShardCore,
     pub(super) deps: ShardDeps,
     timer: Option<Addr<TimerActor>>,
     me: Option<Addr<ShardActor>>,
     pub(super) queues: FxHashMap<QueueKey, Addr<QueueActor>>,
     /// Queues asked whether they are idle, and whether something was sent to them since.
     pub(super) leaving: FxHashMap<QueueKey, bool>,
-    waiting: FxHashMap<u64, Box<dyn FnOnce(ProposalResult) + Send>>,
-    next_proposal: u64,
+    pub(super) waiting: FxHashMap<u64, Box<dyn FnOnce(ProposalResult) + Send>>,
+    pub(super) next_proposal: u64,
     flush_due: bool,
     ticks: u64,
     outbox: Rc<SharedOutbox>,
@@ -161,7 +126,7 @@ impl ShardActor {
         }
     }
 
-    fn input(&mut self, input: ShardInput, ctx: &mut Context<Self>) {
+    pub(super) fn input(&mut self, input: ShardInput, ctx: &mut Context<Self>) {
         let mut effects = Vec::new();
         self.core.step(input, &mut effects);
         self.carry_out(effects, ctx);
@@ -208,6 +173,26 @@ impl ShardActor {
         let status = &self.deps.status;
         status.set(raft.term(), raft.committed(), applied);
         status.set_lead(raft.term(), raft.leader());
+        let (members, me) = (raft.members(), raft.id());
+        status.set_member(
+            members.has_vote(me)
+                || members.learners.contains(&me)
+                || members.learners_next.contains(&me),
+        );
+    }
+
+    /// Asks the others whether this replica still leads.
+    fn confirm(&mut self, ctx: &mut Context<Self>) {
+        if self.core.raft().is_leader() {
+            self.input(ShardInput::Confirm { stamp: boot_ns() }, ctx);
+        }
+    }
+
+    /// How long after it was asked for a confirmation no other replica can have been elected: the
+    /// others refuse their votes that long, by clocks that may run somewhat differently.
+    fn lease(&self) -> Duration {
+        let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
+        (timeout * 3 / 4).saturating_sub(self.deps.tick * 2)
     }
 
     fn send_timer(&self, input: TimerInput) {
@@ -386,6 +371,10 @@ impl ShardActor {
                     }
                 }
             }
+            Publish::Confirmed { stamp } => {
+                let lease = self.lease().as_nanos() as u64;
+                self.deps.status.set_lease(stamp.saturating_add(lease));
+            }
             Publish::Recovered => {
                 tracing::info!(
                     shard = self.deps.shard.0,
@@ -459,6 +448,9 @@ impl Actor for ShardActor {
             let now_ms = wall_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
+            if shard.ticks % CONFIRM_TICKS == 0 {
+                shard.confirm(ctx);
+            }
             shard.send_timer(TimerInput::Tick { now_ms });
             if shard.ticks % queue_ticks == 0 {
                 for addr in shard.queues.values() {
@@ -473,7 +465,22 @@ impl Handler<ShardMail> for ShardActor {
     type Result = ();
     fn handle(&mut self, ShardMail(input): ShardMail, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
+        // Another may lead before the others' promise to this one is over.
+        let early = match &input {
+            ShardInput::PeerLost { .. } => true,
+            ShardInput::Transfer { .. } if self.core.raft().is_leader() => {
+                self.deps.status.transferring();
+                false
+            }
+            _ => false,
+        };
+        if early {
+            self.deps.status.set_lease(0);
+        }
         self.input(input, ctx);
+        if early {
+            self.confirm(ctx);
+        }
     }
 }
 
@@ -516,39 +523,5 @@ impl Handler<ProposeMail> for ShardActor {
         self.next_proposal += 1;
         self.waiting.insert(id, mail.done);
         self.input(ShardInput::Propose { id, op: mail.op }, ctx);
-    }
-}
-
-impl Handler<GroupStateMail> for ShardActor {
-    type Result = ();
-    fn handle(&mut self, mail: GroupStateMail, _: &mut Self::Context) {
-        let machine = self.core.machine();
-        let state = GroupState {
-            offsets: machine.offsets_of(mail.group.0),
-            locks: machine.locks_of(mail.group.0),
-        };
-        let answer = match self.core.serving() {
-            Some(_) => Ok(state),
-            None => Err(Refusal::NotLeader),
-        };
-        let _ = mail.done.send(answer);
-    }
-}
-
-impl Handler<ReplicasMail> for ShardActor {
-    type Result = ();
-    fn handle(&mut self, mail: ReplicasMail, _: &mut Self::Context) {
-        let raft = self.core.raft();
-        let members = raft.members();
-        let _ = mail.done.send(ReplicaView {
-            term: raft.term(),
-            leader: raft.leader(),
-            last: raft.next_index() - 1,
-            committed: raft.committed(),
-            applied: self.core.machine().applied.0,
-            voters: members.voters.to_vec(),
-            learners: members.learners.to_vec(),
-            others: raft.progress(),
-        });
     }
 }

@@ -204,6 +204,10 @@ impl ShardCore {
                 self.raft.fetched(from, &entries);
                 self.drive(out);
             }
+            ShardInput::Confirm { stamp } => {
+                self.raft.confirm(stamp);
+                self.drive(out);
+            }
             ShardInput::Transfer { to } => {
                 // Whoever asked sees who leads then.
                 if let Err(why) = self.raft.transfer(to) {
@@ -284,6 +288,9 @@ impl ShardCore {
             let quiet = ready.is_empty();
             for (to, bytes) in ready.messages {
                 out.push(Effect::Send { to, bytes });
+            }
+            if let (Some(stamp), false) = (ready.confirmed, self.raft.is_transferring()) {
+                out.push(Effect::Publish(Publish::Confirmed { stamp }));
             }
             for fetch in ready.fetch {
                 out.push(Effect::Disk(DiskWork::Fetch(fetch)));

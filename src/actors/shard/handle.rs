@@ -1,6 +1,8 @@
 //! What callers hold of a shard. Cheap to clone, usable from any thread.
 
-use super::actor::{GroupStateMail, ProposeMail, ReplicasMail, ShardActor, ShardDeps, ShardMail};
+use super::actor::{
+    GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardActor, ShardDeps, ShardMail,
+};
 use super::core::ShardInput;
 use super::meta::MetaTable;
 use super::status::ShardStatus;
@@ -9,6 +11,7 @@ use crate::model::append::{AppendBatch, ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
 use crate::model::outcome::{Completion, Outcome, Refusal, Token};
 use crate::model::{GroupId, Position, QueueKey, ShardId};
+use crate::raft::members::Change;
 use crate::raft::PeerProgress;
 use crate::storage::StoreError;
 use actix::Addr;
@@ -122,6 +125,13 @@ impl ShardHandle {
         let (done, told) = oneshot::channel();
         self.addr.do_send(ReplicasMail { done });
         told.await.ok()
+    }
+
+    /// Changes the members; answered once the change is applied.
+    pub async fn change_members(&self, changes: Vec<Change>) -> ProposalResult {
+        let (done, told) = oneshot::channel();
+        self.addr.do_send(MembersMail { changes, done });
+        told.await.unwrap_or(Err(STOPPED))
     }
 
     /// The shard's number.

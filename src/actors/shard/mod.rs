@@ -5,6 +5,7 @@ pub mod core;
 pub mod directory;
 pub mod handle;
 pub mod machine;
+mod mail;
 pub mod meta;
 pub mod reads;
 pub mod recover;

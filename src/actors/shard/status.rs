@@ -14,6 +14,12 @@ pub struct Lead {
     pub serving: bool,
 }
 
+/// Time since the machine started, in which it or this process was stopped too; ns.
+pub fn boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000) + now.tv_nsec as u64
+}
+
 /// Called on the shard's thread before it begins or ceases to serve.
 type Hook = Box<dyn Fn() + Send + Sync>;
 
@@ -27,6 +33,11 @@ pub struct ShardStatus {
     disk_full: AtomicBool,
     failed: Mutex<Option<String>>,
     elections: AtomicU64,
+    /// [`boot_ns`] until which no other replica leads; 0 when that is not known.
+    lease_until: AtomicU64,
+    /// The members do not name this replica.
+    outside: AtomicBool,
+    transfers: AtomicU64,
     lead: watch::Sender<Lead>,
     hook: Mutex<Option<Hook>>,
 }
@@ -72,6 +83,29 @@ impl ShardStatus {
     pub fn elections(&self) -> u64 {
         self.elections.load(Ordering::Relaxed)
     }
+    /// This replica serves and no other can lead yet, also if this process or its machine was
+    /// stopped meanwhile: what it answers from memory is current.
+    pub fn current(&self) -> bool {
+        self.serving() && boot_ns() < self.lease_until.load(Ordering::Acquire)
+    }
+    /// This replica is a member of its group.
+    pub fn is_member(&self) -> bool {
+        !self.outside.load(Ordering::Relaxed)
+    }
+    /// Times this replica was asked to hand leadership over while it led.
+    pub fn transfers(&self) -> u64 {
+        self.transfers.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_lease(&self, until_ns: u64) {
+        self.lease_until.store(until_ns, Ordering::Release);
+    }
+    pub(crate) fn set_member(&self, member: bool) {
+        self.outside.store(!member, Ordering::Relaxed);
+    }
+    pub(crate) fn transferring(&self) {
+        self.set_lease(0);
+        self.transfers.fetch_add(1, Ordering::Relaxed);
+    }
     pub(crate) fn set_serving(&self, serving: bool) {
         self.serving.store(serving, Ordering::Release);
     }
@@ -107,5 +141,26 @@ impl ShardStatus {
     /// Why the shard stopped for good.
     pub fn failed(&self) -> Option<String> {
         self.failed.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_current_only_while_the_lease_holds() {
+        let status = ShardStatus::default();
+        status.set_serving(true);
+        assert!(!status.current(), "nobody confirmed it yet");
+        status.set_lease(boot_ns() + 60_000_000_000);
+        assert!(status.current());
+        status.set_serving(false);
+        assert!(!status.current());
+        status.set_serving(true);
+        status.transferring();
+        assert!(!status.current() && status.transfers() == 1);
+        status.set_lease(boot_ns().saturating_sub(1));
+        assert!(!status.current());
     }
 }

@@ -11,17 +11,20 @@
 //! A leader knows its clients by their heartbeats, which come every 30 s. Every connection
 //! remembers its last one, and a new leader hears all of them at once.
 
+mod local;
 mod outward;
 mod tunnel;
 pub mod wire;
 
-pub use outward::{again, closed, drain, keep, takes, takes_answer, Kept, Outward};
+pub use local::{again, is_current, keep, Kept};
+pub use outward::{closed, drain, takes, takes_answer, Outward};
 pub use tunnel::{Tunnel, Tunnels};
 
 use super::inbox::{thread_of, Inbox};
 use super::worker::Worker;
 use crate::actors::shard::status::{Lead, ShardStatus};
 use crate::peer::{Lane, Peers};
+use crate::telemetry::ShardMetrics;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -49,6 +52,7 @@ pub struct Forward {
     max_held: u64,
     /// Requests that wait for a leader.
     pub waiting: AtomicU64,
+    pub metrics: ShardMetrics,
 }
 
 /// What a gateway is given to forward.
@@ -74,7 +78,7 @@ impl Drop for Held {
 
 impl Forward {
     /// `max_held` bounds the bytes of requests that wait.
-    pub fn new(deps: ForwardDeps, max_held: u64, now_ms: i64) -> Self {
+    pub fn new(deps: ForwardDeps, max_held: u64, now_ms: i64, metrics: ShardMetrics) -> Self {
         Self {
             peers: deps.peers,
             shard: deps.shard,
@@ -86,12 +90,23 @@ impl Forward {
             held: Arc::default(),
             max_held,
             waiting: AtomicU64::new(0),
+            metrics,
         }
     }
 
     /// This node leads the shard and serves.
     pub fn serving(&self) -> bool {
         self.status.serving()
+    }
+
+    /// This node has a part in the shard.
+    pub fn is_member(&self) -> bool {
+        self.status.is_member()
+    }
+
+    /// This node leads and knows that nobody else can.
+    pub fn current(&self) -> bool {
+        self.status.current()
     }
 
     /// Who leads.

@@ -4,10 +4,11 @@ use super::super::accept::Service;
 use super::super::connection::Conn;
 use super::super::dispatch;
 use super::super::namesrv;
-use super::super::reply::{Again, Reply, OVERLOAD};
+use super::super::reply::{Reply, OVERLOAD};
 use super::super::send::Burst;
 use super::super::shared::now_ms;
 use super::super::worker::Worker;
+use super::local::{is_current, Kept};
 use super::wire::{Said, Talk};
 use super::{Forward, Held};
 use crate::wire::remoting::body::Heartbeat;
@@ -30,29 +31,22 @@ const WAIT_PULL: Duration = Duration::from_secs(10);
 const MAX_WAITING: usize = 4_096;
 
 /// A request that is not answered yet.
-struct Pending {
-    frame: Bytes,
-    code: i32,
-    opaque: i32,
-    oneway: bool,
-    since: Instant,
+pub(super) struct Pending {
+    pub frame: Bytes,
+    pub code: i32,
+    pub opaque: i32,
+    pub oneway: bool,
+    pub since: Instant,
     /// Number in the order of the connection's requests.
-    number: u64,
-    _held: Held,
-}
-
-/// The frame of a request that this node's own cores are asked to do.
-pub struct Kept {
-    raw: RawFrame,
-    number: u64,
-    since: Instant,
+    pub number: u64,
+    pub _held: Held,
 }
 
 /// What a connection has outside.
 #[derive(Default)]
 pub struct Outward {
     /// Waits for a leader, in order.
-    waiting: VecDeque<Pending>,
+    pub(super) waiting: VecDeque<Pending>,
     /// With the node named, by request number.
     sent: FxHashMap<i32, (u64, Pending)>,
     /// Nodes that know this connection, and the link by which they do.
@@ -66,8 +60,24 @@ pub struct Outward {
     next: u64,
 }
 
+pub(super) fn is_pull(code: i32) -> bool {
+    matches!(code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE)
+}
+
 impl Outward {
-    fn number(&mut self) -> u64 {
+    /// Pulls that wait or are with the leader.
+    pub fn pulls(&self) -> usize {
+        let sent = self.sent.values().map(|(_, request)| request);
+        let all = self.waiting.iter().chain(sent);
+        all.filter(|r| is_pull(r.code)).count()
+    }
+
+    /// A send waits that surely was not done.
+    pub(super) fn sends_wait(&self) -> bool {
+        self.waiting.iter().any(|r| only_once(r.code))
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
@@ -78,7 +88,7 @@ impl Outward {
 }
 
 /// The frame as it came.
-fn whole(raw: &RawFrame) -> Bytes {
+pub(super) fn whole(raw: &RawFrame) -> Bytes {
     let header = raw.header.len();
     let mut out = BytesMut::with_capacity(8 + header + raw.body.len());
     out.put_u32((4 + header + raw.body.len()) as u32);
@@ -93,7 +103,7 @@ fn whole(raw: &RawFrame) -> Bytes {
 }
 
 /// Doing it twice is not doing it once.
-fn only_once(code: i32) -> bool {
+pub(super) fn only_once(code: i32) -> bool {
     matches!(
         code,
         code::SEND_MESSAGE
@@ -121,7 +131,7 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
         code::UNREGISTER_CLIENT => conn.outward.borrow_mut().beat = None,
         _ => {}
     }
-    let serving = forward.serving();
+    let serving = forward.serving() && is_current(conn, command.code);
     if conn.is_tunnel() {
         if !serving {
             conn.refuse_tunnelled(command.opaque, command.is_oneway());
@@ -161,82 +171,6 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     true
 }
 
-/// Keeps the frame of a request that this node's cores are about to get. `small`: what was read
-/// with it is little, so that a copy costs less than to hold on to the read buffer.
-pub fn keep(conn: &Conn, code: i32, raw: RawFrame, small: bool) -> Option<Kept> {
-    let pull = matches!(code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE);
-    if pull || conn.service != Service::Broker || conn.is_tunnel() || namesrv::handles(code) {
-        return None;
-    }
-    let raw = match small {
-        true => {
-            let both = [&raw.header[..], &raw.body[..]].concat();
-            let mut header = Bytes::from(both);
-            let body = header.split_off(raw.header.len());
-            RawFrame {
-                header,
-                body,
-                ..raw
-            }
-        }
-        false => raw,
-    };
-    Some(Kept {
-        raw,
-        number: conn.outward.borrow_mut().number(),
-        since: Instant::now(),
-    })
-}
-
-/// A core refused a request (its code, number and whether nobody waits) because this node does
-/// not lead, or leads no longer: it goes to whoever does. `false` when it must be answered.
-pub fn again(
-    conn: &Rc<Conn>,
-    why: Again,
-    (code, opaque, oneway): (i32, i32, bool),
-    kept: Option<Kept>,
-) -> bool {
-    let Some(forward) = conn.shared().forward.clone() else {
-        return false;
-    };
-    if why == Again::Unsure && only_once(code) {
-        return false;
-    }
-    if conn.is_tunnel() {
-        conn.refuse_tunnelled(opaque, oneway);
-        conn.end_request();
-        return true;
-    }
-    let Some(kept) = kept else { return false };
-    let frame = whole(&kept.raw);
-    let Some(held) = forward.hold(frame.len() as u64) else {
-        return false;
-    };
-    if oneway {
-        // It does not count as under way while it waits.
-        conn.end_request();
-    }
-    let request = Pending {
-        frame,
-        code,
-        opaque,
-        oneway,
-        since: kept.since,
-        number: kept.number,
-        _held: held,
-    };
-    let mut out = conn.outward.borrow_mut();
-    // Before later ones of the same client, which may wait already.
-    let at = out.waiting.partition_point(|r| r.number < request.number);
-    out.waiting.insert(at, request);
-    forward.waiting.fetch_add(1, Ordering::Relaxed);
-    drop(out);
-    if !forward.serving() {
-        pump(conn, &forward);
-    }
-    true
-}
-
 /// A response of the client to a request that this node did not send: the leader did.
 pub fn takes_answer(conn: &Rc<Conn>, forward: &Forward, raw: &RawFrame) {
     let known = conn.outward.borrow();
@@ -267,7 +201,7 @@ fn decode(frame: &Bytes) -> Option<Command> {
 }
 
 /// Sends what waits to the leader, when there is one.
-fn pump(conn: &Rc<Conn>, forward: &Forward) {
+pub(super) fn pump(conn: &Rc<Conn>, forward: &Forward) {
     if forward.serving() {
         // The connection's own task hands it to this node's cores.
         return conn.kick();
@@ -285,6 +219,7 @@ fn pump(conn: &Rc<Conn>, forward: &Forward) {
             refused.push(next);
             continue;
         }
+        forward.metrics.forwarded.inc();
         if !next.oneway {
             if let Some((_, replaced)) = out.sent.insert(next.opaque, (node, next)) {
                 // The client uses a number twice: nobody will ask for the first.
@@ -349,7 +284,13 @@ pub async fn drain(conn: &Rc<Conn>) {
         dispatch::request(conn, command, &mut burst, None).await;
     }
     loop {
-        let next = conn.outward.borrow_mut().waiting.pop_front();
+        let next = {
+            let mut out = conn.outward.borrow_mut();
+            match out.waiting.front() {
+                Some(first) if is_current(conn, first.code) => out.waiting.pop_front(),
+                _ => None,
+            }
+        };
         let Some(next) = next else { break };
         forward.waiting.fetch_sub(1, Ordering::Relaxed);
         if !next.oneway {
@@ -435,18 +376,25 @@ fn take_back(conn: &Rc<Conn>, forward: &Forward, node: u64) {
     }
     wait_again(&mut out, forward, back);
     drop(out);
+    tell_lost(conn, lost);
+    if !conn.outward.borrow().waiting.is_empty() {
+        pump(conn, forward);
+    }
+}
+
+/// Tells the client that these requests may have been done, or not.
+fn tell_lost(conn: &Rc<Conn>, mut lost: Vec<Pending>) {
     lost.sort_unstable_by_key(|r| r.number);
-    if !lost.is_empty() && conn.language() == Language::JAVA {
+    let java = conn.language() == Language::JAVA;
+    if !lost.is_empty() && java && !conn.outward.borrow().sends_wait() {
         // Its asynchronous sends are retried when the connection breaks, but not for any code.
+        // Those that wait for a leader must not fail with it.
         return conn.abort("leader_lost");
     }
     for request in lost {
         let why = "service not available now: the leader was lost, the request may or may not \
                    have been done";
         answer(conn, &request, not_available(why));
-    }
-    if !conn.outward.borrow().waiting.is_empty() {
-        pump(conn, forward);
     }
 }
 
@@ -497,6 +445,13 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
                 conn.end_request();
             }
         }
+        Said::Unsure(which) => {
+            let mut out = conn.outward.borrow_mut();
+            let sent = which.iter().filter_map(|opaque| out.sent.remove(opaque));
+            let lost = sent.map(|(_, request)| request).collect();
+            drop(out);
+            tell_lost(&conn, lost);
+        }
         Said::Closed => take_back(&conn, forward, from),
         _ => {}
     }
@@ -510,8 +465,7 @@ pub fn sweep(worker: &Rc<Worker>, forward: &Forward) {
             continue;
         }
         let late = |r: &Pending| {
-            let pull = matches!(r.code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE);
-            let limit = if pull { WAIT_PULL } else { WAIT };
+            let limit = if is_pull(r.code) { WAIT_PULL } else { WAIT };
             now.duration_since(r.since) >= limit
         };
         let mut out = conn.outward.borrow_mut();
@@ -528,6 +482,7 @@ pub fn sweep(worker: &Rc<Worker>, forward: &Forward) {
             .waiting
             .fetch_sub(gone.len() as u64, Ordering::Relaxed);
         for request in gone {
+            forward.metrics.held_in_vain.inc();
             let why = "service not available now: the shard has no leader";
             answer(&conn, &request, not_available(why));
         }

@@ -46,6 +46,12 @@ impl Tunnel {
         self.forward.send(self.node, self.epoch, self.conn, said)
     }
 
+    /// Says that a request may have been done, or not.
+    pub fn unsure(&self, opaque: i32) {
+        let said = Said::Unsure(vec![opaque]);
+        self.forward.send(self.node, self.epoch, self.conn, said);
+    }
+
     /// Says that the connection is forgotten here.
     pub fn close(&self) {
         self.forward
@@ -80,6 +86,7 @@ pub fn said(worker: &Rc<Worker>, from: u64, talk: Talk) {
             let Some(forward) = worker.shared.forward.clone() else {
                 return;
             };
+            forward.metrics.tunnelled.inc();
             let tunnel = Tunnel {
                 forward,
                 node: from,

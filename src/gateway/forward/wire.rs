@@ -24,6 +24,8 @@ pub enum Said {
         refused: Vec<i32>,
         frames: Bytes,
     },
+    /// From the leader: requests that it may have done, or not.
+    Unsure(Vec<i32>),
     /// From the leader: it forgets the connection.
     Closed,
 }
@@ -42,13 +44,17 @@ const BEAT: u8 = 3;
 const CLOSE: u8 = 4;
 const ANSWER: u8 = 5;
 const CLOSED: u8 = 6;
+const UNSURE: u8 = 7;
 /// Most numbers in an answer: more cannot be unanswered.
 const MAX_NUMBERS: usize = 1_000_000;
 
 impl Talk {
     /// This goes to the node that leads.
     pub fn to_leader(&self) -> bool {
-        !matches!(self.said, Said::Answer { .. } | Said::Closed)
+        !matches!(
+            self.said,
+            Said::Answer { .. } | Said::Unsure(_) | Said::Closed
+        )
     }
 
     /// Its bytes.
@@ -60,6 +66,7 @@ impl Talk {
                 refused,
                 frames,
             } => frames.len() + 4 * (done.len() + refused.len()) + 8,
+            Said::Unsure(which) => 4 * which.len() + 4,
             _ => 64,
         };
         let mut out = BytesMut::with_capacity(17 + size);
@@ -69,6 +76,7 @@ impl Talk {
             Said::Beat(_) => BEAT,
             Said::Close => CLOSE,
             Said::Answer { .. } => ANSWER,
+            Said::Unsure(_) => UNSURE,
             Said::Closed => CLOSED,
         };
         out.put_u8(kind);
@@ -88,12 +96,11 @@ impl Talk {
                 refused,
                 frames,
             } => {
-                for numbers in [done, refused] {
-                    out.put_u32(numbers.len() as u32);
-                    numbers.iter().for_each(|n| out.put_i32(*n));
-                }
+                put_numbers(&mut out, done);
+                put_numbers(&mut out, refused);
                 out.put_slice(frames);
             }
+            Said::Unsure(which) => put_numbers(&mut out, which),
             Said::Close | Said::Closed => {}
         }
         out.freeze()
@@ -119,11 +126,17 @@ impl Talk {
                 refused: numbers(&mut bytes)?,
                 frames: bytes,
             },
+            UNSURE => Said::Unsure(numbers(&mut bytes)?),
             CLOSED => Said::Closed,
             _ => return None,
         };
         Some(Self { epoch, conn, said })
     }
+}
+
+fn put_numbers(out: &mut BytesMut, numbers: &[i32]) {
+    out.put_u32(numbers.len() as u32);
+    numbers.iter().for_each(|n| out.put_i32(*n));
 }
 
 fn addr(bytes: &mut Bytes) -> Option<SocketAddr> {
@@ -164,6 +177,7 @@ mod tests {
                 refused: vec![i32::MAX],
                 frames: Bytes::from_static(b"frames"),
             },
+            Said::Unsure(vec![3]),
             Said::Closed,
         ];
         for said in all {
@@ -177,7 +191,7 @@ mod tests {
             let open = match &talk.said {
                 Said::Frame(_) | Said::Beat(_) | Said::Close | Said::Closed => 17,
                 Said::Answer { .. } => bytes.len() - 6,
-                Said::Open { .. } => bytes.len(),
+                Said::Open { .. } | Said::Unsure(_) => bytes.len(),
             };
             for cut in 0..open {
                 assert_eq!(Talk::decode(bytes.slice(..cut)), None, "{talk:?} {cut}");

@@ -252,7 +252,20 @@ fn begin(
     };
     match moved {
         Some(offset) => pull.nothing(rc::PULL_OFFSET_MOVED, offset, bounds),
-        None => pull.step(broker, Step::of(bounds, request.queue_offset), bounds),
+        None => {
+            let step = step(conn, bounds, request.queue_offset);
+            pull.step(broker, step, bounds);
+        }
+    }
+}
+
+/// What to do with a pull. Only a node that still leads may send a client to another offset: one
+/// that was stopped for a while does not know the end of the queue.
+fn step(conn: &Conn, bounds: QueueBounds, asked: i64) -> Step {
+    let forward = conn.shared().forward.as_ref();
+    match (Step::of(bounds, asked), u64::try_from(asked)) {
+        (Step::Moved(_), Ok(asked)) if forward.is_some_and(|f| !f.current()) => Step::Wait(asked),
+        (step, _) => step,
     }
 }
 
@@ -273,7 +286,8 @@ pub fn woken(worker: &Rc<Worker>, waiting: PullWaiting, outcome: Outcome) {
             pull.hold_until = None;
             let bounds = broker.shard.bounds(pull.key);
             let asked = i64::try_from(offset).unwrap_or(i64::MAX);
-            pull.step(broker, Step::of(bounds, asked), bounds);
+            let step = step(pull.ticket.conn(), bounds, asked);
+            pull.step(broker, step, bounds);
         }
         Outcome::Refused(refusal) => pull.ticket.answer(refusal.into()),
         other => {

@@ -66,6 +66,11 @@ impl RaftCore {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             let number = ready.number();
+            for state in ready.take_read_states() {
+                let stamp = <[u8; 8]>::try_from(&state.request_ctx[..]);
+                let stamp = stamp.ok().map(u64::from_be_bytes);
+                out.confirmed = out.confirmed.max(stamp);
+            }
             let now = self.marked(ready.take_messages());
             let held = self.marked(ready.take_persisted_messages());
             let entries = ready.take_entries();

@@ -92,6 +92,8 @@ pub struct RaftOutput {
     pub committed: Vec<LogEntry>,
     /// Log entries to read for a follower that is behind.
     pub fetch: Vec<Fetch>,
+    /// A majority followed this leader after [`RaftCore::confirm`] was called with this stamp.
+    pub confirmed: Option<u64>,
 }
 
 impl RaftOutput {
@@ -102,6 +104,7 @@ impl RaftOutput {
             && self.persist.is_empty()
             && self.committed.is_empty()
             && self.fetch.is_empty()
+            && self.confirmed.is_none()
     }
 }
 

@@ -43,7 +43,10 @@ func (f *failover) bad(what, format string, args ...interface{}) {
 func (f *failover) sent(what string, began time.Time, to map[string]bool, id string, r *primitive.SendResult, err error) bool {
 	took := time.Since(began).Milliseconds()
 	if err != nil || r.Status != primitive.SendOK {
-		if what != "order" {
+		if err != nil && strings.Contains(err.Error(), "connection refused") {
+			// All its tries went to queues of brokers that were known by the address of a dead node.
+			f.bad("sync_unreachable", "%s after %d ms: %v", id, took, err)
+		} else if what != "order" {
 			f.bad(what+"_failed", "%s after %d ms: %v %v", id, took, r, err)
 		}
 		return false

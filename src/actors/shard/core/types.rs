@@ -86,6 +86,13 @@ pub enum ShardInput {
         from: u64,
         entries: Vec<LogEntry>,
     },
+    /// Ask the others whether this replica still leads; [`Publish::Confirmed`] says so.
+    ///
+    /// [`Publish::Confirmed`]: crate::actors::effect::Publish::Confirmed
+    Confirm {
+        /// Any number that grows.
+        stamp: u64,
+    },
     /// Hand leadership to this node, if this replica leads.
     Transfer {
         to: u64,

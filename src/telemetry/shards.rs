@@ -1,0 +1,178 @@
+//! Figures of shards and of the links between nodes.
+
+use super::metrics::label_text;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ShardLabel {
+    pub shard: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReplicaLabel {
+    pub shard: String,
+    pub node: u64,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PeerLabel {
+    pub node: u64,
+}
+/// Raft figures of one shard replica.
+#[derive(Clone, Debug, Default)]
+pub struct ShardMetrics {
+    /// Current term.
+    pub term: Gauge,
+    /// Highest committed index.
+    pub commit: Gauge,
+    /// Highest applied index.
+    pub applied: Gauge,
+    /// 1 on the leader, else 0.
+    pub leader: Gauge,
+    /// Leaders seen since the start.
+    pub elections: Gauge,
+    /// Times this node was asked to hand the lead over while it led.
+    pub transfers: Gauge,
+    /// 1 while this node has a part in the shard.
+    pub member: Gauge,
+    /// Requests of clients that went to another node.
+    pub forwarded: Counter,
+    /// Connections of other nodes' clients, opened because this node leads.
+    pub tunnelled: Counter,
+    /// Requests that wait for a leader now.
+    pub held: Gauge,
+    /// Requests that waited for a leader in vain.
+    pub held_in_vain: Counter,
+    /// Requests that this node began to do and another went on with.
+    pub moved_on: Counter,
+    /// Entries this node had acknowledged and then lost to another leader (reliability §1).
+    pub acked_truncated: Counter,
+    /// Starts after which a tail of the log was missing (reliability §1).
+    pub unclean_recoveries: Counter,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ShardFamilies {
+    pub term: Family<ShardLabel, Gauge>,
+    pub commit: Family<ShardLabel, Gauge>,
+    pub applied: Family<ShardLabel, Gauge>,
+    pub leader: Family<ShardLabel, Gauge>,
+    pub elections: Family<ShardLabel, Gauge>,
+    pub transfers: Family<ShardLabel, Gauge>,
+    pub member: Family<ShardLabel, Gauge>,
+    pub forwarded: Family<ShardLabel, Counter>,
+    pub tunnelled: Family<ShardLabel, Counter>,
+    pub held: Family<ShardLabel, Gauge>,
+    pub held_in_vain: Family<ShardLabel, Counter>,
+    pub moved_on: Family<ShardLabel, Counter>,
+    pub lag: Family<ReplicaLabel, Gauge>,
+    pub links: Family<PeerLabel, Gauge>,
+    pub acked_truncated: Family<ShardLabel, Counter>,
+    pub unclean_recoveries: Family<ShardLabel, Counter>,
+}
+impl ShardFamilies {
+    pub fn register(&self, r: &mut Registry) {
+        r.register("raft_term", "Current Raft term", self.term.clone());
+        r.register(
+            "raft_commit_index",
+            "Highest committed index",
+            self.commit.clone(),
+        );
+        r.register(
+            "raft_applied_index",
+            "Highest applied index",
+            self.applied.clone(),
+        );
+        r.register(
+            "raft_leader",
+            "1 on the leader of the shard",
+            self.leader.clone(),
+        );
+        r.register(
+            "raft_leaders_seen",
+            "Leaders of the shard seen since the start",
+            self.elections.clone(),
+        );
+        r.register(
+            "raft_transfers",
+            "Times the node was asked to hand the lead over while it led",
+            self.transfers.clone(),
+        );
+        r.register(
+            "raft_member",
+            "1 while the node has a part in the shard",
+            self.member.clone(),
+        );
+        r.register(
+            "forwarded_requests",
+            "Requests of clients that went to the leader on another node",
+            self.forwarded.clone(),
+        );
+        r.register(
+            "tunnelled_connections",
+            "Connections of clients to other nodes, opened here because this node leads",
+            self.tunnelled.clone(),
+        );
+        r.register(
+            "held_requests",
+            "Requests that wait for a leader",
+            self.held.clone(),
+        );
+        r.register(
+            "held_in_vain",
+            "Requests that waited for a leader in vain",
+            self.held_in_vain.clone(),
+        );
+        r.register(
+            "moved_requests",
+            "Requests refused here, because the node led no longer, that went to the next leader",
+            self.moved_on.clone(),
+        );
+        r.register(
+            "raft_lag_entries",
+            "Entries a replica is behind, as its leader knows",
+            self.lag.clone(),
+        );
+        r.register(
+            "peer_link_up",
+            "1 while both directions of the link to a node are up",
+            self.links.clone(),
+        );
+        r.register(
+            "acked_truncated",
+            "Acknowledged entries lost to another leader",
+            self.acked_truncated.clone(),
+        );
+        r.register(
+            "unclean_recovery",
+            "Starts after which a tail of the log was missing",
+            self.unclean_recoveries.clone(),
+        );
+    }
+
+    pub fn create(&self, shard: &str) -> ShardMetrics {
+        let label = ShardLabel {
+            shard: label_text(shard),
+        };
+        ShardMetrics {
+            term: self.term.get_or_create_owned(&label),
+            commit: self.commit.get_or_create_owned(&label),
+            applied: self.applied.get_or_create_owned(&label),
+            leader: self.leader.get_or_create_owned(&label),
+            elections: self.elections.get_or_create_owned(&label),
+            transfers: self.transfers.get_or_create_owned(&label),
+            member: self.member.get_or_create_owned(&label),
+            forwarded: self.forwarded.get_or_create_owned(&label),
+            tunnelled: self.tunnelled.get_or_create_owned(&label),
+            held: self.held.get_or_create_owned(&label),
+            held_in_vain: self.held_in_vain.get_or_create_owned(&label),
+            moved_on: self.moved_on.get_or_create_owned(&label),
+            acked_truncated: self.acked_truncated.get_or_create_owned(&label),
+            unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
+        }
+    }
+}
