@@ -69,7 +69,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("config", &["config"]),
     ("rustls", &["peer"]),
     ("tokio_rustls", &["peer"]),
-    ("hmac", &["peer"]),
+    // Links prove the secret to each other, operators to nodes.
+    ("hmac", &["peer", "config"]),
 ];
 
 /// What a pure room or a core may not touch: clock, threads, runtime, files, sockets, and maps
