@@ -8,21 +8,35 @@ use std::time::{Duration, Instant};
 use troupemq::client::{Client, ClientError};
 
 /// Tries again for so long.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads all queues; `addr` gives the replica to ask for a place.
-pub async fn read_all(addr: impl Fn(Place) -> String) -> Result<Stored, String> {
+/// Reads all queues; `addrs` gives the replicas to ask for a place, one after the other until one
+/// answers. Also tells what the others said.
+pub async fn read_all(
+    addrs: impl Fn(Place) -> Vec<String>,
+) -> Result<(Stored, Option<String>), String> {
     let client = Client::new(Vec::new(), Duration::from_secs(5));
     let mut stored = Stored::new();
+    let mut silent = None;
     for topic in 0..TOPICS.len() as u8 {
         for place in places_of(topic) {
-            let queue = read(&client, &addr(place), place)
-                .await
-                .map_err(|e| format!("reading {place:?} at {}: {e}", addr(place)))?;
-            stored.insert(place, queue);
+            let mut said = None;
+            for addr in addrs(place) {
+                match read(&client, &addr, place).await {
+                    Ok(queue) => {
+                        stored.insert(place, queue);
+                        break;
+                    }
+                    Err(why) => said = Some(format!("reading {place:?} at {addr}: {why}")),
+                }
+            }
+            if !stored.contains_key(&place) {
+                return Err(said.unwrap_or_else(|| "no replica to read from".into()));
+            }
+            silent = silent.or(said);
         }
     }
-    Ok(stored)
+    Ok((stored, silent))
 }
 
 async fn read(client: &Client, addr: &str, place: Place) -> Result<Queue, String> {

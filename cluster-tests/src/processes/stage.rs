@@ -235,7 +235,9 @@ impl Stage {
             let Some(own) = view.iter().find(|s| s.name == *name) else {
                 return Some(format!("node {} does not tell of {name}", leader + 1));
             };
-            for (node, lag) in &own.lags {
+            let wanted = self.nodes.wanted();
+            let known = |id: u64| wanted.iter().any(|n| *n as u64 + 1 == id);
+            for (node, lag) in own.lags.iter().filter(|(id, _)| known(*id)) {
                 if lag.is_none_or(|lag| lag > ON_THE_WAY) {
                     return Some(format!("{name} on node {node}: {lag:?} entries behind"));
                 }
@@ -453,13 +455,18 @@ impl Stage {
     }
 
     /// Reads everything, from any of these nodes.
-    fn read(&self, of: &[usize]) -> Result<Stored, String> {
+    fn read(&mut self, of: &[usize]) -> Result<Stored, String> {
         let nodes = &self.nodes;
-        let addr = |place: Place| {
-            let spread = usize::from(place.shard + place.queue + place.topic);
-            nodes.replica(of[spread % of.len()], place.shard.into())
+        let addrs = |place: Place| {
+            let first = usize::from(place.shard + place.queue + place.topic);
+            let at = |n| nodes.replica(of[(first + n) % of.len()], place.shard.into());
+            (0..of.len()).map(at).collect()
         };
-        self.runtime.block_on(read_all(addr))
+        let (stored, silent) = self.runtime.block_on(read_all(addrs))?;
+        if let Some(why) = silent {
+            self.problem(why);
+        }
+        Ok(stored)
     }
 
     /// One node ends in peace, and what the others hold is read.

@@ -46,7 +46,7 @@ pub fn sends(sent: &[Sent], stored: &Stored) -> (Findings, usize) {
                 if s.place.topic == DELAYED {
                     // The acknowledgement names a place where it waits.
                     if !index.contains_key(&s.id) {
-                        out.add("lost", || format!("{s:?}"));
+                        out.add("delayed for ever", || format!("{s:?}"));
                     }
                     continue;
                 }
@@ -180,7 +180,7 @@ mod tests {
         message.place.topic = DELAYED;
         let one = [message];
         assert!(sends(&one, &stored(&[(1, 0)])).0.is_empty());
-        assert_eq!(sends(&one, &stored(&[])).0.summary(), "1 lost");
+        assert_eq!(sends(&one, &stored(&[])).0.count("delayed for ever"), 1);
     }
 
     #[test]

@@ -396,13 +396,14 @@ fn sync_error(stage: &mut Stage, node: usize, shards: &[usize]) -> Result<(), St
     if served > 0 && !stage.nodes.runs(node) {
         stage.problem(format!("{served} acknowledged on it afterwards"));
     }
-    if stage.nodes.runs(node) {
+    let told = wait_until(Duration::from_secs(10), || {
         let view = stage.nodes.view(node).unwrap_or_default();
-        if view.iter().all(|s| s.failed.is_none()) {
-            stage.problem("no shard of it is reported as failed");
-        }
-        stage.nodes.signal(node, Signal::Terminate);
+        !stage.nodes.runs(node) || view.iter().any(|s| s.failed.is_some())
+    });
+    if told.is_none() {
+        stage.problem("it neither ends nor reports a shard as failed");
     }
+    stage.nodes.signal(node, Signal::Terminate);
     if stage.nodes.wait(node, Duration::from_secs(10)).is_none() {
         stage.nodes.kill(node)?;
     }

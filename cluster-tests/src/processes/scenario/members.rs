@@ -116,7 +116,14 @@ fn empty_disk(stage: &mut Stage) -> Result<(), String> {
     })?;
     stage.sleep(5.0);
     stage.measured();
-    Ok(())
+    for node in stage.others(&[]) {
+        if stage.nodes.ready(&[node], Duration::from_secs(10)).is_err() {
+            stage.note(&format!("node {} is refused, and taken away", node + 1));
+            let _ = stage.nodes.kill(node);
+            stage.nodes.retire(node);
+        }
+    }
+    stage.recovered(Duration::from_secs(20))
 }
 
 /// Asks the nodes by the product's own command.
