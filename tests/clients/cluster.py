@@ -21,9 +21,11 @@ class Cluster:
         for node in range(1, nodes + 1):
             own = []
             while len(own) < 3 + len(shards):
-                if run.free(port):
-                    own.append(port)
-                port += 1
+                # Each shard has its VIP port two below.
+                apart = 3 if len(own) >= 3 else 1
+                if all(run.free(p) for p in (port + apart - 3, port + apart - 1)):
+                    own.append(port + apart - 1)
+                port += apart
             self.ports[node] = own
         self.namesrv = ";".join(f"127.0.0.1:{p[0]}" for p in self.ports.values())
 
@@ -35,7 +37,7 @@ class Cluster:
         peers = ";".join(f"{n}=127.0.0.1:{p[1]}" for n, p in self.ports.items())
         sets = [f"cluster_id=client-test", f"node_id={node}", f"peers={peers}", f"namesrv_addr={self.namesrv}",
                 f"namesrv_listen_port={namesrv}", f"peer_listen_port={peer}", f"http_listen_port={http}",
-                f"vip_enable=false", f"shards={';'.join(self.shards)}", f"shard_ports={';'.join(map(str, shards))}", *self.sets]
+                f"shards={';'.join(self.shards)}", f"shard_ports={';'.join(map(str, shards))}", *self.sets]
         argv = [self.binary, "server", "--data-dir", os.path.join(self.tmp, f"node-{node}")]
         for x in sets:
             argv += ["--set", x]

@@ -173,6 +173,10 @@ impl ShardActor {
         let status = &self.deps.status;
         status.set(raft.term(), raft.committed(), applied);
         status.set_lead(raft.term(), raft.leader());
+        if raft.is_transferring() {
+            // The next leader need not wait until the others' promise to this one is over.
+            status.set_lease(0);
+        }
         let (members, me) = (raft.members(), raft.id());
         status.set_member(
             members.has_vote(me)
