@@ -130,6 +130,11 @@ impl Drop for Java {
     }
 }
 
+/// Whether a send failed because its 3 s were over.
+pub fn out_of_time(why: &str) -> bool {
+    why.starts_with("Java: ") && (why.contains("call timeout") || why.contains("cost [3"))
+}
+
 fn take(line: &str, begin_ns: i64, log: &mut Log) -> Option<()> {
     let fields: Vec<&str> = line.split('\t').collect();
     let time = |text: &str| Some((text.parse::<i64>().ok()? - begin_ns).max(0) as u64 / 1_000);
@@ -206,6 +211,9 @@ mod tests {
         assert_eq!((first.begin, first.end), (4_000, 5_000));
         assert_eq!((first.place.shard, first.place.queue), (1, 3));
         assert_eq!(log.failed.len(), 1);
+        assert!(!out_of_time(&log.failed[0].1));
+        assert!(out_of_time("Java: sendDefaultImpl call timeout"));
+        assert!(!out_of_time("call timeout"));
         assert!(log.pushed[0].orderly);
     }
 }

@@ -73,6 +73,7 @@ fn isolate(stage: &mut Stage, alone: &[usize], rules: Vec<Rule>) -> Result<(), S
 
 /// A leader without peers and clients: clients are led elsewhere within 5 s.
 fn leader_alone(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let shard = stage.rng.below(SHARDS.len());
         let node = stage.leader(shard)?;
@@ -95,6 +96,7 @@ fn leader_alone(stage: &mut Stage) -> Result<(), String> {
 
 /// Two of five on the other side, with clients on both.
 fn halves(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let order = stage.rng.order(stage.nodes.count());
         let (few, many) = order.split_at(2);
@@ -108,6 +110,7 @@ fn halves(stage: &mut Stage) -> Result<(), String> {
 }
 
 fn one_way(stage: &mut Stage, leader_receives: bool) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let shard = stage.rng.below(SHARDS.len());
         let node = stage.leader(shard)?;
@@ -216,6 +219,7 @@ fn ring(stage: &mut Stage) -> Result<(), String> {
 
 /// Clients do not reach a leader that its peers do: their retries go to other shards.
 fn cut_from_clients(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let shard = stage.rng.below(SHARDS.len());
         let node = stage.leader(shard)?;
@@ -235,6 +239,7 @@ fn cut_from_clients(stage: &mut Stage) -> Result<(), String> {
 
 /// A node that only clients reach refuses; it does not keep requests for later.
 fn cut_from_peers(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let node = stage.rng.below(stage.nodes.count());
         let led = stage.led_by(node);

@@ -38,6 +38,7 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
 /// Stopped for longer than any lease; reads of offsets by any replica tell whether it answers
 /// from what it knew.
 fn leader(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let shard = stage.rng.below(SHARDS.len());
         let node = stage.leader(shard)?;
@@ -53,6 +54,7 @@ fn leader(stage: &mut Stage) -> Result<(), String> {
 }
 
 fn follower(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     let node = stage.rng.below(stage.nodes.count());
     let led = stage.led_by(node);
     let followed: Vec<usize> = (0..SHARDS.len()).filter(|s| !led.contains(s)).collect();
@@ -67,6 +69,7 @@ fn follower(stage: &mut Stage) -> Result<(), String> {
 }
 
 fn two_of_five(stage: &mut Stage) -> Result<(), String> {
+    stage.silent = true;
     while stage.more() {
         let chosen = stage.rng.order(stage.nodes.count());
         let (one, other) = (chosen[0], chosen[1]);
