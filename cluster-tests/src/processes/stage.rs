@@ -377,7 +377,10 @@ impl Stage {
         }
         found.merge(check::pushed(&history.sent, &java.pushed));
         found.merge(check::holes(&stored));
-        if !retention {
+        if retention {
+            // The queue that it was delivered to may have let go of it.
+            found.take("delayed for ever");
+        } else {
             found.merge(check::expired(&stored));
             found.merge(check::same(&stored, &again));
         }
