@@ -190,6 +190,9 @@ pub(super) async fn create_system_topics(
     Ok(())
 }
 
+/// Rounds of [`watch`] between two looks at the log's files.
+const FILES_EVERY: u64 = 15;
+
 /// Copies the store's and raft's figures into the metrics, and guards the disk, until dropped.
 pub(super) async fn watch(
     shards: Vec<(String, ShardHandle)>,
@@ -198,9 +201,19 @@ pub(super) async fn watch(
     metrics: Arc<Metrics>,
 ) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
-    loop {
+    for round in 0u64.. {
         ticks.tick().await;
         copy_stats(&stats, &metrics);
+        if let Some((_, handle)) = shards.first() {
+            let (cache, memtables) = handle.store_memory();
+            metrics.store.block_cache_bytes.set(cache as i64);
+            metrics.store.memtable_bytes.set(memtables as i64);
+        }
+        // Goes through the list of all files.
+        if round % FILES_EVERY == 0 {
+            let sizes = shards.iter().filter_map(|(_, h)| h.log_bytes().ok());
+            metrics.store.log_bytes.set(sizes.sum::<u64>() as i64);
+        }
         let (mut tail, mut active) = (0, 0);
         let (total, free) = (
             stats.disk_total.load(Ordering::Relaxed),
@@ -239,6 +252,11 @@ pub(super) fn copy_stats(stats: &StoreStats, metrics: &Metrics) {
     up(&m.bytes_appended, stats.bytes.load(Ordering::Relaxed));
     up(&m.writes, stats.writes.load(Ordering::Relaxed));
     up(&m.syncs, stats.syncs.load(Ordering::Relaxed));
+    up(
+        &m.sync_micros,
+        stats.sync_micros_total.load(Ordering::Relaxed),
+    );
+    up(&m.files_deleted, stats.trims.load(Ordering::Relaxed));
     m.disk_used_percent
         .set((stats.disk_used_ratio() * 100.0) as i64);
 }

@@ -79,8 +79,12 @@ pub struct StoreMetrics {
     pub writes: Counter,
     /// Syncs to disk.
     pub syncs: Counter,
-    /// Time of one sync.
-    pub sync_latency: LatencyHistogram,
+    /// Time spent in syncs, microseconds.
+    pub sync_micros: Counter,
+    /// Bytes in the cache of blocks of files.
+    pub block_cache_bytes: Gauge,
+    /// Bytes in memtables.
+    pub memtable_bytes: Gauge,
     /// Bytes in the tail cache.
     pub tail_cache_bytes: Gauge,
     /// Reads answered from the tail cache.
@@ -205,13 +209,20 @@ impl StoreMetrics {
             self.writes.clone(),
         );
         r.register("syncs", "Syncs to disk", self.syncs.clone());
-        let metric = self.sync_latency.clone();
+        r.register(
+            "sync_microseconds",
+            "Time spent in syncs",
+            self.sync_micros.clone(),
+        );
+        let metric = self.block_cache_bytes.clone();
         r.register_with_unit(
-            "sync_latency",
-            "Time of one sync to disk",
-            Unit::Seconds,
+            "block_cache",
+            "Size of the block cache",
+            Unit::Bytes,
             metric,
         );
+        let metric = self.memtable_bytes.clone();
+        r.register_with_unit("memtables", "Size of the memtables", Unit::Bytes, metric);
         let metric = self.tail_cache_bytes.clone();
         r.register_with_unit("tail_cache", "Size of the tail cache", Unit::Bytes, metric);
         r.register(

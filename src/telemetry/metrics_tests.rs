@@ -29,7 +29,7 @@ fn the_page_has_every_family() {
     m.store.entries_appended.inc();
     m.store.bytes_appended.inc_by(1000);
     m.store.syncs.inc();
-    m.store.sync_latency.observe(Duration::from_millis(3));
+    m.store.sync_micros.inc_by(3000);
     m.store.tail_cache_bytes.set(99);
     let shard = m.shard("broker-a");
     shard.term.set(4);
@@ -54,7 +54,7 @@ fn the_page_has_every_family() {
         "troupe_store_entries_appended_total 1",
         "troupe_store_appended_bytes_total 1000",
         "troupe_store_syncs_total 1",
-        "troupe_store_sync_latency_seconds_count 1",
+        "troupe_store_sync_microseconds_total 3000",
         "troupe_store_tail_cache_bytes 99",
         "troupe_raft_term{shard=\"broker-a\"} 4",
         "troupe_raft_leader{shard=\"broker-a\"} 1",

@@ -110,6 +110,16 @@ impl ShardHandle {
         self.deps.directory.len()
     }
 
+    /// Bytes in the cache of blocks, and in memtables, of the node's whole store.
+    pub fn store_memory(&self) -> (u64, u64) {
+        self.deps.reads.memory()
+    }
+
+    /// Bytes of the shard's log files.
+    pub fn log_bytes(&self) -> Result<u64, StoreError> {
+        self.deps.reads.log_bytes()
+    }
+
     /// Bytes of records in the tail cache.
     pub fn tail_bytes(&self) -> usize {
         self.deps.views.cached_bytes()

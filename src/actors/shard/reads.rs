@@ -51,6 +51,16 @@ impl EntryCache {
 }
 
 impl Reads {
+    /// See [`Reader::memory`].
+    pub fn memory(&self) -> (u64, u64) {
+        self.reader.memory()
+    }
+
+    /// Bytes of the shard's log files.
+    pub fn log_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.reader.log_files(self.shard)?.1)
+    }
+
     /// Reads the shard through `reader`.
     pub fn new(shard: ShardId, reader: Reader) -> Self {
         Self {

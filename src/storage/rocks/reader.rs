@@ -1,6 +1,6 @@
 //! Reading, from any thread.
 
-use super::{cf_error, map_error, CF_STATE};
+use super::{cf_error, map_error, CF_META, CF_STATE};
 use crate::model::{QueueKey, ShardId};
 use crate::storage::keys::index::{self, IndexRow};
 use crate::storage::{entry, LogEntry, Row, StoreError};
@@ -263,6 +263,19 @@ impl Reader {
             .db
             .property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
         errors.ok().flatten().unwrap_or(0)
+    }
+
+    /// Bytes in the cache of blocks, and in memtables, of the whole store.
+    pub fn memory(&self) -> (u64, u64) {
+        let db = &self.shared.db;
+        let cache = db.property_int_value(rocksdb::properties::BLOCK_CACHE_USAGE);
+        let logs = self.shared.shards.values().map(|view| view.cf.as_str());
+        let memtables = logs.chain([CF_STATE, CF_META]).filter_map(|name| {
+            let cf = self.shared.cf(name).ok()?;
+            let size = db.property_int_value_cf(cf, rocksdb::properties::SIZE_ALL_MEM_TABLES);
+            size.ok().flatten()
+        });
+        (cache.ok().flatten().unwrap_or(0), memtables.sum())
     }
 
     /// Bytes of live files on disk, without the WAL.
