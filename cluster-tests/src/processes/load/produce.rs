@@ -124,6 +124,7 @@ pub async fn produce(n: u32, kind: Kind, routes: Rc<Routes>, shared: Arc<Shared>
         Kind::Batch { pause } => (BATCH, pause),
         Kind::Single { pause } | Kind::Ordered { pause } | Kind::Delayed { pause } => (1, pause),
     };
+    routes.known().await;
     let mut number = 0;
     let mut shard = n as usize;
     let mut next = tokio::time::Instant::now();

@@ -27,6 +27,9 @@ pub struct Routes {
     wanted: Notify,
 }
 
+/// Longest wait for the first route.
+const FIRST_ROUTE: Duration = Duration::from_secs(5);
+
 impl Routes {
     /// `first` chooses the name server it begins with.
     pub fn new(shared: Arc<Shared>, first: usize, timeout: Duration) -> Self {
@@ -46,6 +49,16 @@ impl Routes {
     /// The leader's address of a shard.
     pub fn master(&self, shard: usize) -> Option<String> {
         self.masters.borrow()[shard].clone()
+    }
+
+    /// Waits for the first route, as a client does before it sends; not for ever.
+    pub async fn known(&self) {
+        let until = tokio::time::Instant::now() + FIRST_ROUTE;
+        while self.masters.borrow().iter().any(Option::is_none)
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Asks for the route soon: something failed.
