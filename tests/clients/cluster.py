@@ -68,6 +68,18 @@ class Cluster:
                 raise self.run.Failure(f"not every node was ready after {seconds} s")
             time.sleep(0.05)
 
+    def at_home(self, seconds=60):
+        """Waits until preferred nodes lead: leads go back to them some seconds after the start."""
+        end = time.monotonic() + seconds
+        while True:
+            pages = [self.page(node, "/cluster") for node in self.children]
+            shards = [s for page in pages if page for s in json.loads(page)["shards"]]
+            if all(pages) and all(s["leader"] == s["preferred"] for s in shards):
+                return
+            if time.monotonic() > end:
+                raise self.run.Failure(f"not every preferred node leads after {seconds} s")
+            time.sleep(0.1)
+
     def leader(self, shard, seconds=20):
         """The node that leads this shard and serves."""
         end = time.monotonic() + seconds
