@@ -133,5 +133,8 @@ impl DataDir {
 /// Total and available bytes of the file system that holds `path`.
 pub fn disk_space(path: &Path) -> std::io::Result<(u64, u64)> {
     let stats = fs4::statvfs(path)?;
-    Ok((stats.total_space(), stats.available_space()))
+    // What is kept for the superuser counts as neither, as `df` counts.
+    let used = stats.total_space().saturating_sub(stats.free_space());
+    let free = stats.available_space();
+    Ok((used.saturating_add(free), free))
 }
