@@ -146,6 +146,12 @@ impl Stage {
         (0..SHARDS.len()).filter(leads).collect()
     }
 
+    /// The other shards.
+    pub fn followed_by(&self, node: usize) -> Vec<usize> {
+        let led = self.led_by(node);
+        (0..SHARDS.len()).filter(|s| !led.contains(s)).collect()
+    }
+
     /// All nodes but these.
     pub fn others(&self, than: &[usize]) -> Vec<usize> {
         let mut all = self.nodes.wanted();

@@ -124,19 +124,9 @@ const fn scenario(
     work: fn(&mut Stage) -> Result<(), String>,
 ) -> Scenario {
     Scenario {
-        number,
-        name,
-        nodes: 3,
-        sets: &[],
-        needs,
         smoke,
-        work,
+        ..super::scenario(number, name, needs, work)
     }
-}
-
-fn followed_by(stage: &Stage, node: usize) -> Vec<usize> {
-    let led = stage.led_by(node);
-    (0..SHARDS.len()).filter(|s| !led.contains(s)).collect()
 }
 
 /// All nodes stand still, their disks are off, and they start again.
@@ -196,7 +186,7 @@ fn throttle(stage: &mut Stage, node: usize) -> Result<Throttle, String> {
 /// Others do not wait for a follower whose disk is slow.
 fn slow_follower(stage: &mut Stage) -> Result<(), String> {
     let node = stage.rng.below(stage.nodes.count());
-    let followed = followed_by(stage, node);
+    let followed = stage.followed_by(node);
     let begin = stage.load.now();
     stage.sleep(6.0);
     let before = stage.load.p99(&followed, begin);
@@ -299,7 +289,7 @@ fn reads_work(stage: &mut Stage, shard: usize) {
 /// The disk of a follower of these shards fills up: they go on.
 fn full_follower(stage: &mut Stage) -> Result<(), String> {
     let node = stage.rng.below(stage.nodes.count());
-    let followed = followed_by(stage, node);
+    let followed = stage.followed_by(node);
     let what = format!(
         "disk of node {}, follower of {followed:?}, is full",
         node + 1
@@ -339,7 +329,7 @@ fn full_leader(stage: &mut Stage) -> Result<(), String> {
     let led = stage.led_by(node);
     stage.fault(
         format!("disk of node {}, leader of {led:?}, is full", node + 1),
-        &followed_by(stage, node),
+        &stage.followed_by(node),
         Some(Duration::from_secs(2)),
     );
     stage.nodes.disk(node)?.fill(LEFT)?;
@@ -425,7 +415,7 @@ fn sync_error_leader(stage: &mut Stage) -> Result<(), String> {
 fn sync_error_follower(stage: &mut Stage) -> Result<(), String> {
     while stage.more() {
         let node = stage.rng.below(stage.nodes.count());
-        let followed = followed_by(stage, node);
+        let followed = stage.followed_by(node);
         shim::create(&stage.nodes.control(node)).map_err(|e| e.to_string())?;
         sync_error(stage, node, &followed)?;
     }

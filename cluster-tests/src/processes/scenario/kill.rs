@@ -1,75 +1,37 @@
 //! Processes that die: 1 to 4, and the rolling restart, 22.
 
-use super::{Scenario, NOTHING};
+use super::{scenario, Scenario, NOTHING};
 use crate::processes::nodes::{Signal, SHARDS};
 use crate::processes::stage::Stage;
 use std::time::{Duration, Instant};
 
-const BOTH: fn(&mut Stage) -> Result<(), String> = all_at_once;
-
 pub(super) const SCENARIOS: [Scenario; 6] = [
+    scenario("1", "kill follower", NOTHING, follower),
     Scenario {
-        number: "1",
-        name: "kill follower",
-        nodes: 3,
-        sets: &[],
-        needs: NOTHING,
-        smoke: false,
-        work: follower,
-    },
-    Scenario {
-        number: "2",
-        name: "kill leader",
-        nodes: 3,
-        sets: &[],
-        needs: NOTHING,
         smoke: true,
-        work: leader,
+        ..scenario("2", "kill leader", NOTHING, leader)
     },
     Scenario {
-        number: "3a",
-        name: "kill all, SYNC_FLUSH",
-        nodes: 3,
         sets: &["flush_disk_type=SYNC_FLUSH"],
-        needs: NOTHING,
-        smoke: false,
-        work: BOTH,
+        ..scenario("3a", "kill all, SYNC_FLUSH", NOTHING, all_at_once)
     },
     Scenario {
-        number: "3b",
-        name: "kill all, ASYNC_FLUSH",
-        nodes: 3,
         sets: &["flush_disk_type=ASYNC_FLUSH"],
-        needs: NOTHING,
         smoke: true,
-        work: BOTH,
+        ..scenario("3b", "kill all, ASYNC_FLUSH", NOTHING, all_at_once)
     },
     Scenario {
-        number: "4",
-        name: "kill loop",
         nodes: 5,
-        sets: &[],
-        needs: NOTHING,
-        smoke: false,
-        work: kill_loop,
+        ..scenario("4", "kill loop", NOTHING, kill_loop)
     },
-    Scenario {
-        number: "22",
-        name: "rolling restart",
-        nodes: 3,
-        sets: &[],
-        needs: NOTHING,
-        smoke: false,
-        work: rolling,
-    },
+    scenario("22", "rolling restart", NOTHING, rolling),
 ];
 
 /// The shards that a node only follows do not notice its end.
 fn follower(stage: &mut Stage) -> Result<(), String> {
     while stage.more() {
         let node = stage.rng.below(stage.nodes.count());
-        let led = stage.led_by(node);
-        let followed: Vec<usize> = (0..SHARDS.len()).filter(|s| !led.contains(s)).collect();
+        let followed = stage.followed_by(node);
         let what = format!("kill -9 of node {}, follower of {followed:?}", node + 1);
         stage.fault(what, &followed, Some(Duration::from_millis(200)));
         stage.nodes.kill(node)?;

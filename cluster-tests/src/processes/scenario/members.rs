@@ -1,6 +1,6 @@
 //! Members that forget, are replaced, come and go: 5, 20 and 24; one that catches up, 26.
 
-use super::{Needs, Scenario, NETWORK};
+use super::{scenario, Needs, Scenario, NETWORK};
 use crate::processes::nodes::{wait_until, Signal, SHARDS};
 use crate::processes::stage::Stage;
 use std::time::Duration;
@@ -39,23 +39,6 @@ pub(super) const SCENARIOS: [Scenario; 6] = [
         )
     },
 ];
-
-const fn scenario(
-    number: &'static str,
-    name: &'static str,
-    needs: Needs,
-    work: fn(&mut Stage) -> Result<(), String>,
-) -> Scenario {
-    Scenario {
-        number,
-        name,
-        nodes: 3,
-        sets: &[],
-        needs,
-        smoke: false,
-        work,
-    }
-}
 
 /// Leader and one follower acknowledge while the other follower stands still; the first follower
 /// forgets; then the leader stands still and the others are left to themselves. Who forgot must

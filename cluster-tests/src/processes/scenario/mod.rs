@@ -63,6 +63,24 @@ const NETWORK: Needs = Needs {
     ..NOTHING
 };
 
+/// A scenario of three nodes with default settings, outside of the smoke run.
+const fn scenario(
+    number: &'static str,
+    name: &'static str,
+    needs: Needs,
+    work: fn(&mut Stage) -> Result<(), String>,
+) -> Scenario {
+    Scenario {
+        number,
+        name,
+        nodes: 3,
+        sets: &[],
+        needs,
+        smoke: false,
+        work,
+    }
+}
+
 /// All of them.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();

@@ -37,13 +37,9 @@ const fn scenario(
     work: fn(&mut Stage) -> Result<(), String>,
 ) -> Scenario {
     Scenario {
-        number,
-        name,
         nodes,
-        sets: &[],
-        needs: NETWORK,
         smoke,
-        work,
+        ..super::scenario(number, name, NETWORK, work)
     }
 }
 

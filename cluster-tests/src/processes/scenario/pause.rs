@@ -1,37 +1,19 @@
 //! Processes that stand still: 7 and 8.
 
-use super::{Scenario, NOTHING};
+use super::{scenario, Scenario, NOTHING};
 use crate::processes::nodes::{Signal, SHARDS};
 use crate::processes::stage::Stage;
 use std::time::Duration;
 
 pub(super) const SCENARIOS: [Scenario; 3] = [
     Scenario {
-        number: "7",
-        name: "pause leader",
-        nodes: 3,
-        sets: &[],
-        needs: NOTHING,
         smoke: true,
-        work: leader,
+        ..scenario("7", "pause leader", NOTHING, leader)
     },
+    scenario("8a", "pause follower", NOTHING, follower),
     Scenario {
-        number: "8a",
-        name: "pause follower",
-        nodes: 3,
-        sets: &[],
-        needs: NOTHING,
-        smoke: false,
-        work: follower,
-    },
-    Scenario {
-        number: "8b",
-        name: "freeze two of five",
         nodes: 5,
-        sets: &[],
-        needs: NOTHING,
-        smoke: false,
-        work: two_of_five,
+        ..scenario("8b", "freeze two of five", NOTHING, two_of_five)
     },
 ];
 
@@ -56,8 +38,7 @@ fn leader(stage: &mut Stage) -> Result<(), String> {
 fn follower(stage: &mut Stage) -> Result<(), String> {
     stage.silent = true;
     let node = stage.rng.below(stage.nodes.count());
-    let led = stage.led_by(node);
-    let followed: Vec<usize> = (0..SHARDS.len()).filter(|s| !led.contains(s)).collect();
+    let followed = stage.followed_by(node);
     let what = format!("SIGSTOP of node {}, follower of {followed:?}", node + 1);
     stage.fault(what, &followed, Some(Duration::from_millis(500)));
     stage.nodes.signal(node, Signal::Stop);

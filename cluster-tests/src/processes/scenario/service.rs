@@ -1,6 +1,6 @@
 //! Clocks, 21, and the name service, 25.
 
-use super::{Needs, Scenario, NETWORK};
+use super::{scenario, Needs, Scenario, NETWORK};
 use crate::processes::nodes::SHARDS;
 use crate::processes::shim;
 use crate::processes::space::{Member, Rule};
@@ -24,23 +24,6 @@ pub(super) const SCENARIOS: [Scenario; 6] = [
     scenario("25b", "all name servers lost", NETWORK, all_name_servers),
     scenario("25c", "a stale name server", NETWORK, stale_name_server),
 ];
-
-const fn scenario(
-    number: &'static str,
-    name: &'static str,
-    needs: Needs,
-    work: fn(&mut Stage) -> Result<(), String>,
-) -> Scenario {
-    Scenario {
-        number,
-        name,
-        nodes: 3,
-        sets: &[],
-        needs,
-        smoke: false,
-        work,
-    }
-}
 
 /// An hour or two days, there or back. Delayed messages are never early; there is no storm of
 /// elections and nothing expires.

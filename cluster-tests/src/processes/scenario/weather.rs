@@ -23,15 +23,7 @@ const fn scenario(
     name: &'static str,
     work: fn(&mut Stage) -> Result<(), String>,
 ) -> Scenario {
-    Scenario {
-        number,
-        name,
-        nodes: 3,
-        sets: &[],
-        needs: TUNNEL,
-        smoke: false,
-        work,
-    }
+    super::scenario(number, name, TUNNEL, work)
 }
 
 /// Nothing is asked of the time during such a fault; after it all is well within 10 s.
