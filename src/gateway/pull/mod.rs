@@ -343,12 +343,12 @@ impl Pull {
     }
 
     fn read(self, broker: &BrokerSide, offset: u64, bounds: QueueBounds) {
-        let metrics = self.ticket.conn().shared().metrics.clone();
+        let store = &self.ticket.conn().shared().metrics.store;
         if let Some(batch) = broker.shard.read_tail(self.key, offset, &self.spec) {
-            metrics.store.tail_cache_hits.inc();
+            store.tail_cache_hits.inc();
             return self.found(batch, offset, bounds);
         }
-        metrics.store.tail_cache_misses.inc();
+        store.tail_cache_misses.inc();
         let reads = self.ticket.conn().shared().reads.clone();
         let (shard, key, spec) = (broker.shard.clone(), self.key, self.spec.clone());
         tokio::task::spawn_local(async move {
