@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -55,8 +56,12 @@ class Running:
         self.stop()
 
     @property
-    def pid(self):
-        return self.child.pid
+    def pids(self):
+        return [self.child.pid]
+
+    def check(self):
+        if self.child.poll() is not None:
+            raise Failure(f"the broker ended with {self.child.returncode}:\n{self.log_tail()}")
 
     def ready(self):
         clients.wait_ready(self.namesrv, self.server.children, START_SECONDS)
@@ -80,15 +85,19 @@ class Running:
         self.server.children = []
 
     def memory(self):
-        """Resident memory in MB: all, and the anonymous part."""
-        with open(f"/proc/{self.pid}/status") as f:
-            status = dict(line.split(":", 1) for line in f if ":" in line)
-        kb = {k: int(status[k].split()[0]) for k in ("VmRSS", "RssAnon", "RssFile", "Threads")}
-        return {"rss_mb": kb["VmRSS"] / 1024, "anon_mb": kb["RssAnon"] / 1024, "file_mb": kb["RssFile"] / 1024,
-                "threads": kb["Threads"]}
+        return resident(self.child.pid)
 
     def log_tail(self):
         return clients.tail(self.server.children[-1][2]) if self.server.children else ""
+
+
+def resident(pid):
+    """Resident memory in MB: all, and its parts."""
+    with open(f"/proc/{pid}/status") as f:
+        status = dict(line.split(":", 1) for line in f if ":" in line)
+    kb = {k: int(status[k].split()[0]) for k in ("VmRSS", "RssAnon", "RssFile", "Threads")}
+    return {"rss_mb": kb["VmRSS"] / 1024, "anon_mb": kb["RssAnon"] / 1024, "file_mb": kb["RssFile"] / 1024,
+            "threads": kb["Threads"]}
 
 
 def wait_port(port, child, seconds=START_SECONDS):
@@ -107,6 +116,8 @@ def wait_port(port, child, seconds=START_SECONDS):
 class Stock:
     name = "stock"
     title = "RocketMQ 5.5.0"
+    running = Running
+    stock = True
     # Several threads store what one connection sends.
     disorder = True
 
@@ -158,6 +169,8 @@ diskMaxUsedSpaceRatio=95
 class Troupe:
     name = "troupe"
     title = "TroupeMQ"
+    running = Running
+    stock = False
     disorder = False
 
     def __init__(self, base_port, binary, sets):
@@ -196,24 +209,48 @@ class Generator:
     def __init__(self, binary, log):
         self.binary, self.log = os.path.abspath(binary), log
 
-    def __call__(self, run, command, *args, seconds):
-        """Runs one bench; its JSON report."""
-        argv = [self.binary, "bench", command, "--json", "--namesrv", run.namesrv, "--pid", str(run.pid), *map(str, args)]
-        started = time.monotonic()
+    def __call__(self, run, command, *args, seconds, may_fail=False):
+        """Runs one bench; its JSON report. `may_fail`: a check of it may have failed."""
+        load = self.begin(run, command, *args)
         try:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
-                                  cwd=run.home)
+            return self.end(load, run, seconds, may_fail)
+        finally:
+            self.abandon(load)
+
+    def begin(self, run, command, *args):
+        """Starts a bench; `end` waits for it, and `abandon` must follow."""
+        argv = [self.binary, "bench", command, "--json", "--namesrv", run.namesrv]
+        for pid in run.pids:
+            argv += ["--pid", str(pid)]
+        argv += map(str, args)
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 cwd=run.home)
+        return child, argv, time.monotonic()
+
+    def interrupt(self, load):
+        """Ends the measured time now."""
+        load[0].send_signal(signal.SIGINT)
+
+    def abandon(self, load):
+        if load[0].poll() is None:
+            load[0].kill()
+            load[0].communicate()
+
+    def end(self, load, run, seconds, may_fail=False):
+        child, argv, started = load
+        shown = " ".join(argv[1:])
+        try:
+            out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as e:
-            raise Failure(f"{' '.join(argv[1:])} took more than {seconds} s") from e
-        if run.child.poll() is not None:
-            raise Failure(f"the broker ended with {run.child.returncode}:\n{run.log_tail()}")
-        if done.returncode != 0:
-            raise Failure(f"{' '.join(argv[1:])} ended with {done.returncode}:\n{done.stderr[-2000:]}\n{done.stdout[-2000:]}")
+            raise Failure(f"{shown} took more than {seconds} s") from e
+        run.check()
+        if child.returncode != 0 and not may_fail:
+            raise Failure(f"{shown} ended with {child.returncode}:\n{err[-2000:]}\n{out[-2000:]}")
         try:
-            report = json.loads(done.stdout)
+            report = json.loads(out)
         except ValueError as e:
-            raise Failure(f"{' '.join(argv[1:])} printed no JSON:\n{done.stdout[-2000:]}") from e
-        self.log({"side": run.side.name, "flush": run.flush, "heap": run.heap if run.side.name == "stock" else None,
+            raise Failure(f"{shown} printed no JSON:\n{err[-2000:]}\n{out[-2000:]}") from e
+        self.log({"side": run.side.name, "flush": run.flush, "heap": run.heap if run.side.stock else None,
                   "args": argv[1:], "took_s": round(time.monotonic() - started, 3), "report": report})
         return report
 

@@ -13,6 +13,7 @@ use crate::wire::remoting::Val;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,8 @@ const TEMPLATE_TOPIC: &str = "TBW102";
 #[derive(Debug)]
 pub struct Client {
     name_servers: Vec<String>,
+    /// The one that answered last, as every RocketMQ client stays with one.
+    last_good: AtomicUsize,
     timeout: Duration,
     connections: Mutex<BTreeMap<String, Arc<Connection>>>,
     keys: UniqKeys,
@@ -71,6 +74,7 @@ impl Client {
         let salt = millis_now() as u32;
         Self {
             name_servers,
+            last_good: AtomicUsize::new(0),
             timeout,
             connections: Mutex::default(),
             keys: UniqKeys::new(IpAddr::V4(Ipv4Addr::LOCALHOST), std::process::id(), salt),
@@ -119,16 +123,23 @@ impl Client {
         }
     }
 
-    /// Asks the name servers one after the other until one answers.
+    /// Asks the name servers one after the other until one answers, first the one that did so last.
     async fn ask_name_servers(
         &self,
         code: i32,
         ext: &[(&str, Val<'_>)],
     ) -> Result<(String, Command), ClientError> {
         let mut first_error = None;
-        for addr in &self.name_servers {
+        let from = self.last_good.load(Relaxed);
+        let (before, after) = self
+            .name_servers
+            .split_at(from.min(self.name_servers.len()));
+        for (index, addr) in (from..).zip(after).chain((0..).zip(before)) {
             match self.call(addr, code, ext, &[]).await {
-                Ok(answer) => return Ok((addr.clone(), answer)),
+                Ok(answer) => {
+                    self.last_good.store(index, Relaxed);
+                    return Ok((addr.clone(), answer));
+                }
                 // A refusal says more than a dead server.
                 Err(e) if first_error.is_none() || e.code().is_some() => first_error = Some(e),
                 Err(_) => {}

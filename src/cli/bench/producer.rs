@@ -29,7 +29,7 @@ const SLOTS: i32 = 1_000_000;
 const GENERATIONS: i32 = 1_000;
 /// First and longest pause before the next try to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// After this long without a connection it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause before a refused message is sent again, ns; doubled with every try.
@@ -330,10 +330,13 @@ impl Producer {
             shared.check_finished();
             return;
         };
-        if answer.code != response::SUCCESS {
+        let confirmed = answer.code == response::SUCCESS;
+        if !confirmed {
             count(&mut stats.unconfirmed, &code_key(answer.code), messages);
         }
-        stats.acked_at(now);
+        if confirmed {
+            stats.acked_at(now);
+        }
         stats.acked_total += messages;
         stats.requests_total += 1;
         let in_time = shared.phase() == Phase::Measured;
@@ -347,7 +350,9 @@ impl Producer {
                 .record(now.saturating_sub(job.due), messages);
         }
         drop(stats);
-        if let Some(target) = lane.targets.get(slot.target as usize) {
+        // What was stored but not confirmed is no promise.
+        let target = lane.targets.get(slot.target as usize);
+        if let Some(target) = target.filter(|_| confirmed) {
             shared.write_down(&Ack {
                 queue: target.number,
                 connection: self.index,

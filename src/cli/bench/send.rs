@@ -65,8 +65,10 @@ pub(super) struct Sent {
     pub strange_answers: u64,
     /// When the first message was acknowledged, ms since 1970.
     pub first_ack_unix_ms: Option<u64>,
-    /// Longest time without an acknowledgement between the first and the last.
+    /// Longest time without a confirmed acknowledgement between the first and the last.
     pub longest_gap_ms: f64,
+    /// When it ended, ms since 1970.
+    pub longest_gap_end_unix_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +107,7 @@ impl Sent {
             strange_answers: stats.strange,
             first_ack_unix_ms: stats.first_ack_unix_ms,
             longest_gap_ms: round(stats.longest_gap as f64 / 1e6, 1_000.0),
+            longest_gap_end_unix_ms: stats.longest_gap_end_unix_ms,
         }
     }
 
@@ -122,6 +125,11 @@ impl Sent {
             self.acked, self.acked_total, self.msgs_per_s, self.mb_per_s
         ))?;
         say_latencies("send latency", &self.latency_us)?;
+        if let (Some(end), Some(first)) = (self.longest_gap_end_unix_ms, self.first_ack_unix_ms) {
+            let after = end.saturating_sub(first) as f64 / 1e3;
+            let gap = self.longest_gap_ms;
+            say(&format!("  longest time without an acknowledgement {gap:.1} ms, ended {after:.3} s after the first one"))?;
+        }
         if self.failed + self.unsent > 0 {
             let (failed, unsent) = (self.failed, self.unsent);
             say(&format!(

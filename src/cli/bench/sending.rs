@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A route younger than this is not read again, ns.
-const ROUTE_AGE: u64 = 500_000_000;
+const ROUTE_AGE: u64 = 50_000_000;
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(super) struct SendStats {
     last_ack: u64,
     /// Longest time between two acknowledgements of the run, ns.
     pub longest_gap: u64,
+    /// When that time ended, ms since 1970.
+    pub longest_gap_end_unix_ms: Option<u64>,
     /// Measured messages begun and not yet acknowledged or given up.
     pub open: u64,
     /// Messages that were due and never sent.
@@ -84,6 +86,7 @@ impl SendStats {
             first_ack_unix_ms: None,
             last_ack: 0,
             longest_gap: 0,
+            longest_gap_end_unix_ms: None,
             open: 0,
             unsent: 0,
         }
@@ -94,7 +97,11 @@ impl SendStats {
         if self.first_ack_unix_ms.is_none() {
             self.first_ack_unix_ms = Some(clock::unix_ms());
         } else {
-            self.longest_gap = self.longest_gap.max(now.saturating_sub(self.last_ack));
+            let gap = now.saturating_sub(self.last_ack);
+            if gap > self.longest_gap {
+                self.longest_gap = gap;
+                self.longest_gap_end_unix_ms = Some(clock::unix_ms());
+            }
         }
         self.last_ack = now;
     }

@@ -1,0 +1,204 @@
+"""What is measured of clusters of three nodes: rows and sections, as in sections.py."""
+import os
+import statistics
+import time
+
+from clusters import MEMORY_HEAP, SHARDS, SPEED_HEAP
+from sections import ASYNC, Row, Sections, check, lat
+from sides import Failure
+
+# Messages a second while nodes are killed, and the generator's time limit for a request. A client that waits longer for a
+# node that hangs cannot see service return; RocketMQ's clients wait 3 s unless told otherwise.
+FAILOVER_RATE, FAILOVER_TIMEOUT_MS = 500, 500
+# Messages a second while a follower catches up.
+CATCHUP_RATE = 2_000
+# Bytes of the log of each shard that stay when a snapshot is to be needed.
+RETAINED = 2_100_000_000
+
+NOTE = (f" Fail-over: {FAILOVER_RATE} messages/s over one connection to a topic whose queues are all on the shard whose leader "
+        f"is stopped, so nothing else can take them; the connection reads the route when it breaks, or when a request is not "
+        f"answered within {FAILOVER_TIMEOUT_MS} ms, and connects again after 10 to 100 ms; SYNC_MASTER + SYNC_FLUSH for ours; for "
+        "DLedger, with ASYNC_FLUSH, few trials for orientation.")
+
+ROWS = [
+    Row("cluster.rate", "send 1 KiB, 4 × 64 in flight, ASYNC_FLUSH, majority or slave confirmed: messages per second", "msg/s",
+        True, {"dledger": 8, "slave": 1.5}),
+    Row("cluster.per_cpu", "… messages per CPU second of all brokers", "msg", True, {"dledger": 10, "slave": 2}),
+    Row("cluster.p50", "… p50", "ms"),
+    Row("cluster.p99", "… p99", "ms"),
+    Row("cluster.rss", f"resident memory of the largest node after load, ours with defaults, stock {MEMORY_HEAP}", "MB", False,
+        {"dledger": 6, "slave": 6}),
+    Row("kill.median", "time without an acknowledgement after kill -9 of the leader of the topic's only shard: median", "s",
+        limit=0.5),
+    Row("kill.worst", "… worst", "s", limit=1),
+    Row("pause.median", "the same after SIGSTOP of the leader (nothing closes): median", "s", limit=1.5),
+    Row("pause.worst", "… worst", "s", limit=3),
+    Row("failover.trials", "trials, each of kill -9 and SIGSTOP", ""),
+    Row("failover.failed", "messages that the generator gave up in all trials", "", limit=0),
+    Row("failover.lost", "acknowledged messages lost in all trials", "", limit=0),
+    Row("log.ratio", "a follower catches up 2 GB by log at 2,000 msg/s: p99 to p99 before", "×", limit=2),
+    Row("log.p99", "… p99 meanwhile", "ms"),
+    Row("log.before", "… p99 before", "ms"),
+    Row("log.seconds", "… time from its start until it is level", "s"),
+    Row("snapshot.ratio", "a follower catches up 2 GB by snapshot at 2,000 msg/s: p99 to p99 before", "×", limit=2),
+    Row("snapshot.p99", "… p99 meanwhile", "ms"),
+    Row("snapshot.before", "… p99 before", "ms"),
+    Row("snapshot.seconds", "… time from its start until it is level", "s"),
+]
+
+
+class Scale:
+    def __init__(self, quick):
+        self.warmup, self.measure = (3, 3) if quick else (20, 10)
+        self.load_seconds = 3 if quick else 20
+        self.trials, self.stock_trials = (2, 1) if quick else (20, 3)
+        self.stored = 200_000 if quick else 2_000_000
+        self.retained = RETAINED // 10 if quick else RETAINED
+
+
+class ClusterSections(Sections):
+    """`start(flush, heap, sets)` gives a running cluster."""
+
+    def cluster_send(self, start):
+        with start(ASYNC, SPEED_HEAP) as run:
+            self.warm(run)
+            return self.closed(run, "cluster", 4, 64)
+
+    def cluster_memory(self, start):
+        with start(ASYNC, MEMORY_HEAP) as run:
+            self.send(run, "memory", "--connections", 4, "--window", 64, seconds=self.scale.load_seconds)
+            return {"cluster.rss": run.memory()["rss_mb"]}
+
+    # ---- fail-over
+
+    def failover(self, start):
+        """Trials on the shards in turn: the topic has queues on one shard alone, the node that leads it is stopped."""
+        ours = not start.side.stock
+        found, failed, lost = {}, 0, 0
+        with start(None, SPEED_HEAP) as run:
+            brokers = SHARDS if ours else SHARDS[:1]
+            for broker in brokers:
+                run.create_on(broker, "failover-" + broker)
+            if not ours:
+                # Topics reach stock's other brokers every 10 s.
+                time.sleep(15)
+            trials = self.scale.trials if ours else self.scale.stock_trials
+            for fault in ("kill", "pause"):
+                gaps = []
+                for trial in range(trials):
+                    broker = brokers[trial % len(brokers)]
+                    gap, given_up, missing = self.trial(run, fault, broker, 6 if ours else 25)
+                    gaps.append(gap)
+                    failed, lost = failed + given_up, lost + missing
+                found[f"{fault}.median"], found[f"{fault}.worst"] = statistics.median(gaps), max(gaps)
+        return {**found, "failover.trials": trials, "failover.failed": failed, "failover.lost": lost}
+
+    def trial(self, run, fault, broker, seconds):
+        """The longest time without an acknowledgement in s, messages given up, acknowledged messages lost."""
+        topic, record = "failover-" + broker, os.path.join(run.home, "acks")
+        node = run.leader(broker)
+        load = self.bench.begin(run, "send", "--topic", topic, "--connections", 1, "--size", 1024, "--rate", FAILOVER_RATE,
+                                "--retries", 1_000, "--timeout", FAILOVER_TIMEOUT_MS, "--duration", 2 + seconds, "--record", record)
+        try:
+            time.sleep(2)
+            at = time.time() * 1e3
+            run.kill(node) if fault == "kill" else run.pause(node)
+            # A paused node wakes up while the load still runs: what it then says must do no harm.
+            if fault == "pause":
+                time.sleep(seconds * 0.75)
+                run.resume(node)
+            report = self.bench.end(load, run, seconds + 60)
+        finally:
+            self.bench.abandon(load)
+            run.restart(node) if fault == "kill" else run.resume(node)
+        counted = ", ".join(f"{k} {report[k]}" for k in ("acked_total", "failed", "unsent", "retries", "errors", "last_error"))
+        if report["first_ack_unix_ms"] is None or report["first_ack_unix_ms"] > at:
+            raise Failure(f"{fault} of {broker}: nothing was acknowledged before it: {counted}")
+        # Service that does not return leaves no gap between acknowledgements.
+        if report["acked_total"] < FAILOVER_RATE * 2.5:
+            raise Failure(f"{fault} of {broker}: no service for {seconds} s after it: {counted}")
+        end = report["longest_gap_end_unix_ms"] or at
+        if end < at:
+            raise Failure(f"{fault} of {broker}: the longest gap, {report['longest_gap_ms']} ms, was before it: {counted}")
+        run.recovered()
+        args = ["--allow-disorder", "--verify", record]
+        seen = self.bench(run, "consume", "--topic", topic, *args, seconds=300, may_fail=True)
+        verify = seen["verify"]
+        missing = verify["missing"] + verify["mismatched"]
+        if not missing and not seen["ok"]:
+            raise Failure(f"{fault} of {broker}: reading back failed: {seen}")
+        print(f"  {fault} -> node {node}, {broker}: {report['longest_gap_ms']:.0f} ms, began "
+              f"{end - report['longest_gap_ms'] - at:.0f} ms after it, {verify['acked']} acknowledged, {missing} lost, "
+              f"{report['failed'] + report['unsent']} given up {report['errors'] or ''}", flush=True)
+        return report["longest_gap_ms"] / 1e3, report["failed"] + report["unsent"], missing
+
+    # ---- catching up
+
+    def catchup_log(self, start):
+        return self.catchup(start, "log", self.scale.stored, [])
+
+    def catchup_snapshot(self, start):
+        limit = self.scale.retained
+        sets = [f"retention_bytes={limit * len(SHARDS)}", f"log_segment_bytes={min(64 << 20, limit // 8)}"]
+        return self.catchup(start, "snapshot", self.scale.stored * 2 + self.scale.stored // 4, sets)
+
+    def catchup(self, start, kind, messages, sets):
+        """p99 of sends to a shard while a follower of it comes back, to p99 while all were there."""
+        shard, topic = SHARDS[0], "catchup"
+        with start(ASYNC, SPEED_HEAP, sets) as run:
+            run.create_on(shard, topic)
+            rate = ["--topic", topic, "--connections", 4, "--rate", CATCHUP_RATE]
+            self.send(run, "catch-up warm-up", *rate, seconds=self.scale.warmup)
+            before = lat(self.send(run, "before catch-up", *rate, seconds=self.scale.measure * 2), "p99")
+            leader = run.leader(shard)
+            node = next(n for n in run.nodes if n != leader)
+            last = run.replica(shard, leader, node)["matched"]
+            run.kill(node)
+            run.wait(f"{shard} goes on", run.shards, 30)
+            self.fill(run, topic, messages)
+            if kind == "snapshot":
+                # Retention looks every 10 s.
+                time.sleep(12)
+            load = self.bench.begin(run, "send", *rate, "--size", 1024, "--warmup", 2, "--duration", 600)
+            try:
+                # Only what is due while the follower catches up is measured.
+                time.sleep(2.1)
+                run.restart(node)
+                began = time.monotonic()
+                seconds, by_snapshot = self.level(run, shard, leader, node, began, last)
+                self.bench.interrupt(load)
+                report = self.bench.end(load, run, 60)
+            finally:
+                self.bench.abandon(load)
+            check(report, "load during catch-up")
+            if by_snapshot != (kind == "snapshot"):
+                raise Failure(f"the follower came back by {'snapshot' if by_snapshot else 'log'}, wanted was {kind}")
+            p99 = lat(report, "p99")
+            return {f"{kind}.ratio": p99 / before, f"{kind}.p99": p99, f"{kind}.before": before, f"{kind}.seconds": seconds}
+
+    def level(self, run, shard, leader, node, began, last):
+        """Seconds until the leader sees the replica level with it, and whether a snapshot was sent."""
+        by_snapshot = False
+
+        def done():
+            nonlocal by_snapshot
+            replica = run.replica(shard, leader, node)
+            if replica is None:
+                raise Failure(f"node {leader} does not lead {shard} any more")
+            by_snapshot = by_snapshot or replica["snapshot"]
+            # Under load the newest entries are always on their way.
+            return replica["active"] and replica["matched"] > last and replica["lag_entries"] <= 100
+
+        run.wait(f"node {node} level", done, 600)
+        return time.monotonic() - began, by_snapshot
+
+
+THREE = ("troupe3", "dledger", "slave")
+# As SECTIONS: name, bytes on disk at most, sides, and the most rounds.
+CLUSTER_SECTIONS = [
+    ("cluster_send", 24e9, THREE, 9),
+    ("cluster_memory", 20e9, THREE, 9),
+    ("failover", 4e9, ("troupe3", "dledger"), 1),
+    ("catchup_log", 20e9, ("troupe3",), 9),
+    ("catchup_snapshot", 36e9, ("troupe3",), 9),
+]
