@@ -16,7 +16,8 @@ use crate::actors::shard::ShardHandle;
 use crate::actors::sinks::Sinks;
 use crate::config::{ClusterShard, Config};
 pub use crate::gateway::Listening;
-use crate::gateway::{BrokerSide, ForwardDeps, Gateway, GatewayDeps, GatewayError, GatewayLink};
+use crate::gateway::{BrokerSide, ForwardDeps, Gateway, GatewayDeps, GatewayError};
+use crate::gateway::{GatewayLink, Host};
 use crate::model::command::MetaOp;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
@@ -195,6 +196,7 @@ impl Broker {
         identity::refuse_cluster_data(&dir).map_err(StartError::Config)?;
         let link = GatewayLink::new();
         let mut side = None;
+        let mut host = None;
         if config.roles.broker {
             let arbiter = Arbiter::new();
             let raft = RaftOptions::single(NODE, u64::from(std::process::id()));
@@ -204,6 +206,7 @@ impl Broker {
             let shards = self.open(config, one, Arc::new(NoReplicas)).await?;
             let shard = shards.shards[0].0.clone();
             let groups = self.add_groups(&shard, &arbiter, &link);
+            host = Some(host_on(&arbiter));
             self.arbiters.push(arbiter);
             self.shards = Some(shards);
             serve_alone(&shard, config, begun).await?;
@@ -218,6 +221,7 @@ impl Broker {
         let deps = GatewayDeps {
             broker: side,
             registry: self.registry.clone(),
+            host,
             ..self.gateway_deps(config.clone(), link)
         };
         self.gateways.push(Gateway::start(deps)?);
@@ -331,6 +335,7 @@ impl Broker {
             link,
             sinks: self.sinks.clone(),
             metrics: self.metrics.clone(),
+            host: None,
         }
     }
 

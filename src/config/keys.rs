@@ -226,7 +226,8 @@ config_keys! {
     /// Close a connection that does not read its answers, at this many waiting bytes.
     /// At least 65536.
     write_buffer_limit_bytes: u64 as Integer = 8_388_608, [];
-    /// Threads that serve connections. 0: chosen from the number of processors; at most 256.
+    /// Threads that serve connections. 0: chosen from the number of processors (with less than
+    /// four, one that also runs the shard); at most 256.
     gateway_threads: u32 as Integer = 0, [];
     /// Threads that read old messages from disk. 0: chosen from the number of processors;
     /// at most 256.

@@ -1,7 +1,9 @@
 //! The only room that speaks to clients: the remoting protocol and a first HTTP page.
 //!
 //! N threads, each with its own runtime, connections and inbox; one more accepts connections,
-//! serves HTTP and registers the broker with name servers. A burst of frames read from a socket
+//! serves HTTP and registers the broker with name servers. On a machine of few processors the one
+//! thread is that of the shard's actors ([`GatewayDeps::host`]): a burst of sends then reaches the
+//! log writer, and its answers the sockets, without another thread in between. A burst of frames read from a socket
 //! becomes one message per queue; the answers of one wake become one write per connection.
 
 mod accept;
@@ -76,7 +78,13 @@ pub struct GatewayDeps {
     pub link: Arc<GatewayLink>,
     pub sinks: Sinks,
     pub metrics: Arc<Metrics>,
+    /// A thread that runs local tasks besides its own work: on a small machine, where the gateway
+    /// chooses to have one thread only, it is a guest there instead of starting one.
+    pub host: Option<Host>,
 }
+
+/// Runs a function on a thread where tasks can be spawned; false when that thread has ended.
+pub type Host = Box<dyn Fn(Box<dyn FnOnce() + Send>) -> bool>;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,12 +110,19 @@ pub struct Listening {
 pub struct Gateway {
     shared: Arc<Shared>,
     inboxes: Arc<Vec<Arc<Inbox>>>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Running>,
     front: Option<JoinHandle<()>>,
     ready: Option<oneshot::Receiver<()>>,
     pool: ReadPool,
     listening: Listening,
     thread_base: usize,
+}
+
+/// A worker under way.
+enum Running {
+    Thread(JoinHandle<()>),
+    /// Closed when the worker ends on its host's thread.
+    Guest(std::sync::mpsc::Receiver<()>),
 }
 
 struct Listeners {
@@ -196,7 +211,10 @@ impl Gateway {
             listening: listeners.listening,
             thread_base: deps.thread_base,
         };
-        let started = gateway.start_threads(&deps.sinks, listeners);
+        let host = deps
+            .host
+            .filter(|_| config.gateway_threads == 0 && count == 1);
+        let started = gateway.start_threads(&deps.sinks, host, listeners);
         match started {
             Ok(()) => Ok(gateway),
             Err(e) => {
@@ -206,19 +224,39 @@ impl Gateway {
         }
     }
 
-    fn start_threads(&mut self, sinks: &Sinks, listeners: Listeners) -> std::io::Result<()> {
+    fn start_threads(
+        &mut self,
+        sinks: &Sinks,
+        host: Option<Host>,
+        listeners: Listeners,
+    ) -> std::io::Result<()> {
         for (index, inbox) in self.inboxes.iter().enumerate() {
             let (shared, inbox) = (self.shared.clone(), inbox.clone());
             let sink = sinks.register(inbox.clone());
-            let (runtime, base) = (runtime()?, self.thread_base);
+            let base = self.thread_base;
+            if let Some(host) = &host {
+                let (done, ended) = std::sync::mpsc::channel::<()>();
+                let run = move || {
+                    tokio::task::spawn_local(async move {
+                        Worker::new(shared, inbox, sink, base + index).run().await;
+                        drop(done);
+                    });
+                };
+                if !host(Box::new(run)) {
+                    return Err(std::io::Error::other("the host's thread has ended"));
+                }
+                self.workers.push(Running::Guest(ended));
+                continue;
+            }
+            let runtime = runtime()?;
             let thread =
                 std::thread::Builder::new().name(format!("gateway-{}", self.thread_base + index));
-            self.workers.push(thread.spawn(move || {
+            self.workers.push(Running::Thread(thread.spawn(move || {
                 LocalSet::new().block_on(&runtime, async move {
                     Worker::new(shared, inbox, sink, base + index).run().await;
                 });
                 runtime.shutdown_timeout(LEAVE);
-            })?);
+            })?));
         }
         let (shared, inboxes) = (self.shared.clone(), self.inboxes.clone());
         let runtime = runtime()?;
@@ -272,7 +310,10 @@ impl Gateway {
             let _ = front.join();
         }
         for worker in self.workers.drain(..) {
-            let _ = worker.join();
+            match worker {
+                Running::Thread(thread) => drop(thread.join()),
+                Running::Guest(ended) => drop(ended.recv()),
+            }
         }
         self.shared.link.set(0, Vec::new());
         drop(self.shared);

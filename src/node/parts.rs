@@ -22,6 +22,12 @@ pub(super) async fn serve_alone(
     Ok(())
 }
 
+/// A guest's way onto an arbiter's thread.
+pub(super) fn host_on(arbiter: &Arbiter) -> Host {
+    let thread = arbiter.handle();
+    Box::new(move |run| thread.spawn_fn(run))
+}
+
 /// Creates missing system topics each time this node begins to lead the shard.
 pub(super) async fn keep_system_topics(shard: ShardHandle, config: Arc<Config>) {
     let mut lead = shard.status().lead();
