@@ -10,7 +10,8 @@ use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::ShardId;
 use troupemq::raft::Fetch;
 use troupemq::storage::{
-    keys, LogAppend, LogStore, SimRng, SimStore, StateBatch, StateOp, StateStore, StoreError,
+    keys, HardState, LogAppend, LogStore, SimRng, SimStore, SnapshotStore, StateBatch, StateOp,
+    StateStore, StoreError,
 };
 
 #[derive(Debug)]
@@ -20,6 +21,7 @@ enum Step {
     State(Vec<StateBatch>),
     Trim(u64, u64),
     Fetch(Fetch),
+    Install((u64, u64), HardState, Vec<StateOp>),
     Flush,
     Report(ShardInput),
 }
@@ -75,6 +77,10 @@ impl Disk {
                 counters.log_trims += 1;
                 trim(store, first, term, planted)
             }
+            Step::Install(at, hard_state, ops) => {
+                counters.snapshots += 1;
+                store.install(crate::SHARD, at, hard_state, &ops)
+            }
             Step::Fetch(fetch) => return Some(fetched(store, fetch)),
             Step::Flush => {
                 counters.flushes += 1;
@@ -101,6 +107,13 @@ impl Disk {
         let take = rng.between(1, self.waiting.len().max(1) as u64) as usize;
         let (mut appends, mut states, mut trims) = (Vec::new(), Vec::new(), Vec::new());
         let (mut sync, mut append_reports, mut state_reports) = (false, Vec::new(), Vec::new());
+        // What stands before it concerns what it replaces.
+        let install = |work: &DiskWork| matches!(work, DiskWork::Install { .. });
+        let take = match self.waiting.iter().position(install) {
+            Some(0) => 1,
+            Some(at) => take.min(at),
+            None => take,
+        };
         for work in self.waiting.drain(..take.min(self.waiting.len())) {
             match work {
                 DiskWork::Append { ticket, mut append } => {
@@ -127,6 +140,12 @@ impl Disk {
                 }
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
                 DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
+                DiskWork::Install {
+                    first,
+                    term,
+                    hard_state,
+                    ops,
+                } => trims.push(Step::Install((first, term), hard_state, ops)),
             }
         }
         if planted == Some(Planted::DoneBeforeWrite) {

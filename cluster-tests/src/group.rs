@@ -38,6 +38,9 @@ pub struct Place {
     pub shown: u64,
     /// See [`Sim::hurt`].
     pub hurt: bool,
+    /// See [`Sim::forgot`].
+    pub forgot: bool,
+    pub store_number: u64,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
 }
@@ -59,6 +62,8 @@ impl Place {
             crash_in: None,
             shown: 0,
             hurt: false,
+            forgot: true,
+            store_number: 1,
             paused_until: 0,
         }
     }
@@ -105,6 +110,23 @@ impl Group {
     /// The last committed entry that was seen.
     pub fn front(&self) -> u64 {
         self.log.len() as u64
+    }
+
+    /// With one more only a minority of the voters, old and new, misses something.
+    fn may_hurt_one(&self) -> bool {
+        let members = &self.oracle.members;
+        let both = [&members.voters, &members.voters_outgoing];
+        let least = both.iter().map(|v| v.len()).filter(|n| *n > 0).min();
+        self.others_hurt() < (least.unwrap_or(0).saturating_sub(1)) / 2
+    }
+
+    /// Other nodes that miss something.
+    fn others_hurt(&self) -> usize {
+        let others = self.places.iter().enumerate();
+        let members = &self.oracle.members;
+        let others = others.filter(|(n, _)| *n != self.here && members.has_vote(*n as u64 + 1));
+        let hurt = others.filter(|(_, p)| p.hurt || p.forgot);
+        hurt.count()
     }
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
@@ -154,6 +176,8 @@ impl Sim {
         swap(&mut self.crash_in, &mut place.crash_in);
         swap(&mut self.entries_shown, &mut place.shown);
         swap(&mut self.hurt, &mut place.hurt);
+        swap(&mut self.forgot, &mut place.forgot);
+        swap(&mut self.store_number, &mut place.store_number);
         swap(&mut self.paused_until, &mut place.paused_until);
     }
 
@@ -257,9 +281,24 @@ impl Sim {
         let Some(group) = &self.group else {
             return true;
         };
-        let others = group.places.iter().enumerate();
-        let hurt = others.filter(|(n, p)| *n != group.here && p.hurt).count();
-        self.plan.synced || hurt < (group.places.len() - 1) / 2
+        self.plan.synced || group.may_hurt_one()
+    }
+
+    /// The disk of this node may be lost now: at most a minority is without its data at a time.
+    pub fn may_lose_store(&self) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(|g| !self.is_calm() && g.may_hurt_one())
+    }
+
+    /// The node here comes back with an empty disk.
+    pub fn lose_store(&mut self) {
+        self.counters.stores_lost += 1;
+        self.store = SimStore::new(&[crate::SHARD]);
+        defects::spoil(&mut self.store, self.defect);
+        self.store_number += 1;
+        (self.hurt, self.forgot) = (false, true);
+        // Lives are counted anew too, but events of earlier ones must stay apart here.
+        self.entries_shown = 0;
     }
 
     /// Partitions and pauses.
@@ -451,6 +490,9 @@ impl Sim {
         let Some(node) = &self.node else { return };
         let machine = node.shard.machine();
         let index = machine.applied.0;
+        if machine.is_filling() {
+            return;
+        }
         if self.group.is_some() && index > 0 && index.is_multiple_of(DIGEST_EVERY) {
             let digest = machine.digest();
             self.see(Seen::Digest { index, digest });

@@ -11,6 +11,7 @@ use troupemq::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use troupemq::actors::shard::core::{ShardCore, ShardInput};
 use troupemq::actors::timer::core::{orphans, TimerCore, TimerInput};
 use troupemq::model::outcome::{Outcome, Refusal};
+use troupemq::model::policy::AckPolicy;
 use troupemq::model::QueueKey;
 use troupemq::storage::LogStore;
 
@@ -53,6 +54,11 @@ impl Node {
             next_queue: 0,
             flush_due: false,
         }
+    }
+
+    /// The state was replaced: its timers are others.
+    pub fn restart_timer(&mut self, policy: AckPolicy) {
+        self.timer = TimerCore::new(self.shard.machine().timers(), policy);
     }
 
     fn list(&mut self, key: QueueKey, early: bool) {
@@ -289,7 +295,7 @@ impl Sim {
                                 let cuts = first.is_some_and(|first| first.index <= last);
                                 self.counters.overwritten += u64::from(cuts);
                             }
-                            DiskWork::Trim { .. } => {}
+                            DiskWork::Trim { .. } | DiskWork::Install { .. } => {}
                         }
                     } else if let DiskWork::Append { append, .. } = &work {
                         for e in &append.entries {

@@ -62,9 +62,10 @@ pub struct Net {
     pub partitions: u64,
     pub pauses: u64,
     pub transfers: u64,
-    /// And a change of members. There is one place more than members then, and no retention: a
-    /// replica can be filled from the log only.
+    /// And a change of members. There is one place more than members then.
     pub members: u64,
+    /// Percent of crashes that take the disk.
+    pub wipes: u64,
 }
 
 impl Net {
@@ -78,6 +79,7 @@ impl Net {
             pauses: [0, 0, 3, 10][rng.below(4) as usize],
             transfers: [0, 0, 2, 10][rng.below(4) as usize],
             members: [0, 0, 3, 20][rng.below(4) as usize],
+            wipes: [0, 0, 20, 100][rng.below(4) as usize],
         }
     }
 }
@@ -114,12 +116,6 @@ impl Plan {
                 (plan.sync_share, plan.power_share) = (0, 100);
                 (plan.crash_every, plan.net.pauses) = (2_000, 10);
                 plan.flush_every_ms = plan.flush_every_ms.max(5_000);
-            }
-            // Nor where a machine's stop takes entries that its replica had acknowledged: the leader
-            // may have dropped them since. (Retention of less than a flush interval, which no
-            // setting of the product allows.)
-            if plan.net.members > 0 || !synced {
-                (plan.retention_ms, plan.retention_bytes) = (100_000_000, 0);
             }
             if synced {
                 plan.timer_policy.flush = FlushPolicy::Sync;

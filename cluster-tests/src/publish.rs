@@ -4,7 +4,7 @@ use crate::defects::Planted;
 use crate::schedule::Event;
 use crate::seen::{Seen, State};
 use crate::sim::Sim;
-use crate::view;
+use crate::view::{self, View};
 use troupemq::actors::effect::Publish;
 use troupemq::model::outcome::Refusal;
 use troupemq::model::{Position, QueueKey, TopicId};
@@ -18,6 +18,25 @@ impl Sim {
             Publish::Recovered => {
                 self.counters.recovered += 1;
                 self.hurt = false;
+                self.forgot = false;
+            }
+            Publish::Installed => {
+                let policy = self.plan.timer_policy;
+                let Some(node) = &mut self.node else { return };
+                node.restart_timer(policy);
+                self.entries_shown = node.shard.machine().applied.0;
+                self.view = View::default();
+            }
+            Publish::Filled(queues) => {
+                let Some(node) = &self.node else { return };
+                let serving = self.view.serving;
+                self.view = View::restored(node.shard.machine());
+                self.view.serving = serving;
+                let queues = queues.into_iter();
+                self.view.queues = queues.map(|(key, min, max)| (key, (min, max))).collect();
+            }
+            Publish::AckedTruncated(lost) => {
+                self.counters.acked_truncated += lost.entries;
             }
             Publish::Role(_) | Publish::Locks { .. } | Publish::Confirmed { .. } => {}
             Publish::Serving(term) => {

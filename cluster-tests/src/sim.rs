@@ -63,6 +63,10 @@ pub struct Sim {
     pub entries_shown: u64,
     /// The machine lost power with unsynced entries written, and the replica was not filled since.
     pub hurt: bool,
+    /// The store is new, and the replica was not let in with it yet.
+    pub forgot: bool,
+    /// Number of the store; later ones are larger.
+    pub store_number: u64,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
     /// A disk fault was planted in this life.
@@ -114,6 +118,8 @@ impl Sim {
             group,
             entries_shown: 0,
             hurt: false,
+            forgot: true,
+            store_number: 1,
             paused_until: 0,
             fault_planted: false,
             sync_failed: false,
@@ -259,7 +265,12 @@ impl Sim {
             self.crash_in = None;
             let power = self.rng.chance(self.plan.power_share, 100) || self.sync_failed;
             let power = power && (self.sync_failed || self.may_lose_power());
+            let wipe = !self.sync_failed && self.rng.chance(self.plan.net.wipes, 100);
+            let wipe = wipe && self.may_lose_store();
             self.crash(power);
+            if wipe {
+                self.lose_store();
+            }
         }
     }
 
@@ -429,6 +440,8 @@ impl Sim {
             quiet: true,
             life: self.life + 1,
             recovering: self.hurt && self.defect != Some(Planted::RecoveringVotes),
+            forgotten: self.forgot,
+            store: self.store_number,
             ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
         recover(&mut self.store, options, machine, raft)
@@ -453,7 +466,10 @@ impl Sim {
         // Not used up by the recovery: it will hit the first write.
         self.fault_planted = faulty;
         self.counters.replays += u64::from(recovery.replayed > 0);
-        self.view = View::restored(shard.machine());
+        self.view = match shard.machine().is_filling() {
+            true => View::default(),
+            false => View::restored(shard.machine()),
+        };
         let applied = shard.machine().applied.0;
         if self.group.is_none() {
             self.show_replayed(&shard);

@@ -28,7 +28,7 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 19] = [
+const OF_GROUPS: [&str; 22] = [
     "member_changes",
     "joint",
     "strangers",
@@ -46,6 +46,9 @@ const OF_GROUPS: [&str; 19] = [
     "elections",
     "fetches",
     "overwritten",
+    "acked_truncated",
+    "stores_lost",
+    "snapshots",
     "followers_refuse",
     "lead_lost_in_flight",
 ];

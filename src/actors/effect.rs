@@ -12,7 +12,7 @@ use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey};
 use crate::raft::entry::{AppendBlock, TimerKey};
 use crate::raft::{Fetch, Role};
-use crate::storage::{LogAppend, StateBatch};
+use crate::storage::{HardState, LogAppend, StateBatch, StateOp};
 use bytes::Bytes;
 
 /// Work for the disk. Completions come back to the shard core with the same ticket.
@@ -28,6 +28,14 @@ pub enum DiskWork {
     },
     /// Make the state rows written so far durable, then forget log entries below `first`.
     Trim { first: u64, term: u64 },
+    /// Replace all that is stored of the shard: the log goes on at `first`, whose predecessor had
+    /// `term`. Atomic and durable; told done by the next append.
+    Install {
+        first: u64,
+        term: u64,
+        hard_state: HardState,
+        ops: Vec<StateOp>,
+    },
     /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
     Fetch(Fetch),
 }
@@ -43,8 +51,15 @@ pub enum Publish {
     Confirmed {
         stamp: u64,
     },
-    /// This replica holds again whatever a crash of its machine may have taken.
+    /// This replica holds again whatever a crash of its machine or a damaged store may have taken.
     Recovered,
+    /// A snapshot replaced the state. Its queues can be read once [`Publish::Filled`] follows.
+    Installed,
+    /// All rows of the state can be read again: queues, first and next offset.
+    Filled(Vec<(QueueKey, u64, u64)>),
+    /// Entries of this replica's log that their leader had answered for alone (ASYNC_MASTER) were
+    /// replaced by another leader's.
+    AckedTruncated(Truncated),
     Topic(TopicConfig),
     TopicDeleted {
         name: String,
@@ -83,6 +98,19 @@ pub enum Publish {
     },
     /// Storage failed or the replica would diverge: stop it. Final.
     Fatal(String),
+}
+
+/// See [`Publish::AckedTruncated`]. Messages of the same entries that nobody had answered for yet
+/// are counted too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Truncated {
+    /// First and last log index.
+    pub first: u64,
+    pub last: u64,
+    pub entries: u64,
+    pub messages: u64,
+    /// Queue, first and last offset.
+    pub queues: Vec<(QueueKey, u64, u64)>,
 }
 
 /// See the module text.

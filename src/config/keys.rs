@@ -156,6 +156,10 @@ config_keys! {
     broker_role: BrokerRole as Text = BrokerRole::SyncMaster, ["brokerRole"];
     /// With `ASYNC_FLUSH`: the longest time between two syncs. Milliseconds, 10 to 60000.
     flush_interval_ms: u64 as Integer = 500, ["flushIntervalCommitLog"];
+    /// What tells one run of the machine from the next, and so a power cut from a killed process:
+    /// after one, unsynced entries may be missing. Empty: the kernel's boot id. For tests of power
+    /// cuts; never set it otherwise.
+    boot_id: String as Text = String::new(), [];
 
     section "Topics and groups";
     /// Create a topic when somebody sends to it (from the template topic `TBW102`).

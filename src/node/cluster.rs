@@ -336,6 +336,17 @@ fn entry_bytes(stats: &StoreStats) -> u64 {
         .unwrap_or(0)
 }
 
+/// What a replica lost, as the view shows it.
+fn losses(l: &crate::actors::shard::status::Losses) -> serde_json::Value {
+    json!({
+        "unclean_recoveries": l.unclean_recoveries, "unclean_kept": l.unclean_kept,
+        "unclean_last_lost": l.unclean_last_lost,
+        "acked_truncated_entries": l.acked_truncated_entries,
+        "acked_truncated_messages": l.acked_truncated_messages,
+        "acked_truncated_last": l.acked_truncated_last,
+    })
+}
+
 impl NodeView for ClusterNode {
     fn not_ready(&self) -> Option<String> {
         for member in &self.members {
@@ -394,6 +405,8 @@ impl NodeView for ClusterNode {
                 "voters": view.voters, "learners": view.learners,
                 "member": status.is_member(), "transfers": status.transfers(),
                 "elections": status.elections(), "failed": status.failed(),
+                "recovering": status.recovering(),
+                "losses": losses(&status.losses()),
                 "replicas": others.collect::<Vec<_>>(),
             })
         });

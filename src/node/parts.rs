@@ -110,6 +110,15 @@ pub(super) fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
     }
 }
 
+/// What tells this run of the machine from others; empty when nothing does.
+fn boot_id(config: &Config) -> String {
+    if !config.boot_id.is_empty() {
+        return config.boot_id.clone();
+    }
+    let found = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    found.map_or(String::new(), |id| id.trim().to_owned())
+}
+
 pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartError> {
     let dir = config.data_dir.clone();
     let options = StoreOptions {
@@ -118,6 +127,9 @@ pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksSto
         // Rarely written column families hold old WAL files: this bounds disk use and replay.
         max_wal_bytes: config.memtable_bytes.saturating_mul(3),
         direct_io: config.direct_io,
+        boot_id: boot_id(config),
+        // What is damaged here comes from the other replicas.
+        repair: config.is_cluster(),
         ..StoreOptions::default()
     };
     let store =
@@ -235,6 +247,9 @@ pub(super) async fn watch(
             raft.commit.set(status.committed() as i64);
             raft.applied.set(status.applied() as i64);
             raft.leader.set(i64::from(status.serving()));
+            let losses = status.losses();
+            up(&raft.unclean_recoveries, losses.unclean_recoveries);
+            up(&raft.acked_truncated, losses.acked_truncated_entries);
             if status.set_disk_full(full) {
                 tracing::warn!(
                     full,
@@ -249,11 +264,13 @@ pub(super) async fn watch(
     }
 }
 
+/// Brings a counter up to a figure counted elsewhere.
+fn up(counter: &crate::telemetry::Counter, now: u64) {
+    counter.inc_by(now.saturating_sub(counter.get()));
+}
+
 pub(super) fn copy_stats(stats: &StoreStats, metrics: &Metrics) {
     let m = &metrics.store;
-    let up = |counter: &crate::telemetry::Counter, now: u64| {
-        counter.inc_by(now.saturating_sub(counter.get()));
-    };
     up(&m.entries_appended, stats.entries.load(Ordering::Relaxed));
     up(&m.bytes_appended, stats.bytes.load(Ordering::Relaxed));
     up(&m.writes, stats.writes.load(Ordering::Relaxed));

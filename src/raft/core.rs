@@ -10,6 +10,12 @@
 //! rule 4): it takes entries, but votes and stands only where every member votes, until it holds
 //! an entry of the leader's own term that the leader, knowing of this life, called committed.
 //! Its acknowledgements count: one for an entry proves the log up to it.
+//!
+//! A replica on a new or damaged store has *forgotten* besides what it promised in terms it does
+//! not remember: its acknowledgements must not count either. It says so in every message. A leader
+//! admits it as a learner, by an entry that names its store; it has its vote back once it has
+//! caught up. Where nobody leads, all must elect a leader together, as in a new group: such a
+//! leader has the vote of everyone who could know of a promise.
 
 mod election;
 mod ready;
@@ -20,23 +26,31 @@ pub use types::*;
 
 use super::log_window::{from_raft, LogWindow, WindowStart};
 use super::members::{self, Change, MemberError, Members};
-use super::message::{self, MessageError};
+use super::message::{self, Head, MessageError};
 use super::slog_bridge;
+use super::snapshot::{self, Snapshot};
 use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of applied entries kept in memory for followers that are a little behind.
 const KEEP_BYTES: usize = 8 << 20;
 
+/// Election timeouts for which an answer to a snapshot is waited for.
+const SNAPSHOT_TIMEOUTS: usize = 10;
+
+/// A learner this many entries behind has caught up.
+const CAUGHT_UP: u64 = 256;
+
 /// Bytes of proposals a leader takes beyond those committed.
 const MAX_UNCOMMITTED: usize = 256 << 20;
 
-/// A message, and whether it belongs to an election that needs every vote.
-type Outgoing = (Message, bool);
+/// A message, whether it belongs to an election that needs every vote, and whether this replica
+/// had forgotten when it said so.
+type Outgoing = (Message, bool, bool);
 
 /// See the module text.
 pub struct RaftCore {
@@ -50,10 +64,26 @@ pub struct RaftCore {
     /// Messages that wait for the log write with this number.
     held: VecDeque<(u64, Vec<Outgoing>)>,
     released: Vec<Outgoing>,
-    /// The last life seen of each peer.
-    lives: BTreeMap<u64, u64>,
+    /// Number of the write that installs a snapshot, and its index.
+    installing: Option<(u64, u64)>,
+    /// Ticks for which a snapshot to a peer was not answered.
+    unanswered: BTreeMap<u64, usize>,
+    /// The last store and life seen of each peer.
+    lives: BTreeMap<u64, (u64, u64)>,
     /// See the module text.
     recovering: bool,
+    /// See the module text.
+    forgotten: bool,
+    /// It was told at start that it recovers.
+    marked: bool,
+    /// Term in which this leader was elected by all.
+    elected_by_all: Option<u64>,
+    /// Stores of the peers then.
+    electors: BTreeMap<u64, u64>,
+    /// Members that say they have forgotten, and their stores; a leader admits them.
+    strangers: BTreeMap<u64, u64>,
+    /// Peers whose last message said that they have forgotten.
+    still_forgotten: BTreeSet<u64>,
     /// Elections begun since a leader was last known.
     attempts: u32,
     /// The election under way needs every vote.
@@ -106,7 +136,11 @@ impl RaftCore {
         };
         let logger = slog_bridge::logger(options.quiet);
         let node = RawNode::new(&config, window, &logger).map_err(|e| e.to_string())?;
-        let recovering = options.recovering;
+        // A replica that needs nobody's vote has nobody to wait for.
+        let alone = members.is_sole_voter(options.node);
+        let marked = options.recovering || options.forgotten;
+        let recovering = marked && !alone;
+        let forgotten = options.forgotten && !alone;
         let mut core = Self {
             node,
             options,
@@ -116,8 +150,16 @@ impl RaftCore {
             open_writes: VecDeque::new(),
             held: VecDeque::new(),
             released: Vec::new(),
+            installing: None,
+            unanswered: BTreeMap::new(),
             lives: BTreeMap::new(),
             recovering,
+            forgotten,
+            marked,
+            elected_by_all: None,
+            electors: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            still_forgotten: BTreeSet::new(),
             attempts: 0,
             needs_all: recovering,
             answer_all: false,
@@ -207,13 +249,6 @@ impl RaftCore {
         all
     }
 
-    /// The last index that every other member is known to hold; a leader only knows.
-    pub fn slowest(&self) -> u64 {
-        let others = self.node.raft.prs().iter();
-        let others = others.filter(|(node, _)| **node != self.options.node);
-        others.map(|(_, p)| p.matched).min().unwrap_or(u64::MAX - 1)
-    }
-
     /// Proposes `data`; it gets exactly [`RaftCore::next_index`] in the current term.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, Refusal> {
         // A follower would pass it on, where its offsets mean nothing.
@@ -289,15 +324,6 @@ impl RaftCore {
     /// A message to `peer` was not delivered.
     pub fn unreachable(&mut self, peer: u64) {
         self.node.report_unreachable(peer);
-    }
-
-    /// The snapshot sent to `peer` was installed there, or could not be.
-    pub fn snapshot_sent(&mut self, peer: u64, installed: bool) {
-        let status = match installed {
-            true => SnapshotStatus::Finish,
-            false => SnapshotStatus::Failure,
-        };
-        self.node.report_snapshot(peer, status);
     }
 }
 

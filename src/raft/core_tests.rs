@@ -19,6 +19,8 @@ struct Net {
     down: BTreeSet<u64>,
     /// Nodes that start recovering.
     hurt: BTreeSet<u64>,
+    /// Nodes that start on a new store, and its number.
+    blank: BTreeMap<u64, u64>,
 }
 
 impl Net {
@@ -28,6 +30,7 @@ impl Net {
             wire: VecDeque::new(),
             down: BTreeSet::new(),
             hurt: BTreeSet::new(),
+            blank: BTreeMap::new(),
         };
         for node in nodes {
             net.start(*node, voters, 1);
@@ -44,6 +47,8 @@ impl Net {
         let options = RaftOptions {
             life,
             recovering: self.hurt.contains(&node),
+            forgotten: self.blank.contains_key(&node),
+            store: self.blank.get(&node).copied().unwrap_or(node),
             quiet: true,
             ..RaftOptions::group(node, voters.to_vec(), 7)
         };
@@ -367,12 +372,18 @@ fn a_follower_that_lost_its_tail_is_filled_again_and_never_panics() {
     let mut m = Message::default();
     m.set_msg_type(MessageType::MsgAppendResponse);
     (m.to, m.from, m.term, m.index) = (leader, hurt, net.at(leader).raft.term(), 3);
-    let old = message::encode(&m, (1, 1), false).unwrap();
+    let head = |sender_life| Head {
+        store: hurt,
+        sender_life,
+        receiver_life: 1,
+        ..Head::default()
+    };
+    let old = message::encode(&m, head(1)).unwrap();
     assert_eq!(
         net.at(leader).raft.step(hurt, &old),
         Err(MessageError::Outdated(hurt))
     );
-    let new = |m: &Message| message::encode(m, (2, 1), false).unwrap();
+    let new = |m: &Message| message::encode(m, head(2)).unwrap();
     m.index = 1_000;
     let beyond = net.at(leader).raft.step(hurt, &new(&m));
     assert!(matches!(beyond, Err(MessageError::Impossible(_))));
@@ -473,4 +484,97 @@ fn recovering_replicas_begin_only_all_together_and_with_the_longest_log() {
         assert!(!r.raft.is_recovering());
         assert_eq!(r.texts().len(), 6);
     }
+}
+
+/// Starts a node anew on an empty store.
+fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
+    net.replicas.remove(&node);
+    let store = net.blank.get(&node).map_or(100, |old| old + 100);
+    net.blank.insert(node, store);
+    net.start(node, voters, 1);
+}
+
+#[test]
+fn a_new_group_begins_when_all_its_members_are_there() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&[], &all);
+    for node in [1, 2] {
+        lose_store(&mut net, node, &all);
+    }
+    net.tick(100);
+    assert!(net.replicas.values().all(|r| !r.raft.is_leader()));
+    lose_store(&mut net, 3, &all);
+    net.tick(100);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    net.tick(5);
+    for r in net.replicas.values() {
+        assert!(!r.raft.is_recovering() && r.raft.is_marked());
+        assert_eq!(r.texts(), [b"a"]);
+        assert!(r.raft.members().admitted.is_empty());
+    }
+}
+
+#[test]
+fn a_member_without_its_store_counts_for_nothing_until_it_is_admitted() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    let (lost, late) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.propose(leader, "a");
+    let applied = net.at(leader).applied.len();
+    net.down.insert(late);
+    lose_store(&mut net, lost, &all);
+    net.at(leader).raft.propose(b"b".to_vec()).unwrap();
+    net.tick(5);
+    // It may have promised its vote in a later term, and has forgotten.
+    assert_eq!(
+        net.at(leader).applied.len(),
+        applied,
+        "nothing is committed with it"
+    );
+    net.tick(60);
+    assert!(
+        net.replicas.values().all(|r| !r.raft.is_leader()),
+        "nor elected"
+    );
+    net.down.clear();
+    net.tick(80);
+    let leader = net.leader();
+    net.propose(leader, "c");
+    net.tick(40);
+    let store = net.blank[&lost];
+    for r in net.replicas.values() {
+        assert_eq!(r.texts(), [&b"a"[..], b"b", b"c"]);
+        assert_eq!(r.raft.members().voters, all);
+        assert_eq!(r.raft.members().admitted.get(&lost), Some(&store));
+        assert!(!r.raft.is_recovering());
+    }
+    // Once more: the store it was admitted with is gone too.
+    lose_store(&mut net, lost, &all);
+    net.tick(80);
+    let store = net.blank[&lost];
+    let leader = net.leader();
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(
+        (members.admitted.get(&lost), &members.voters[..]),
+        (Some(&store), &all[..])
+    );
+}
+
+#[test]
+fn of_two_members_the_one_with_data_leads_the_one_without() {
+    let all = [1, 2];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    let lost = 3 - leader;
+    lose_store(&mut net, lost, &all);
+    net.tick(200);
+    assert_eq!(net.leader(), leader);
+    net.propose(leader, "b");
+    net.tick(5);
+    assert_eq!(net.at(lost).texts(), [b"a", b"b"]);
 }

@@ -9,7 +9,8 @@
 //! meta     kind u8 = 4 | body len u32 | prost `MetaCommand`
 //! ```
 //!
-//! Flag 1: every replica syncs the entry before it says that it has it. Integers are big-endian.
+//! Flag 1: every replica syncs the entry before it says that it has it. Flag 2: the leader alone
+//! answered for a part of it (ASYNC_MASTER). Integers are big-endian.
 //! Ordinals number the records (appended and scheduled) of an entry.
 
 use crate::model::append::RecordMeta;
@@ -22,6 +23,7 @@ use prost::Message;
 
 const VERSION: u8 = 1;
 const FLAG_SYNC: u8 = 1;
+const FLAG_EARLY: u8 = 2;
 const HEADER: usize = 20;
 const COMMAND_HEAD: usize = 5;
 const APPEND_HEAD: usize = 24;
@@ -76,6 +78,11 @@ impl EntryBuilder {
     /// The entry must be synced wherever it is written (SYNC_FLUSH, metadata).
     pub fn sync(&mut self) {
         self.data[1] |= FLAG_SYNC;
+    }
+
+    /// The leader answers somebody once it has the entry itself (ASYNC_MASTER).
+    pub fn early(&mut self) {
+        self.data[1] |= FLAG_EARLY;
     }
 
     /// Makes room for appends of so many bytes and records in so many blocks.
@@ -290,6 +297,11 @@ pub fn wants_sync(kind: u8, data: &[u8]) -> bool {
     kind != 0 || data.get(1).is_none_or(|flags| flags & FLAG_SYNC != 0)
 }
 
+/// Whether the leader of the entry's term answered for it before others had it.
+pub fn was_early(kind: u8, data: &[u8]) -> bool {
+    kind == 0 && data.get(1).is_some_and(|flags| flags & FLAG_EARLY != 0)
+}
+
 /// Decodes an entry's data; `index` is the entry's log index.
 pub fn decode(index: u64, data: &Bytes) -> Result<Decoded, EntryError> {
     let mut c = Cursor { index, data, at: 0 };
@@ -297,7 +309,7 @@ pub fn decode(index: u64, data: &Bytes) -> Result<Decoded, EntryError> {
     if head[0] != VERSION {
         return c.fail("version is not known here");
     }
-    if head[1] & !FLAG_SYNC != 0 {
+    if head[1] & !(FLAG_SYNC | FLAG_EARLY) != 0 {
         return c.fail("a flag is not known here");
     }
     let count = c.u32()?;

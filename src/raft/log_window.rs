@@ -3,9 +3,10 @@
 //! bytes are shared with the tail cache, not copied.
 
 use crate::storage::{HardState, LogEntry};
+use bytes::Bytes;
 use raft::eraftpb;
 use raft::{Error, GetEntriesContext, RaftState, StorageError};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 /// Peers that may wait for one fetch; whoever is left out asks again with the next heartbeat.
@@ -44,6 +45,9 @@ pub(super) struct LogWindow {
     /// Entries just fetched; there only while raft is told of them.
     fetched: Vec<eraftpb::Entry>,
     asked: RefCell<Vec<Asked>>,
+    /// A snapshot for whoever asks next, and that somebody asked in vain.
+    offer: RefCell<Option<eraftpb::Snapshot>>,
+    wanted: Cell<bool>,
 }
 
 pub(super) fn to_raft(e: &LogEntry) -> eraftpb::Entry {
@@ -102,6 +106,8 @@ impl LogWindow {
             conf: start.conf,
             fetched: Vec::new(),
             asked: RefCell::default(),
+            offer: RefCell::default(),
+            wanted: Cell::new(false),
         }
     }
 
@@ -109,15 +115,21 @@ impl LogWindow {
         self.before.0 + self.entries.len() as u64
     }
 
-    /// Adds entries, replacing what the window holds from the first one's index on.
-    pub fn append(&mut self, entries: &[eraftpb::Entry]) {
-        let Some(first) = entries.first() else { return };
+    /// Adds entries, replacing what the window holds from the first one's index on: that comes
+    /// back.
+    pub fn append(&mut self, entries: &[eraftpb::Entry]) -> Vec<LogEntry> {
+        let Some(first) = entries.first() else {
+            return Vec::new();
+        };
         let keep = first.index.saturating_sub(self.before.0 + 1) as usize;
+        let mut replaced = Vec::new();
         for gone in self.entries.drain(keep.min(self.entries.len())..) {
             self.bytes -= gone.data.len();
+            replaced.push(from_raft(&gone));
         }
         self.bytes += entries.iter().map(|e| e.data.len()).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
+        replaced
     }
 
     /// Forgets entries up to `index`, which must have been applied, but for the newest that fit
@@ -140,10 +152,49 @@ impl LogWindow {
 
     /// The log was trimmed: it begins at `first` now.
     pub fn trimmed(&mut self, first: u64, term: u64) {
-        if first > self.first && first <= self.before.0 + 1 {
+        if first <= self.first {
+            return;
+        }
+        // All of these were applied before the trim was.
+        while self.entries.front().is_some_and(|e| e.index < first) {
+            if let Some(front) = self.entries.pop_front() {
+                self.before = (front.index, front.term);
+                self.bytes -= front.data.len();
+            }
+        }
+        if first <= self.before.0 + 1 {
             self.first = first;
             self.trimmed_term = term;
         }
+    }
+
+    /// Somebody needs a snapshot, and none was there.
+    pub fn wants_snapshot(&self) -> bool {
+        self.wanted.get()
+    }
+
+    /// A snapshot of the entries trimmed, for whoever asks next.
+    pub fn offer_snapshot(&mut self, data: Bytes, conf: eraftpb::ConfState) {
+        let mut snapshot = eraftpb::Snapshot::default();
+        snapshot.set_data(data);
+        let meta = snapshot.mut_metadata();
+        (meta.index, meta.term) = (self.first - 1, self.trimmed_term);
+        meta.set_conf_state(conf);
+        self.offer = RefCell::new(Some(snapshot));
+        self.wanted.set(false);
+    }
+
+    /// A snapshot replaced everything up to `index`, and nothing is behind it. Entries not
+    /// applied come back.
+    pub fn restore(&mut self, index: u64, term: u64, applied: u64) -> Vec<LogEntry> {
+        let gone = self.entries.drain(..).filter(|e| e.index > applied);
+        let gone = gone.map(|e| from_raft(&e)).collect();
+        self.bytes = 0;
+        (self.first, self.trimmed_term) = (index + 1, term);
+        self.before = (index, term);
+        self.fetched.clear();
+        self.forget_asked();
+        gone
     }
 
     /// Bytes of entries held.
@@ -181,6 +232,8 @@ impl LogWindow {
     /// Nobody waits any more.
     pub fn forget_asked(&mut self) {
         self.asked.get_mut().clear();
+        self.offer.get_mut().take();
+        self.wanted.set(false);
     }
 
     fn fetched_from(&self, low: u64) -> Option<&[eraftpb::Entry]> {
@@ -293,6 +346,16 @@ impl raft::Storage for LogWindow {
     }
 
     fn snapshot(&self, _: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
+        // Nothing was trimmed: raft met entries that are not at hand now, and asks again.
+        if self.first <= 1 {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let found = self.offer.borrow_mut().take();
+        // Retention may have gone on since it was made.
+        if let Some(found) = found.filter(|s| s.get_metadata().index + 1 == self.first) {
+            return Ok(found);
+        }
+        self.wanted.set(true);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

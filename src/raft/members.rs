@@ -108,7 +108,7 @@ impl Members {
     }
 
     /// These members after raft made a change.
-    pub(super) fn next(&self, conf: &ConfState) -> Self {
+    pub(super) fn next(&self, conf: &ConfState, change: &ConfChangeV2) -> Self {
         let sorted = |ids: &[u64]| {
             let mut ids = ids.to_vec();
             ids.sort_unstable();
@@ -121,8 +121,21 @@ impl Members {
             learners_next: sorted(conf.get_learners_next()),
             auto_leave: conf.get_auto_leave(),
             removed: self.removed.clone(),
+            admitted: self.admitted.clone(),
+            returning: self.returning.clone(),
         };
         let now = next.nodes();
+        for (node, store) in admissions(change) {
+            next.admitted.insert(node, store);
+            if self.has_vote(node) {
+                next.returning.push(node);
+            }
+        }
+        next.admitted.retain(|node, _| now.contains(node));
+        let learners = next.learners.clone();
+        next.returning.retain(|node| learners.contains(node));
+        next.returning.sort_unstable();
+        next.returning.dedup();
         next.removed.extend(self.nodes());
         next.removed.retain(|node| !now.contains(node));
         next.removed.sort_unstable();
@@ -153,6 +166,27 @@ impl Change {
 pub(super) fn takes_vote(changes: &[Change], node: u64) -> bool {
     let takes = |c: &Change| matches!(c, Change::Remove(n) | Change::AddLearner(n) if *n == node);
     changes.iter().any(takes)
+}
+
+/// A node comes with a new store: it is a learner from then on, and no more is expected of it than
+/// of a node that was never there.
+pub(super) fn admission(node: u64, store: u64) -> ConfChangeV2 {
+    let mut out = to_raft(&[Change::AddLearner(node)]);
+    out.set_context(store.to_be_bytes().to_vec().into());
+    out
+}
+
+/// Nodes that the change admits, with their stores.
+fn admissions(change: &ConfChangeV2) -> Vec<(u64, u64)> {
+    let Ok(store) = <[u8; 8]>::try_from(change.get_context()) else {
+        return Vec::new();
+    };
+    let store = u64::from_be_bytes(store);
+    let nodes = change
+        .get_changes()
+        .iter()
+        .map(|c| (c.get_node_id(), store));
+    nodes.collect()
 }
 
 pub(super) fn to_raft(changes: &[Change]) -> ConfChangeV2 {
@@ -205,7 +239,7 @@ pub fn replay(members: &Members, entry: &LogEntry) -> Result<Members, String> {
     });
     let mut idle = RawNode::new(&config, log, &slog_bridge::logger(true)).map_err(text)?;
     let conf = idle.apply_conf_change(&change).map_err(text)?;
-    Ok(members.next(&conf))
+    Ok(members.next(&conf, &change))
 }
 
 #[cfg(test)]
@@ -245,6 +279,18 @@ mod tests {
         assert!(!left.has_vote(1));
         let back = replay(&left, &entry(&to_raft(&[AddLearner(1)]))).unwrap();
         assert!(back.removed.is_empty(), "it may speak again");
+
+        let lost = replay(&left, &entry(&admission(3, 77))).unwrap();
+        assert_eq!(
+            (&lost.learners[..], &lost.returning[..]),
+            (&[3][..], &[3][..])
+        );
+        assert_eq!(lost.admitted.get(&3), Some(&77));
+        let returned = replay(&lost, &entry(&to_raft(&[AddVoter(3)]))).unwrap();
+        assert!(returned.has_vote(3) && returned.returning.is_empty());
+        assert_eq!(returned.admitted.get(&3), Some(&77));
+        let gone = replay(&returned, &entry(&to_raft(&[Remove(3)]))).unwrap();
+        assert!(gone.admitted.is_empty());
     }
 
     #[test]

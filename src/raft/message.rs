@@ -1,19 +1,23 @@
 //! Messages between the replicas of a shard, as bytes.
 //!
 //! ```text
-//! version u8 = 1 | flags u8 | sender's life u64 | receiver's life as the sender knows it u64 | eraftpb.Message
+//! version u8 = 2 | flags u8 | sender's store u64 | sender's life u64
+//!     | receiver's life as the sender knows it u64 | eraftpb.Message
 //! ```
 //!
-//! Big-endian. Flag 1: a vote is asked for, or given, of which the candidate needs all. A *life* counts the starts of a replica; see [`super::core`]. What comes in is
-//! checked here before raft sees it, because raft takes its peers' word and panics on nonsense.
+//! Big-endian. Flag 1: a vote is asked for, or given, of which the candidate needs all; from a
+//! leader: all voted for it. Flag 2: the sender's store is new or damaged. A *life* counts the
+//! starts of a replica on one *store*; see [`super::core`]. What comes in is checked here before
+//! raft sees it, because raft takes its peers' word and panics on nonsense.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 
-const VERSION: u8 = 1;
-const HEAD: usize = 18;
+const VERSION: u8 = 2;
+const HEAD: usize = 26;
 const FLAG_ALL: u8 = 1;
+const FLAG_FORGOTTEN: u8 = 2;
 /// Terms grow by elections: one beyond this was never reached by counting.
 const MAX_TERM: u64 = 1 << 48;
 
@@ -39,52 +43,54 @@ pub enum MessageError {
     Impossible(&'static str),
 }
 
-/// A message with the lives it was sent between.
-#[derive(Debug)]
-pub(super) struct Envelope {
+/// What goes along with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Head {
+    /// The sender's store.
+    pub store: u64,
     pub sender_life: u64,
     pub receiver_life: u64,
-    /// The candidate needs every vote, not a majority.
+    /// The candidate needs every vote, not a majority; a leader has got every vote.
     pub all: bool,
-    pub message: Message,
+    /// The sender's store is new or damaged: what it promised before is not known to it.
+    pub forgotten: bool,
 }
 
 /// The bytes of a message.
-pub(super) fn encode(
-    message: &Message,
-    (sender_life, receiver_life): (u64, u64),
-    all: bool,
-) -> Option<Bytes> {
+pub(super) fn encode(message: &Message, head: Head) -> Option<Bytes> {
     let size = message.compute_size() as usize;
     let mut out = BytesMut::with_capacity(HEAD + size);
     out.put_u8(VERSION);
-    out.put_u8(if all { FLAG_ALL } else { 0 });
-    out.put_u64(sender_life);
-    out.put_u64(receiver_life);
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    out.put_u8(flag(head.all, FLAG_ALL) | flag(head.forgotten, FLAG_FORGOTTEN));
+    out.put_u64(head.store);
+    out.put_u64(head.sender_life);
+    out.put_u64(head.receiver_life);
     let mut out = out.writer();
     message.write_to_writer(&mut out).ok()?;
     Some(out.into_inner().freeze())
 }
 
 /// Reads what [`encode`] wrote; data of entries are slices of `bytes`.
-pub(super) fn decode(bytes: &Bytes) -> Result<Envelope, MessageError> {
+pub(super) fn decode(bytes: &Bytes) -> Result<(Head, Message), MessageError> {
     if bytes.len() < HEAD {
         return Err(MessageError::Malformed("too short"));
     }
-    let mut head = bytes.slice(..HEAD);
-    if head.get_u8() != VERSION {
+    let mut from = bytes.slice(..HEAD);
+    if from.get_u8() != VERSION {
         return Err(MessageError::Malformed("version is not known here"));
     }
-    let all = head.get_u8() & FLAG_ALL != 0;
-    let (sender_life, receiver_life) = (head.get_u64(), head.get_u64());
+    let flags = from.get_u8();
+    let head = Head {
+        all: flags & FLAG_ALL != 0,
+        forgotten: flags & FLAG_FORGOTTEN != 0,
+        store: from.get_u64(),
+        sender_life: from.get_u64(),
+        receiver_life: from.get_u64(),
+    };
     let message = Message::parse_from_carllerche_bytes(&bytes.slice(HEAD..))
         .map_err(|_| MessageError::Malformed("does not parse"))?;
-    Ok(Envelope {
-        sender_life,
-        receiver_life,
-        all,
-        message,
-    })
+    Ok((head, message))
 }
 
 /// Checks that need no state of the replica.
@@ -171,20 +177,22 @@ mod tests {
 
     #[test]
     fn what_is_sent_comes_back_and_every_cut_is_refused() {
-        let bytes = encode(&append(), (3, 4), true).unwrap();
-        let back = decode(&bytes).unwrap();
-        assert_eq!(
-            (back.sender_life, back.receiver_life, back.all),
-            (3, 4, true)
-        );
-        assert_eq!(back.message, append());
+        let sent = Head {
+            store: 2,
+            sender_life: 3,
+            receiver_life: 4,
+            all: true,
+            forgotten: false,
+        };
+        let bytes = encode(&append(), sent).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), (sent, append()));
         for cut in 0..HEAD {
             assert!(decode(&bytes.slice(..cut)).is_err());
         }
         for cut in HEAD..bytes.len() {
             // Fields may be missing, but then the checks see it, or raft sees a smaller message.
-            if let Ok(e) = decode(&bytes.slice(..cut)) {
-                let _ = check(1, 2, &e.message);
+            if let Ok((_, m)) = decode(&bytes.slice(..cut)) {
+                let _ = check(1, 2, &m);
             }
         }
     }

@@ -9,7 +9,9 @@ mod log_window;
 pub mod members;
 mod message;
 mod slog_bridge;
+mod snapshot;
 
 pub use self::core::{PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
 pub use log_window::Fetch;
 pub use message::MessageError;
+pub use snapshot::Snapshot;

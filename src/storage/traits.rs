@@ -47,6 +47,31 @@ pub struct LogBounds {
     pub hard_state: HardState,
 }
 
+/// What a replica must regain before it counts as one that holds all it ever acknowledged. Kept
+/// with the store until [`LogStore::regained`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Everything is there.
+    #[default]
+    Whole,
+    /// The machine stopped with unsynced entries written: those behind `kept` may be gone.
+    Unsynced { kept: u64 },
+    /// The store is new, or lost what had been synced, term and vote perhaps with it. The log ends
+    /// at `kept` and once reached `reached` at least.
+    Forgotten { kept: u64, reached: u64 },
+}
+
+/// What an opening found missing from a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The log ends here; whatever came behind is gone.
+    pub kept: u64,
+    /// The last index known to have been there; 0 when it is not known.
+    pub reached: u64,
+    /// How it was seen.
+    pub why: String,
+}
+
 /// Key and value of a state row.
 pub type Row = (Vec<u8>, Vec<u8>);
 
@@ -121,10 +146,31 @@ pub trait LogStore {
     /// State rows are made durable before, so that no entry is forgotten that a replay after a
     /// crash would need. With `first` behind the end the log is empty afterwards and goes on there.
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError>;
+    /// What the shard's replica has to regain.
+    fn standing(&self, _shard: ShardId) -> Standing {
+        Standing::Whole
+    }
+    /// The replica holds everything again.
+    fn regained(&mut self, _shard: ShardId) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Fails when the store is known to take no more writes.
     fn health(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// Both stores of a node, for what concerns them together.
+pub trait SnapshotStore: LogStore + StateStore {
+    /// Replaces all that is there of a shard, atomically and durably: the log is empty and goes on
+    /// at `at.0`, whose predecessor had the term `at.1`; the state consists of what `ops` make.
+    fn install(
+        &mut self,
+        shard: ShardId,
+        at: (u64, u64),
+        hard_state: HardState,
+        ops: &[StateOp],
+    ) -> Result<(), StoreError>;
 }
 
 /// Whether the appends can follow what the logs hold: entries of an append without a gap, not

@@ -12,7 +12,9 @@
 //! it would then report as written.
 
 use super::jobs::{job_queue, JobReceiver, JobSender};
-use super::{keys, LogAppend, LogStore, StateBatch, StateOp, StateStore, StoreError, StoreStats};
+use super::{
+    keys, HardState, LogAppend, SnapshotStore, StateBatch, StateOp, StoreError, StoreStats,
+};
 use crate::model::ShardId;
 
 use std::collections::VecDeque;
@@ -45,6 +47,16 @@ pub enum Job {
         first: u64,
         term: u64,
     },
+    /// See [`SnapshotStore::install`]. Reported by the next append.
+    Install {
+        shard: ShardId,
+        first: u64,
+        term: u64,
+        hard_state: HardState,
+        ops: Vec<StateOp>,
+    },
+    /// See [`LogStore::regained`].
+    Regained { shard: ShardId },
     /// Make the state rows durable now.
     Flush,
     /// Do what is queued before this, close the store and end.
@@ -136,7 +148,7 @@ impl Writer {
     /// Starts the thread, which owns `store` from now on.
     pub fn spawn<S>(store: S, options: WriterOptions, on_done: OnDone) -> std::io::Result<Self>
     where
-        S: LogStore + StateStore + Send + 'static,
+        S: SnapshotStore + Send + 'static,
     {
         let (jobs, queue) = job_queue();
         let stats = Arc::new(StoreStats::default());
@@ -201,8 +213,24 @@ struct Gathered {
     states: Vec<StateBatch>,
     state_tickets: Vec<(ShardId, u64)>,
     trims: Vec<(ShardId, u64, u64, u64)>,
+    installs: Vec<Install>,
+    regained: Vec<ShardId>,
     flush: bool,
     stop: bool,
+}
+
+impl Gathered {
+    /// Nothing that writes was gathered.
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.states.is_empty() && self.trims.is_empty()
+    }
+}
+
+struct Install {
+    shard: ShardId,
+    at: (u64, u64),
+    hard_state: HardState,
+    ops: Vec<StateOp>,
 }
 
 struct Rounds<S> {
@@ -218,7 +246,7 @@ struct Rounds<S> {
     next_check: Instant,
 }
 
-impl<S: LogStore + StateStore> Rounds<S> {
+impl<S: SnapshotStore> Rounds<S> {
     fn new(store: S, options: WriterOptions, on_done: OnDone, stats: Arc<StoreStats>) -> Self {
         let now = Instant::now();
         Self {
@@ -250,6 +278,11 @@ impl<S: LogStore + StateStore> Rounds<S> {
                 let Some(job) = waiting.pop_front() else {
                     break;
                 };
+                if matches!(job, Job::Install { .. }) && !round.is_empty() {
+                    // What comes before it concerns what it replaces.
+                    waiting.push_front(job);
+                    break;
+                }
                 gather(&mut round, job);
             }
             let stop = round.stop;
@@ -295,6 +328,10 @@ impl<S: LogStore + StateStore> Rounds<S> {
     }
 
     fn round(&mut self, round: Gathered) -> Result<(), StoreError> {
+        for i in &round.installs {
+            self.store.install(i.shard, i.at, i.hard_state, &i.ops)?;
+            self.unsynced_since = None;
+        }
         self.append(&round)?;
         self.sync_if_due()?;
         if !round.states.is_empty() {
@@ -310,6 +347,9 @@ impl<S: LogStore + StateStore> Rounds<S> {
             self.flushed();
             StoreStats::add(&self.stats.trims, 1);
             (self.on_done)(Done::Trimmed { shard, ticket });
+        }
+        for shard in round.regained {
+            self.store.regained(shard)?;
         }
         if round.flush {
             self.store.flush()?;
@@ -415,6 +455,19 @@ fn gather(round: &mut Gathered, job: Job) {
             first,
             term,
         } => round.trims.push((shard, ticket, first, term)),
+        Job::Install {
+            shard,
+            first,
+            term,
+            hard_state,
+            ops,
+        } => round.installs.push(Install {
+            shard,
+            at: (first, term),
+            hard_state,
+            ops,
+        }),
+        Job::Regained { shard } => round.regained.push(shard),
         Job::Flush => round.flush = true,
         Job::Stop => round.stop = true,
     }

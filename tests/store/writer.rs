@@ -44,6 +44,18 @@ impl LogStore for Shared {
     }
 }
 
+impl SnapshotStore for Shared {
+    fn install(
+        &mut self,
+        shard: ShardId,
+        at: (u64, u64),
+        hard_state: HardState,
+        ops: &[StateOp],
+    ) -> Result<(), StoreError> {
+        self.get().install(shard, at, hard_state, ops)
+    }
+}
+
 impl StateStore for Shared {
     fn write(&mut self, batch: &StateBatch) -> Result<(), StoreError> {
         self.get().write(batch)

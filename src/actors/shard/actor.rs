@@ -3,6 +3,7 @@
 use super::core::{ShardCore, ShardInput, INTERNAL};
 use super::directory::QueueDirectory;
 use super::handle::{ProposalResult, QueueBounds};
+use super::machine::Machine;
 pub use super::mail::{
     DiskDone, FromTimer, GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardMail,
 };
@@ -95,17 +96,46 @@ impl ShardActor {
         for group in machine.groups() {
             deps.meta.put_group(group.clone());
         }
-        for (key, meta) in machine.queues() {
-            deps.views.restore(
-                key,
-                QueueBounds {
-                    min: meta.min,
-                    max: meta.next,
-                },
-            );
+        if !machine.is_filling() {
+            restore_queues(machine, deps);
         }
         deps.views.set_applied(machine.applied.0);
         deps.views.stored(machine.applied.0);
+    }
+
+    fn start_timer(&mut self) {
+        let Some(me) = self.me.clone() else { return };
+        let timers: Vec<_> = self.core.machine().timers().collect();
+        let core = TimerCore::new(timers, self.deps.policy);
+        self.timer = Some(TimerActor::new(core, me).start());
+    }
+
+    /// A snapshot replaced the state: nothing of the old one is shown any more.
+    fn installed(&mut self) {
+        let machine = self.core.machine();
+        tracing::info!(
+            shard = self.deps.shard.0,
+            behind = machine.applied.0,
+            "a snapshot of the leader is installed"
+        );
+        let topics: Vec<_> = self.deps.meta.topics();
+        for topic in topics.iter().filter(|t| !machine.has_topic(t.id)) {
+            self.deps.meta.delete_topic(&topic.name);
+        }
+        let groups: Vec<_> = self.deps.meta.groups();
+        for group in groups {
+            if !machine.groups().any(|g| g.id == group.id) {
+                self.deps.meta.delete_group(&group.name);
+            }
+        }
+        self.deps.views.clear();
+        for topic in machine.topics() {
+            self.deps.meta.put_topic(topic.clone());
+        }
+        for group in machine.groups() {
+            self.deps.meta.put_group(group.clone());
+        }
+        self.start_timer();
     }
 
     /// The shell of a restored shard, made on the thread that runs it.
@@ -173,6 +203,7 @@ impl ShardActor {
         let status = &self.deps.status;
         status.set(raft.term(), raft.committed(), applied);
         status.set_lead(raft.term(), raft.leader());
+        status.set_recovering(raft.is_recovering());
         if raft.is_transferring() {
             // The next leader need not wait until the others' promise to this one is over.
             status.set_lease(0);
@@ -279,6 +310,18 @@ impl ShardActor {
                 first,
                 term,
             },
+            DiskWork::Install {
+                first,
+                term,
+                hard_state,
+                ops,
+            } => Job::Install {
+                shard,
+                first,
+                term,
+                hard_state,
+                ops,
+            },
             DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
         };
         if let Err(error) = self.deps.writer.submit(job) {
@@ -384,6 +427,28 @@ impl ShardActor {
                     shard = self.deps.shard.0,
                     "the replica holds all entries again"
                 );
+                // Without it the next start would recover once more.
+                let shard = self.deps.shard;
+                let _ = self.deps.writer.submit(Job::Regained { shard });
+            }
+            Publish::Installed => self.installed(),
+            Publish::Filled(queues) => {
+                for (key, min, max) in queues {
+                    self.deps.views.restore(key, QueueBounds { min, max });
+                }
+            }
+            Publish::AckedTruncated(lost) => {
+                self.deps.status.acked_truncated(&lost);
+                tracing::error!(
+                    event = "acked_truncated",
+                    shard = self.deps.shard.0,
+                    first = lost.first,
+                    last = lost.last,
+                    entries = lost.entries,
+                    messages = lost.messages,
+                    queues = ?lost.queues,
+                    "entries that their leader had answered for alone are lost to another leader"
+                );
             }
             Publish::Topic(topic) => self.deps.meta.put_topic(topic),
             Publish::TopicDeleted { name, id } => {
@@ -434,14 +499,23 @@ impl ShardActor {
     }
 }
 
+/// Publishes the bounds of all queues.
+fn restore_queues(machine: &Machine, deps: &ShardDeps) {
+    for (key, meta) in machine.queues() {
+        let bounds = QueueBounds {
+            min: meta.min,
+            max: meta.next,
+        };
+        deps.views.restore(key, bounds);
+    }
+}
+
 impl Actor for ShardActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let timers: Vec<_> = self.core.machine().timers().collect();
-        let core = TimerCore::new(timers, self.deps.policy);
-        self.timer = Some(TimerActor::new(core, ctx.address()).start());
         self.me = Some(ctx.address());
+        self.start_timer();
         let mut effects = Vec::new();
         self.core.start(&mut effects);
         self.carry_out(effects, ctx);

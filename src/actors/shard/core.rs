@@ -23,8 +23,8 @@ use crate::model::{GroupId, Position, QueueKey};
 use crate::raft::ack::{self, Stage};
 use crate::raft::entry::{self, AppendBlock, EntryBuilder, TimerKey};
 use crate::raft::members::{Change, MemberError};
-use crate::raft::{MessageError, RaftCore, RaftOutput, Role};
-use crate::storage::{LogAppend, LogEntry, StateBatch};
+use crate::raft::{MessageError, RaftCore, RaftOutput, Role, Snapshot};
+use crate::storage::{HardState, LogAppend, LogEntry, StateBatch};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +52,12 @@ struct InFlight {
     early_done: bool,
 }
 
+/// See [`ShardCore::filled`].
+struct FilledAt {
+    index: u64,
+    queues: Vec<(QueueKey, u64, u64)>,
+}
+
 /// See the module text.
 pub struct ShardCore {
     options: ShardOptions,
@@ -65,6 +71,10 @@ pub struct ShardCore {
     /// Counts the times it began to: within one term it may stop and begin again.
     epoch: u64,
     failed: Option<String>,
+    /// Log index at which the last row of a snapshot's state was made, and the queues then: told
+    /// once that row can be read, and what became visible since after it.
+    filled: Option<FilledAt>,
+    later: Vec<Publish>,
     appends: VecDeque<AppendProposal>,
     schedules: VecDeque<Schedule>,
     proposals: VecDeque<(u64, MetaOp)>,
@@ -89,13 +99,15 @@ impl ShardCore {
     /// A shard whose machine and raft were restored from the same store.
     pub fn new(options: ShardOptions, raft: RaftCore, machine: Machine) -> Self {
         Self {
-            recovering: raft.is_recovering(),
+            recovering: raft.is_marked(),
             options,
             raft,
             machine,
             serving: None,
             epoch: 0,
             failed: None,
+            filled: None,
+            later: Vec::new(),
             appends: VecDeque::new(),
             schedules: VecDeque::new(),
             proposals: VecDeque::new(),
@@ -180,7 +192,8 @@ impl ShardCore {
             ShardInput::Flush { now_ms } => self.flush(now_ms, out),
             ShardInput::AppendDone { ticket } => self.append_done(ticket, out),
             ShardInput::StateDone { applied } => {
-                out.push(Effect::Publish(Publish::Stored { index: applied }))
+                out.push(Effect::Publish(Publish::Stored { index: applied }));
+                self.tell_filled(applied, out);
             }
             ShardInput::DiskFailed(why) => {
                 self.fail(why, out);
@@ -271,8 +284,7 @@ impl ShardCore {
             self.last_retention_ms = now_ms;
             let before = now_ms.saturating_sub(self.options.retention_ms);
             let limit = self.options.retention_bytes;
-            let needed = self.raft.slowest() + 1;
-            if let Some(segment) = self.machine.droppable(before, limit, needed) {
+            if let Some(segment) = self.machine.droppable(before, limit) {
                 self.trimming = true;
                 self.proposals
                     .push_back((INTERNAL, MetaOp::Trim(Trim { segment })));
@@ -292,6 +304,7 @@ impl ShardCore {
             if let (Some(stamp), false) = (ready.confirmed, self.raft.is_transferring()) {
                 out.push(Effect::Publish(Publish::Confirmed { stamp }));
             }
+            self.tell_replaced(&ready.replaced, out);
             for fetch in ready.fetch {
                 out.push(Effect::Disk(DiskWork::Fetch(fetch)));
             }
@@ -301,7 +314,13 @@ impl ShardCore {
                     self.stop_serving(out);
                 }
             }
-            for work in ready.persist {
+            for mut work in ready.persist {
+                if let Some(snapshot) = work.snapshot.take() {
+                    let hard_state = work.hard_state.unwrap_or_default();
+                    if !self.install(snapshot, hard_state, out) {
+                        return;
+                    }
+                }
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 // Term changes and raft's own entries are synced in every class.
@@ -322,6 +341,9 @@ impl ShardCore {
                 }
             }
             if quiet {
+                if self.raft.wants_snapshot() && !self.machine.is_filling() {
+                    self.raft.offer_snapshot(&self.machine.base());
+                }
                 if self.recovering && !self.raft.is_recovering() {
                     self.recovering = false;
                     out.push(Effect::Publish(Publish::Recovered));
@@ -338,7 +360,8 @@ impl ShardCore {
         let ready = self.raft.is_leader()
             && term == self.raft.term()
             && applied + 1 == self.raft.next_index()
-            && !self.raft.is_transferring();
+            && !self.raft.is_transferring()
+            && !self.machine.is_filling();
         // (planted)
         let early = self.options.defect == Some(Defect::ServeEarly) && self.raft.is_leader();
         let term = if early { self.raft.term() } else { term };

@@ -1,7 +1,7 @@
 //! Starts the actors of a node's shards from its open store.
 
 use super::actor::{DiskDone, ShardActor, ShardDeps};
-use super::core::ShardOptions;
+use super::core::{ShardCore, ShardOptions};
 use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
 use super::machine::MachineOptions;
@@ -15,7 +15,7 @@ use crate::actors::sinks::Sinks;
 use crate::model::policy::AckPolicy;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
-use crate::storage::{Done, ReadPool, RocksStore, Writer, WriterOptions};
+use crate::storage::{Done, LogStore, Loss, ReadPool, RocksStore, Standing, Writer, WriterOptions};
 use actix::prelude::*;
 use actix_rt::ArbiterHandle;
 use std::collections::BTreeMap;
@@ -123,13 +123,18 @@ pub fn start_shards(
         let machine_options = MachineOptions {
             segment_bytes: options.segment_bytes,
         };
+        let standing = store.standing(shard);
         let raft = RaftOptions {
             life: store.life(),
+            store: store.number(),
+            recovering: standing != Standing::Whole,
+            forgotten: matches!(standing, Standing::Forgotten { .. }),
             ..options.raft.clone()
         };
+        let loss = store.loss(shard).cloned();
         let found = recover(&mut store, core_options, machine_options, raft);
         let (core, recovery) = found.map_err(|e| StartShardError::Recover(shard.0, e))?;
-        restored.push((options, arbiter, core, recovery));
+        restored.push((options, arbiter, core, recovery, loss));
     }
     let reader = store.reader();
     let pool = Arc::new(ReadPool::spawn(&reader, read_threads)?);
@@ -164,7 +169,7 @@ pub fn start_shards(
     });
     let writer = Writer::spawn(store, writer, on_done)?;
     let mut running = Vec::new();
-    for (options, arbiter, core, recovery) in restored {
+    for (options, arbiter, core, recovery, loss) in restored {
         let deps = ShardDeps {
             shard: options.shard,
             views: Arc::new(Views::new(options.tail_cache_bytes)),
@@ -180,6 +185,9 @@ pub fn start_shards(
             tick: options.tick,
         };
         ShardActor::publish_restored(&core, &deps);
+        if let Some(loss) = loss {
+            tell_loss(&core, &deps, &loss);
+        }
         let own = deps.clone();
         let cell = actors[&options.shard].clone();
         let addr = ShardActor::start_in_arbiter(&arbiter, move |ctx| {
@@ -194,4 +202,30 @@ pub fn start_shards(
         writer,
         pool,
     })
+}
+
+/// Queues named in a line of the log.
+const MAX_NAMED: usize = 32;
+
+/// Says what the opening of the store found missing (reliability §1).
+fn tell_loss(core: &ShardCore, deps: &ShardDeps, loss: &Loss) {
+    let machine = core.machine();
+    let queues: Vec<String> = machine
+        .queues()
+        .take(MAX_NAMED)
+        .map(|(key, meta)| format!("{}/{} from {}", key.topic.0, key.queue, meta.next))
+        .collect();
+    let last_lost = (loss.reached > loss.kept).then_some(loss.reached);
+    tracing::error!(
+        event = "unclean_recovery",
+        shard = deps.shard.0,
+        kept = loss.kept,
+        first_lost = loss.kept + 1,
+        last_lost,
+        why = %loss.why,
+        alone = core.raft().is_sole_voter(),
+        queues = %queues.join(", "),
+        "entries of the log may be missing"
+    );
+    deps.status.unclean_recovery(loss.kept, last_lost);
 }

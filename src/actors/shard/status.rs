@@ -1,5 +1,6 @@
 //! Figures of a shard that anybody may read at any time.
 
+use crate::actors::effect::Truncated;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -12,6 +13,21 @@ pub struct Lead {
     pub leader: u64,
     /// This replica leads and accepts writes.
     pub serving: bool,
+}
+
+/// What this replica lost since the process started (reliability §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// Starts after which entries were, or may have been, missing: 0 or 1.
+    pub unclean_recoveries: u64,
+    /// Where the log ended then, and the last index known to have been there.
+    pub unclean_kept: u64,
+    pub unclean_last_lost: Option<u64>,
+    /// Entries and messages answered for by their leader alone, and replaced by another leader's.
+    pub acked_truncated_entries: u64,
+    pub acked_truncated_messages: u64,
+    /// The last such log index.
+    pub acked_truncated_last: u64,
 }
 
 /// Time since the machine started, in which it or this process was stopped too; ns.
@@ -38,6 +54,8 @@ pub struct ShardStatus {
     /// The members do not name this replica.
     outside: AtomicBool,
     transfers: AtomicU64,
+    recovering: AtomicBool,
+    losses: Mutex<Losses>,
     lead: watch::Sender<Lead>,
     hook: Mutex<Option<Hook>>,
 }
@@ -78,6 +96,28 @@ impl ShardStatus {
     /// Tells every change of term, leader and serving.
     pub fn lead(&self) -> watch::Receiver<Lead> {
         self.lead.subscribe()
+    }
+    pub(crate) fn unclean_recovery(&self, kept: u64, last_lost: Option<u64>) {
+        let mut losses = self.losses.lock();
+        losses.unclean_recoveries += 1;
+        (losses.unclean_kept, losses.unclean_last_lost) = (kept, last_lost);
+    }
+    pub(crate) fn acked_truncated(&self, lost: &Truncated) {
+        let mut losses = self.losses.lock();
+        losses.acked_truncated_entries += lost.entries;
+        losses.acked_truncated_messages += lost.messages;
+        losses.acked_truncated_last = lost.last;
+    }
+    pub(crate) fn set_recovering(&self, recovering: bool) {
+        self.recovering.store(recovering, Ordering::Relaxed);
+    }
+    /// What this replica lost since the process started.
+    pub fn losses(&self) -> Losses {
+        *self.losses.lock()
+    }
+    /// It does not vote: entries or promises of it may be lost.
+    pub fn recovering(&self) -> bool {
+        self.recovering.load(Ordering::Relaxed)
     }
     /// Leaders seen since the start.
     pub fn elections(&self) -> u64 {

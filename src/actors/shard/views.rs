@@ -228,6 +228,11 @@ impl Views {
         }
     }
 
+    /// Forgets all queues and their records.
+    pub fn clear(&self) {
+        self.queues.write().clear();
+    }
+
     /// The topic is gone.
     pub fn remove_topic(&self, topic: crate::model::TopicId) {
         let mut queues = self.queues.write();

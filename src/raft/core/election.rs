@@ -37,6 +37,8 @@ impl RaftCore {
             }
             self.node.tick();
         }
+        self.mend_members();
+        self.repeat_snapshots();
         if self.leader() != 0 {
             self.attempts = 0;
             self.needs_all = self.recovering;
@@ -79,9 +81,80 @@ impl RaftCore {
         self.recovering
     }
 
+    /// Told at start that it recovers: somebody keeps that mark until it has.
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
+
     /// An operator's word that this replica is to vote with what it has.
     pub fn end_recovering(&mut self) {
         self.recovering = false;
+        self.forgotten = false;
+    }
+
+    /// A snapshot may be lost on its way.
+    fn repeat_snapshots(&mut self) {
+        if !self.is_leader() {
+            return self.unanswered.clear();
+        }
+        let waiting: Vec<u64> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter(|(_, p)| p.state == ProgressState::Snapshot)
+            .map(|(node, _)| *node)
+            .collect();
+        self.unanswered.retain(|node, _| waiting.contains(node));
+        for node in waiting {
+            let ticks = self.unanswered.entry(node).or_default();
+            *ticks += 1;
+            if *ticks > SNAPSHOT_TIMEOUTS * self.options.election_ticks {
+                *ticks = 0;
+                self.node.report_snapshot(node, SnapshotStatus::Failure);
+            }
+        }
+    }
+
+    /// A leader makes learners of members that lost their store, and gives them back their vote.
+    fn mend_members(&mut self) {
+        if !self.is_leader() {
+            self.strangers.clear();
+            return;
+        }
+        let busy = self.node.raft.has_pending_conf() || self.members.is_joint();
+        if busy || self.is_transferring() || !self.has_room() {
+            return;
+        }
+        let members = &self.members;
+        self.strangers.retain(|node, store| {
+            members.nodes().contains(node) && members.admitted.get(node) != Some(store)
+        });
+        if let Some((node, store)) = self.strangers.pop_first() {
+            tracing::info!(
+                node,
+                store,
+                "a member comes with a new store: it learns before it votes"
+            );
+            let change = members::admission(node, store);
+            let _ = self.node.propose_conf_change(Vec::new(), change);
+            return;
+        }
+        let committed = self.committed();
+        let prs = self.node.raft.prs();
+        let whole = |node: &&u64| {
+            let store = self.lives.get(*node).map(|(store, _)| store);
+            let caught_up =
+                |p: &raft::Progress| p.recent_active && p.matched + CAUGHT_UP >= committed;
+            store == self.members.admitted.get(*node)
+                && !self.still_forgotten.contains(*node)
+                && prs.get(**node).is_some_and(caught_up)
+        };
+        if let Some(node) = self.members.returning.iter().find(whole).copied() {
+            tracing::info!(node, "a member that lost its store has its vote back");
+            let change = members::to_raft(&[Change::AddVoter(node)]);
+            let _ = self.node.propose_conf_change(Vec::new(), change);
+        }
     }
 
     /// Hands the votes to raft once every other voter has given one.
@@ -98,6 +171,11 @@ impl RaftCore {
             for (_, m) in std::mem::take(&mut self.votes) {
                 let _ = self.node.step(m);
             }
+            if self.is_leader() {
+                self.elected_by_all = Some(self.term());
+                let stores = self.lives.iter().map(|(node, (store, _))| (*node, *store));
+                self.electors = stores.collect();
+            }
         }
     }
 
@@ -107,11 +185,15 @@ impl RaftCore {
             return;
         }
         let leads = self.is_leader();
+        let admitted = self.members.admitted.get(&self.options.node);
+        if leads || (self.options.store != 0 && admitted == Some(&self.options.store)) {
+            self.forgotten = false;
+        }
         let log = &self.node.raft.raft_log;
         let holds = self.confirmed.is_some_and(|(term, commit)| {
             term == self.node.raft.term && log.persisted >= commit && log.match_term(commit, term)
         });
-        if leads || holds {
+        if leads || (holds && !self.forgotten) {
             self.recovering = false;
             self.confirmed = None;
         }
@@ -121,7 +203,12 @@ impl RaftCore {
     pub(super) fn begins_election(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
         // A majority may be recovering: then only all together can go on.
-        let every_other = self.attempts > 3 && self.attempts.is_multiple_of(2);
+        let seen = self
+            .members
+            .voters
+            .iter()
+            .any(|v| self.still_forgotten.contains(v));
+        let every_other = (seen || self.attempts > 3) && self.attempts.is_multiple_of(2);
         self.needs_all = self.recovering || every_other;
         self.votes.clear();
     }

@@ -9,6 +9,10 @@ impl RaftCore {
             self.open_writes.pop_front();
         }
         self.node.on_persist_ready(number);
+        if let Some((_, index)) = self.installing.take_if(|(n, _)| *n <= number) {
+            // All it stands for counts as applied.
+            self.node.advance_apply_to(index);
+        }
         while self.held.front().is_some_and(|(n, _)| *n <= number) {
             if let Some((_, messages)) = self.held.pop_front() {
                 self.released.extend(messages);
@@ -29,7 +33,7 @@ impl RaftCore {
         if let Some(change) = change {
             let conf = self.node.apply_conf_change(&change);
             let conf = conf.map_err(|e| e.to_string())?;
-            self.members = self.members.next(&conf);
+            self.members = self.members.next(&conf, &change);
             let keep = keep_bytes(&self.members, self.options.node);
             self.node.mut_store().keep(keep);
             if self.is_leader() && !self.members.has_vote(self.options.node) {
@@ -74,7 +78,8 @@ impl RaftCore {
             let now = self.marked(ready.take_messages());
             let held = self.marked(ready.take_persisted_messages());
             let entries = ready.take_entries();
-            self.node.mut_store().append(&entries);
+            let snapshot = self.take_snapshot(&ready, out);
+            out.replaced.extend(self.node.mut_store().append(&entries));
             out.committed
                 .extend(ready.take_committed_entries().iter().map(from_raft));
             let changed = ready.hs().map(|hs| HardState {
@@ -82,9 +87,10 @@ impl RaftCore {
                 vote: hs.vote,
                 commit: hs.commit,
             });
-            let must_sync = changed.is_some_and(|hs| {
-                (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
-            });
+            let must_sync = snapshot.is_some()
+                || changed.is_some_and(|hs| {
+                    (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
+                });
             if let Some(hs) = changed {
                 self.last_hard_state = hs;
             }
@@ -93,11 +99,16 @@ impl RaftCore {
             // A commit index alone rides along with the next write.
             if !entries.is_empty() || must_sync {
                 self.open_writes.push_back(number);
+                self.installing = match &snapshot {
+                    Some(snapshot) => Some((number, snapshot.index)),
+                    None => self.installing,
+                };
                 out.persist.push(PersistWork {
                     number,
                     entries: entries.iter().map(from_raft).collect(),
                     hard_state: Some(self.last_hard_state),
                     must_sync,
+                    snapshot,
                 });
             } else if self.open_writes.is_empty() {
                 self.node.on_persist_ready(number);
@@ -121,23 +132,68 @@ impl RaftCore {
         self.fix_election_timeout();
     }
 
+    /// The snapshot in a ready: the log begins behind it from here on.
+    fn take_snapshot(&mut self, ready: &raft::Ready, out: &mut RaftOutput) -> Option<Snapshot> {
+        let meta = ready.snapshot().get_metadata();
+        let (index, term) = (meta.index, meta.term);
+        if index == 0 {
+            return None;
+        }
+        let data = Bytes::copy_from_slice(ready.snapshot().get_data());
+        // It was checked when it came.
+        let (members, base) = snapshot::decode(data).ok()?;
+        let applied = self.node.raft.raft_log.applied;
+        let gone = self.node.mut_store().restore(index, term, applied);
+        out.replaced.extend(gone);
+        self.members = members.clone();
+        let keep = keep_bytes(&self.members, self.options.node);
+        self.node.mut_store().keep(keep);
+        Some(Snapshot {
+            index,
+            term,
+            members,
+            base,
+        })
+    }
+
+    /// A follower needs what was trimmed: the answer is [`RaftCore::offer_snapshot`].
+    pub fn wants_snapshot(&self) -> bool {
+        self.is_leader() && self.node.store().wants_snapshot()
+    }
+
+    /// The state as applied here, for a follower that asked.
+    pub fn offer_snapshot(&mut self, base: &[u8]) {
+        let data = snapshot::encode(&self.members, base);
+        let conf = self.members.to_raft();
+        self.node.mut_store().offer_snapshot(data, conf);
+    }
+
     pub(super) fn marked(&self, messages: Vec<Message>) -> Vec<Outgoing> {
         let mark = |m: Message| {
             let all = match m.get_msg_type() {
                 kind if message::asks_vote(kind) => self.needs_all,
                 kind if message::answers_vote(kind) => self.answer_all,
+                MessageType::MsgAppend | MessageType::MsgHeartbeat => {
+                    self.elected_by_all == Some(self.node.raft.term)
+                }
                 _ => false,
             };
-            (m, all)
+            (m, all, self.forgotten)
         };
         messages.into_iter().map(mark).collect()
     }
 
     pub(super) fn send(&self, messages: &[Outgoing], out: &mut RaftOutput) {
-        for (m, all) in messages {
-            let to_life = self.lives.get(&m.to).copied().unwrap_or(0);
+        for (m, all, forgotten) in messages {
+            let head = Head {
+                store: self.options.store,
+                sender_life: self.options.life,
+                receiver_life: self.lives.get(&m.to).map_or(0, |(_, life)| *life),
+                all: *all,
+                forgotten: *forgotten,
+            };
             // Only a message beyond 2 GiB does not encode; entries are bounded far below.
-            if let Some(bytes) = message::encode(m, (self.options.life, to_life), *all) {
+            if let Some(bytes) = message::encode(m, head) {
                 out.messages.push((m.to, bytes));
             }
         }

@@ -5,14 +5,13 @@ use super::*;
 impl RaftCore {
     /// Takes in a message of the replica on node `from`.
     pub fn step(&mut self, from: u64, bytes: &Bytes) -> Result<(), MessageError> {
-        let envelope = message::decode(bytes)?;
-        let mut m = envelope.message;
+        let (head, mut m) = message::decode(bytes)?;
         message::check(self.options.node, from, &m)?;
         self.check_sender(from, m.get_msg_type())?;
-        self.check_life(from, envelope.sender_life)?;
+        self.check_life(from, &head)?;
         // Written for an earlier life of this replica: what it rests on may be gone.
-        if envelope.receiver_life != 0
-            && envelope.receiver_life != self.options.life
+        if head.receiver_life != 0
+            && head.receiver_life != self.options.life
             && m.get_msg_type() == MessageType::MsgTimeoutNow
         {
             return Err(MessageError::Outdated(self.options.node));
@@ -23,23 +22,28 @@ impl RaftCore {
         if !stands && kind == MessageType::MsgTimeoutNow {
             return Ok(());
         }
-        if self.recovering && message::asks_vote(kind) && !envelope.all {
+        if self.recovering && message::asks_vote(kind) && !head.all {
+            return Ok(());
+        }
+        if head.forgotten && !self.hear_stranger(from, &head, kind) {
             return Ok(());
         }
         if message::asks_vote(kind) {
-            self.answer_all = envelope.all;
+            self.answer_all = head.all;
         }
         let confirms = self.recovering
             && kind == MessageType::MsgAppend
-            && envelope.receiver_life == self.options.life;
+            && head.receiver_life == self.options.life;
         let confirmed = confirms.then_some((m.commit, m.term));
+        let term = m.term;
         if self.needs_all && message::answers_vote(kind) && !m.reject {
-            if envelope.all {
+            if head.all {
                 self.vote(from, m);
             }
         } else {
             let _ = self.node.step(m);
         }
+        self.check_elected(&head, from, kind, term);
         if let Some((commit, term)) = confirmed.filter(|(_, term)| *term == self.term()) {
             // It sent this after it heard of this life, and has committed in its own term.
             self.confirmed = self.confirmed.max(Some((term, commit)));
@@ -62,16 +66,55 @@ impl RaftCore {
         }
     }
 
-    pub(super) fn check_life(&mut self, from: u64, life: u64) -> Result<(), MessageError> {
+    /// A replica that has forgotten speaks. Returns whether raft may hear what it says: as long as
+    /// its answers would count for a majority it may not.
+    fn hear_stranger(&mut self, from: u64, head: &Head, kind: MessageType) -> bool {
+        let admitted = self.members.admitted.get(&from) == Some(&head.store);
+        // It has voted for this leader with all others, and is about to hear of it.
+        let elector = self.elected_by_all == Some(self.term())
+            && self.electors.get(&from) == Some(&head.store);
+        if self.is_leader() && !admitted && !elector {
+            self.strangers.insert(from, head.store);
+        }
+        let elects = message::asks_vote(kind) || message::answers_vote(kind);
+        match kind {
+            MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
+                admitted || !self.members.has_vote(from)
+            }
+            _ => !elects || head.all,
+        }
+    }
+
+    /// A leader that all have voted for, this replica among them, knows of every promise.
+    fn check_elected(&mut self, head: &Head, from: u64, kind: MessageType, term: u64) {
+        let raft = &self.node.raft;
+        let leads = matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        if self.forgotten && head.all && leads && (raft.term, raft.vote) == (term, from) {
+            self.forgotten = false;
+        }
+    }
+
+    pub(super) fn check_life(&mut self, from: u64, head: &Head) -> Result<(), MessageError> {
         if self.lives.len() > 1024 && !self.lives.contains_key(&from) {
             return Err(MessageError::Stranger(from));
         }
-        let known = self.lives.entry(from).or_insert(life);
-        if life < *known {
+        let now = (head.store, head.sender_life);
+        let known = self.lives.entry(from).or_insert(now);
+        let admitted = self.members.admitted.get(&from) == Some(&head.store);
+        let older = match known.0 == head.store {
+            true => head.sender_life < known.1,
+            // Stores are numbered by the time they were made.
+            false => head.store < known.0 && !head.forgotten && !admitted,
+        };
+        if older {
             return Err(MessageError::Outdated(from));
         }
-        if life > *known {
-            *known = life;
+        match head.forgotten {
+            true => self.still_forgotten.insert(from),
+            false => self.still_forgotten.remove(&from),
+        };
+        if now != *known {
+            *known = now;
             let last = self.node.raft.raft_log.last_index();
             let leads = self.node.raft.state == StateRole::Leader;
             if let Some(progress) = self.node.raft.mut_prs().get_mut(from).filter(|_| leads) {
@@ -98,9 +141,17 @@ impl RaftCore {
             {
                 return Err(MessageError::Impossible("an answer beyond the log's end"));
             }
-            // Snapshots travel as files; raft learns of them when they are installed.
             MessageType::MsgSnapshot => {
-                return Err(MessageError::Impossible("a snapshot without its data"));
+                snapshot::check(m)?;
+                let members = m.get_snapshot().get_metadata().get_conf_state();
+                let own = [members.get_voters(), members.get_learners()];
+                if !own.iter().any(|ids| ids.contains(&self.options.node)) {
+                    return Err(MessageError::Impossible("a snapshot for others"));
+                }
+                // The one before is not on disk yet: it comes again.
+                if self.installing.is_some() {
+                    return Err(MessageError::Outdated(m.from));
+                }
             }
             _ => {}
         }

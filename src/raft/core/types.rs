@@ -2,6 +2,7 @@
 
 use crate::raft::log_window::Fetch;
 use crate::raft::members::Members;
+use crate::raft::snapshot::Snapshot;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 
@@ -19,6 +20,11 @@ pub struct RaftOptions {
     /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
     /// since that it holds all again: see the module text. Needs a life above 0.
     pub recovering: bool,
+    /// The store is new, or lost what was synced: votes and promises of this replica may be
+    /// forgotten with it. Implies `recovering`.
+    pub forgotten: bool,
+    /// A number that no other store of this node has; 0: not known.
+    pub store: u64,
     /// Seeds election timeouts, so that a simulation replays them.
     pub seed: u64,
     /// Raft's own log lines are dropped.
@@ -40,6 +46,8 @@ impl RaftOptions {
             heartbeat_ticks: 2,
             life: 0,
             recovering: false,
+            forgotten: false,
+            store: 0,
             seed,
             quiet: false,
         }
@@ -80,6 +88,8 @@ pub struct PersistWork {
     pub hard_state: Option<HardState>,
     /// Term or vote changed: must be synced whatever the entries ask for.
     pub must_sync: bool,
+    /// To be installed before the entries are written.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// Effects of one step. Persist and send may go at once and in any order between them.
@@ -90,6 +100,8 @@ pub struct RaftOutput {
     pub messages: Vec<(u64, Bytes)>,
     pub persist: Vec<PersistWork>,
     pub committed: Vec<LogEntry>,
+    /// Entries that another leader's replace: nobody will ever commit them.
+    pub replaced: Vec<LogEntry>,
     /// Log entries to read for a follower that is behind.
     pub fetch: Vec<Fetch>,
     /// A majority followed this leader after [`RaftCore::confirm`] was called with this stamp.
@@ -103,6 +115,7 @@ impl RaftOutput {
             && self.messages.is_empty()
             && self.persist.is_empty()
             && self.committed.is_empty()
+            && self.replaced.is_empty()
             && self.fetch.is_empty()
             && self.confirmed.is_none()
     }

@@ -5,6 +5,7 @@ use super::Kind;
 use crate::model::ShardId;
 use crate::storage::StoreError;
 use prost::Message;
+use std::collections::BTreeMap;
 
 /// Who belongs to the group. During joint consensus both sets of voters must agree.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -23,6 +24,13 @@ pub struct Members {
     /// Nodes that were members: what they still say counts no more.
     #[prost(uint64, repeated, tag = "6")]
     pub removed: Vec<u64>,
+    /// Nodes that came with a store of their own after the group was formed, and that store: what
+    /// the node promised on an earlier one counts no more.
+    #[prost(btree_map = "uint64, uint64", tag = "7")]
+    pub admitted: BTreeMap<u64, u64>,
+    /// Learners that had a vote before their store was lost, and get it back.
+    #[prost(uint64, repeated, tag = "8")]
+    pub returning: Vec<u64>,
 }
 
 pub fn key(shard: ShardId) -> Vec<u8> {

@@ -5,6 +5,7 @@
 //! is the order of their fields. Ranges are half open: `from <= key < to`.
 
 pub mod applied;
+pub mod base;
 pub mod counters;
 pub mod group;
 pub mod index;
@@ -43,6 +44,7 @@ pub enum Kind {
     SegmentQueue = 10,
     Counters = 11,
     Members = 12,
+    Base = 13,
 }
 
 /// All rows of a kind in a shard.

@@ -5,6 +5,7 @@
 //! FORMAT          format version
 //! synced.marks    see `marks`
 //! db/             RocksDB
+//! db.damaged/     what did not open, put aside by a repair
 //! ```
 
 use crate::storage::StoreError;
@@ -85,6 +86,19 @@ impl DataDir {
 
     pub fn db(&self) -> PathBuf {
         self.path.join("db")
+    }
+
+    /// Puts a database that does not open out of the way, for people to look at; the last one put
+    /// there goes.
+    pub fn set_database_aside(&self) -> Result<(), StoreError> {
+        let fail = |e: std::io::Error| StoreError::Open(format!("{}: {e}", self.path.display()));
+        let aside = self.path.join("db.damaged");
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside).map_err(fail)?;
+        }
+        std::fs::rename(self.db(), &aside).map_err(fail)?;
+        let dir = File::open(&self.path).map_err(fail)?;
+        dir.sync_all().map_err(fail)
     }
 
     pub fn marks(&self) -> PathBuf {

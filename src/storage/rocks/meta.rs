@@ -3,7 +3,7 @@
 
 use super::marks::Mark;
 use crate::model::ShardId;
-use crate::storage::{HardState, StoreError};
+use crate::storage::{HardState, Standing, StoreError};
 
 /// Present after a clean close, removed at open.
 pub(super) const CLEAN: &[u8] = b"clean-close";
@@ -11,9 +11,23 @@ pub(super) const CLEAN: &[u8] = b"clean-close";
 /// How often the store was opened.
 pub(super) const LIFE: &[u8] = b"life";
 
+/// A number no other store has: milliseconds since 1970 and 16 random bits.
+pub(super) const STORE: &[u8] = b"store";
+
+/// The machine's boot at the last opening.
+pub(super) const BOOT: &[u8] = b"boot";
+
+/// Present from the first unsynced entry of a life on.
+pub(super) const LOOSE: &[u8] = b"loose";
+
 pub(super) fn parse_life(value: &[u8]) -> Result<u64, StoreError> {
     let [life] = numbers(value, "life")?;
     Ok(life)
+}
+
+pub(super) fn parse_store(value: &[u8]) -> Result<u64, StoreError> {
+    let [store] = numbers(value, "store number")?;
+    Ok(store)
 }
 
 #[derive(Clone, Copy)]
@@ -23,6 +37,8 @@ pub(super) enum MetaKind {
     Bounds = 1,
     HardState = 2,
     Mark = 3,
+    /// What the replica has to regain; absent when it is whole.
+    Standing = 4,
 }
 
 pub(super) fn key(shard: ShardId, kind: MetaKind) -> [u8; 5] {
@@ -64,6 +80,30 @@ pub(super) fn hard_state(h: &HardState) -> [u8; 24] {
 pub(super) fn parse_hard_state(value: &[u8]) -> Result<HardState, StoreError> {
     let [term, vote, commit] = numbers(value, "hard state")?;
     Ok(HardState { term, vote, commit })
+}
+
+pub(super) fn standing(s: Standing) -> [u8; 24] {
+    let (kind, kept, reached) = match s {
+        Standing::Whole => (0u64, 0, 0),
+        Standing::Unsynced { kept } => (1, kept, 0),
+        Standing::Forgotten { kept, reached } => (2, kept, reached),
+    };
+    let mut out = [0; 24];
+    out[..8].copy_from_slice(&kind.to_be_bytes());
+    out[8..].copy_from_slice(&pair(kept, reached));
+    out
+}
+
+pub(super) fn parse_standing(value: &[u8]) -> Result<Standing, StoreError> {
+    let [kind, kept, reached] = numbers(value, "standing")?;
+    match kind {
+        0 => Ok(Standing::Whole),
+        1 => Ok(Standing::Unsynced { kept }),
+        2 => Ok(Standing::Forgotten { kept, reached }),
+        _ => Err(StoreError::Corrupt(
+            "standing row of an unknown kind".into(),
+        )),
+    }
 }
 
 pub(super) fn mark(m: Mark) -> [u8; 16] {

@@ -36,7 +36,10 @@ pub use dir::{disk_space, FORMAT_VERSION};
 pub use options::StoreOptions;
 pub use reader::Reader;
 
-use super::{entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, StoreError};
+use super::{
+    entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, Loss, SnapshotStore, Standing,
+    StateOp, StoreError,
+};
 use crate::model::ShardId;
 use marks::{Mark, Marks};
 use meta::MetaKind;
@@ -59,6 +62,11 @@ pub struct RocksStore {
     failed: Option<StoreError>,
     closed: bool,
     life: u64,
+    number: u64,
+    /// Unsynced entries were written in this life.
+    loose: bool,
+    standings: BTreeMap<ShardId, Standing>,
+    losses: BTreeMap<ShardId, Loss>,
 }
 
 /// The writer's view of one log.
@@ -81,6 +89,16 @@ impl RocksStore {
     /// crash.
     pub fn life(&self) -> u64 {
         self.life
+    }
+
+    /// A number that no other store has; later stores have larger ones.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What this opening found missing from a shard.
+    pub fn loss(&self, shard: ShardId) -> Option<&Loss> {
+        self.losses.get(&shard)
     }
 
     /// The shards this store holds a log for.
@@ -210,7 +228,12 @@ impl RocksStore {
                 .last
                 .fetch_min(log.bounds.last, Ordering::AcqRel);
         }
-        let sync = appends.iter().any(|a| a.sync);
+        let mut sync = appends.iter().any(|a| a.sync);
+        if !sync && !self.loose && appends.iter().any(|a| !a.entries.is_empty()) {
+            // From here on a stop of the machine may take entries; that much is certain then.
+            batch.put_cf(self.shared.cf(CF_META)?, meta::LOOSE, b"1");
+            (sync, self.loose) = (true, true);
+        }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.shared
@@ -271,6 +294,70 @@ impl RocksStore {
     }
 }
 
+impl RocksStore {
+    fn install_snapshot(
+        &mut self,
+        shard: ShardId,
+        (first, term): (u64, u64),
+        hard_state: HardState,
+        ops: &[StateOp],
+    ) -> Result<(), StoreError> {
+        let mut log = self.log(shard)?.clone();
+        log.epoch += 1;
+        log.bounds = LogBounds {
+            first,
+            last: first - 1,
+            trimmed_term: term,
+            synced: first - 1,
+            hard_state,
+        };
+        let mark = Mark {
+            epoch: log.epoch,
+            index: log.bounds.synced,
+        };
+        let meta = self.shared.cf(CF_META)?;
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(self.shared.cf(&log.cf)?, [0u8; 8], [u8::MAX; 8]);
+        let key = |kind| meta::key(shard, kind);
+        batch.put_cf(meta, key(MetaKind::Bounds), meta::bounds(first, term));
+        batch.put_cf(
+            meta,
+            key(MetaKind::HardState),
+            meta::hard_state(&hard_state),
+        );
+        batch.put_cf(meta, key(MetaKind::Mark), meta::mark(mark));
+        state::put_ops(&mut batch, self.shared.cf(CF_STATE)?, ops.iter());
+        // With WAL, the state rows too: a crash finds all of it or nothing.
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let view = self.shared.view(shard)?;
+        view.first.store(first, Ordering::Release);
+        view.last.store(first - 1, Ordering::Release);
+        self.shared
+            .db
+            .write_opt(batch, &options)
+            .map_err(map_error)?;
+        self.logs.insert(shard, log);
+        self.marks.set(shard, mark);
+        self.all_synced()?;
+        self.drop_files(shard)
+    }
+}
+
+impl SnapshotStore for RocksStore {
+    fn install(
+        &mut self,
+        shard: ShardId,
+        at: (u64, u64),
+        hard_state: HardState,
+        ops: &[StateOp],
+    ) -> Result<(), StoreError> {
+        self.usable()?;
+        let result = self.install_snapshot(shard, at, hard_state, ops);
+        self.settle(result)
+    }
+}
+
 impl LogStore for RocksStore {
     fn bounds(&self, shard: ShardId) -> Result<LogBounds, StoreError> {
         Ok(self.log(shard)?.bounds)
@@ -305,6 +392,24 @@ impl LogStore for RocksStore {
             return Ok(());
         }
         let result = self.trim_log(shard, first, term);
+        self.settle(result)
+    }
+
+    fn standing(&self, shard: ShardId) -> Standing {
+        self.standings.get(&shard).copied().unwrap_or_default()
+    }
+
+    fn regained(&mut self, shard: ShardId) -> Result<(), StoreError> {
+        self.usable()?;
+        let mut batch = WriteBatch::default();
+        let key = meta::key(shard, MetaKind::Standing);
+        batch.delete_cf(self.shared.cf(CF_META)?, key);
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let written = self.shared.db.write_opt(batch, &options);
+        self.settle(written.map_err(map_error))?;
+        self.standings.insert(shard, Standing::Whole);
+        let result = self.all_synced();
         self.settle(result)
     }
 

@@ -9,7 +9,7 @@ use super::{
     CF_STATE,
 };
 use crate::model::ShardId;
-use crate::storage::{entry, keys, LogBounds, StoreError};
+use crate::storage::{entry, keys, LogBounds, Loss, Standing, StoreError};
 use rocksdb::{Cache, ColumnFamilyDescriptor, IteratorMode, Options, WriteBatch, WriteOptions, DB};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +21,20 @@ impl RocksStore {
     /// Opens the store in `dir`, creating what is missing, with the logs of `shards` and of all
     /// shards already there. Errors: [`StoreError::Open`] when another process holds the
     /// directory or it has another format, [`StoreError::Corrupt`] when a log lacks entries that
-    /// were synced, does not begin where it should, or is behind its state or its commit index.
+    /// were synced, does not begin where it should, or is behind its state or its commit index
+    /// (unless [`StoreOptions::repair`] is set).
     pub fn open(dir: &Path, options: StoreOptions, shards: &[ShardId]) -> Result<Self, StoreError> {
         check_processor()?;
         let dir = DataDir::hold(dir)?;
-        let (db, shards) = open_database(&dir, &options, shards)?;
+        let (db, shards, damage) = match open_database(&dir, &options, shards) {
+            Ok((db, shards)) => (db, shards, None),
+            Err(StoreError::Corrupt(why)) if options.repair => {
+                dir.set_database_aside()?;
+                let (db, shards) = open_database(&dir, &options, shards)?;
+                (db, shards, Some(why))
+            }
+            Err(error) => return Err(error),
+        };
         let (marks, file_marks) = Marks::open(&dir.marks())?;
         let views: FxHashMap<u32, ShardView> = FxHashMap::default();
         let shared = Shared {
@@ -35,12 +44,31 @@ impl RocksStore {
         };
         let was_clean = meta_row(&shared, meta::CLEAN)?.is_some();
         let mut logs = BTreeMap::new();
+        let mut losses = BTreeMap::new();
         for shard in shards {
-            let file_mark = file_marks
-                .iter()
-                .find(|(s, _)| *s == shard)
-                .map(|(_, mark)| *mark);
-            logs.insert(shard, recover(&shared, shard, file_mark, was_clean)?);
+            let mut file = file_marks.iter().find(|(s, _)| *s == shard);
+            if let Some(why) = &damage {
+                let reached = file.take().map_or(0, |(_, mark)| mark.index);
+                let why = why.clone();
+                let loss = Loss {
+                    kept: 0,
+                    reached,
+                    why,
+                };
+                losses.insert(shard, loss);
+            }
+            let file = file.map(|(_, mark)| *mark);
+            let found = find(&shared, shard)?;
+            let log = match found.check(shard, file, was_clean) {
+                Ok(log) => log,
+                Err(StoreError::Corrupt(why)) if options.repair => {
+                    let (log, loss) = repair(&shared, shard, found, file, why)?;
+                    losses.insert(shard, loss);
+                    log
+                }
+                Err(error) => return Err(error),
+            };
+            logs.insert(shard, log);
         }
         let mut store = Self {
             shared: Arc::new(with_views(shared, &logs)),
@@ -50,24 +78,81 @@ impl RocksStore {
             failed: None,
             closed: false,
             life: 0,
+            number: 0,
+            // Without a boot to go by nobody would ask.
+            loose: options.boot_id.is_empty(),
+            standings: BTreeMap::new(),
+            losses,
         };
-        store.begin()?;
+        store.begin(&options.boot_id, was_clean)?;
         Ok(store)
     }
 
-    /// Removes the clean marker, brings the marks up to what was found (recovery has written it
-    /// out into files, synced) and deletes files that an interrupted trim left.
-    fn begin(&mut self) -> Result<(), StoreError> {
+    /// Notes what the start found, and whose start it is, in one synced write; brings the marks up
+    /// to what was found (recovery has written it out into files, synced) and deletes files that
+    /// an interrupted trim left.
+    fn begin(&mut self, boot_id: &str, was_clean: bool) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let cf = shared.cf(CF_META)?;
         let mut batch = WriteBatch::default();
-        let found = meta_row(&self.shared, meta::LIFE)?;
+        let found = meta_row(&shared, meta::LIFE)?;
         let lives = found.map_or(Ok(0), |row| meta::parse_life(&row))?;
         self.life = lives.saturating_add(1);
-        let cf = self.shared.cf(CF_META)?;
+        self.number = match meta_row(&shared, meta::STORE)? {
+            Some(row) => meta::parse_store(&row)?,
+            None => new_number()?,
+        };
+        // Entries the machine had not written back went with it.
+        let same_boot = meta_row(&shared, meta::BOOT)?.is_some_and(|b| b == boot_id.as_bytes());
+        let stopped = lives > 0 && !was_clean && !boot_id.is_empty() && !same_boot;
+        let loose = stopped && meta_row(&shared, meta::LOOSE)?.is_some();
         batch.delete_cf(cf, meta::CLEAN);
+        batch.delete_cf(cf, meta::LOOSE);
         batch.put_cf(cf, meta::LIFE, self.life.to_be_bytes());
+        batch.put_cf(cf, meta::STORE, self.number.to_be_bytes());
+        batch.put_cf(cf, meta::BOOT, boot_id);
+        for (shard, log) in &self.logs {
+            let key = meta::key(*shard, MetaKind::Standing);
+            let known = meta_row(&shared, &key)?.map(|row| meta::parse_standing(&row));
+            let mut standing = known.transpose()?.unwrap_or_default();
+            let kept = log.bounds.last;
+            if let Some(loss) = self.losses.get(shard) {
+                let reached = loss.reached;
+                standing = Standing::Forgotten { kept, reached };
+                batch.put_cf(
+                    cf,
+                    meta::key(*shard, MetaKind::Bounds),
+                    meta::bounds(log.bounds.first, log.bounds.trimmed_term),
+                );
+                let mark = Mark {
+                    epoch: log.epoch,
+                    index: log.bounds.synced,
+                };
+                batch.put_cf(cf, meta::key(*shard, MetaKind::Mark), meta::mark(mark));
+                let hard_state = meta::hard_state(&log.bounds.hard_state);
+                batch.put_cf(cf, meta::key(*shard, MetaKind::HardState), hard_state);
+            } else if log.is_new(&shared, *shard)? && standing == Standing::Whole {
+                standing = Standing::Forgotten { kept, reached: 0 };
+            } else if loose {
+                if standing == Standing::Whole {
+                    standing = Standing::Unsynced { kept };
+                }
+                let why = "the machine stopped with unsynced entries written".to_owned();
+                let loss = Loss {
+                    kept,
+                    reached: 0,
+                    why,
+                };
+                self.losses.insert(*shard, loss);
+            }
+            if standing != Standing::Whole {
+                batch.put_cf(cf, key, meta::standing(standing));
+            }
+            self.standings.insert(*shard, standing);
+        }
         let mut write = WriteOptions::default();
         write.set_sync(true);
-        self.shared.db.write_opt(batch, &write).map_err(map_error)?;
+        shared.db.write_opt(batch, &write).map_err(map_error)?;
         for (shard, log) in &self.logs {
             self.marks.set(
                 *shard,
@@ -80,6 +165,15 @@ impl RocksStore {
         }
         self.marks.sync()
     }
+}
+
+/// Milliseconds since 1970 and 16 random bits: unlike any other, and larger than earlier ones.
+fn new_number() -> Result<u64, StoreError> {
+    let mut random = [0u8; 2];
+    getrandom::fill(&mut random).map_err(|e| StoreError::Io(e.to_string()))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ms = now.map_or(0, |d| d.as_millis() as u64);
+    Ok(ms << 16 | u64::from(u16::from_be_bytes(random)))
 }
 
 /// RocksDB is compiled with these instructions (`.cargo/config.toml`).
@@ -153,13 +247,16 @@ fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> 
         .map_err(map_error)
 }
 
-/// Finds the bounds of a shard's log and checks them against marks, commit index and state.
-fn recover(
-    shared: &Shared,
-    shard: ShardId,
-    file_mark: Option<Mark>,
-    was_clean: bool,
-) -> Result<ShardLog, StoreError> {
+/// What lies on the disk of a shard's log.
+pub(super) struct Found {
+    bounds: LogBounds,
+    mark: Mark,
+    /// Why the log's ends cannot be trusted.
+    ends: Result<(), StoreError>,
+    applied: u64,
+}
+
+fn find(shared: &Shared, shard: ShardId) -> Result<Found, StoreError> {
     let row = |kind| meta_row(shared, &meta::key(shard, kind));
     let mut bounds = default_bounds();
     if let Some(value) = row(MetaKind::Bounds)? {
@@ -172,59 +269,133 @@ fn recover(
         Some(value) => meta::parse_mark(&value)?,
         None => Mark::default(),
     };
-    find_ends(shared, shard, &mut bounds)?;
-    let bad = |why: String| {
-        Err(StoreError::Corrupt(format!(
-            "log of shard {} {why}",
-            shard.0
-        )))
+    let ends = find_ends(shared, shard, &mut bounds);
+    let state = shared.cf(CF_STATE)?;
+    let applied = shared.db.get_cf(state, keys::applied::key(shard));
+    let applied = match applied.map_err(map_error)? {
+        Some(value) => keys::applied::decode(&value)?,
+        None => 0,
     };
-    let last = bounds.last;
-    if last < mark.index {
-        return bad(format!(
-            "ends at {last}, but was synced up to {}",
-            mark.index
-        ));
-    }
-    if let Some(file) = file_mark {
-        if file.epoch > mark.epoch {
-            return bad(format!(
-                "lost a synced overwrite (epoch {} of {})",
-                mark.epoch, file.epoch
-            ));
-        }
-        if file.epoch == mark.epoch && (last < file.index || (was_clean && last != file.index)) {
+    Ok(Found {
+        bounds,
+        mark,
+        ends,
+        applied,
+    })
+}
+
+impl Found {
+    /// Checks the log against marks, commit index and state.
+    fn check(
+        &self,
+        shard: ShardId,
+        file_mark: Option<Mark>,
+        was_clean: bool,
+    ) -> Result<ShardLog, StoreError> {
+        self.ends.clone()?;
+        let mut bounds = self.bounds;
+        let (last, mark) = (bounds.last, self.mark);
+        let bad = |why: String| {
+            Err(StoreError::Corrupt(format!(
+                "log of shard {} {why}",
+                shard.0
+            )))
+        };
+        if last < mark.index {
             return bad(format!(
                 "ends at {last}, but was synced up to {}",
-                file.index
+                mark.index
             ));
         }
-    }
-    if bounds.hard_state.commit > last {
-        return bad(format!(
-            "ends at {last}, before the commit index {}",
-            bounds.hard_state.commit
-        ));
-    }
-    let state = shared.cf(CF_STATE)?;
-    if let Some(value) = shared
-        .db
-        .get_cf(state, keys::applied::key(shard))
-        .map_err(map_error)?
-    {
-        let applied = keys::applied::decode(&value)?;
-        if applied > last {
+        if let Some(file) = file_mark {
+            if file.epoch > mark.epoch {
+                return bad(format!(
+                    "lost a synced overwrite (epoch {} of {})",
+                    mark.epoch, file.epoch
+                ));
+            }
+            if file.epoch == mark.epoch && (last < file.index || (was_clean && last != file.index))
+            {
+                return bad(format!(
+                    "ends at {last}, but was synced up to {}",
+                    file.index
+                ));
+            }
+        }
+        if bounds.hard_state.commit > last {
             return bad(format!(
-                "ends at {last}, before the applied index {applied}"
+                "ends at {last}, before the commit index {}",
+                bounds.hard_state.commit
             ));
         }
+        if self.applied > last {
+            return bad(format!(
+                "ends at {last}, before the applied index {}",
+                self.applied
+            ));
+        }
+        bounds.synced = last;
+        Ok(ShardLog {
+            cf: log_cf(shard),
+            bounds,
+            epoch: mark.epoch,
+        })
     }
-    bounds.synced = last;
-    Ok(ShardLog {
+}
+
+impl ShardLog {
+    /// Nothing was ever written for it.
+    fn is_new(&self, shared: &Shared, shard: ShardId) -> Result<bool, StoreError> {
+        let hard_state = meta_row(shared, &meta::key(shard, MetaKind::HardState))?;
+        Ok(hard_state.is_none() && self.bounds.last == 0 && self.bounds.first == 1)
+    }
+}
+
+/// Keeps of a damaged shard what can be trusted: the log as far as it goes when the state does not
+/// go further, otherwise nothing.
+fn repair(
+    shared: &Shared,
+    shard: ShardId,
+    found: Found,
+    file_mark: Option<Mark>,
+    why: String,
+) -> Result<(ShardLog, Loss), StoreError> {
+    let file = file_mark.unwrap_or_default();
+    let hard_state = found.bounds.hard_state;
+    let known = [
+        found.mark.index,
+        file.index,
+        hard_state.commit,
+        found.applied,
+    ];
+    let reached = known.into_iter().max().unwrap_or(0);
+    let mut bounds = found.bounds;
+    if found.ends.is_err() || found.applied > bounds.last || found.applied + 1 < bounds.first {
+        let mut batch = WriteBatch::default();
+        let (from, to) = keys::all_of_shard(shard);
+        batch.delete_range_cf(shared.cf(CF_STATE)?, from, to);
+        let log = shared.cf(&log_cf(shard))?;
+        batch.delete_range_cf(log, [0u8; 8], [u8::MAX; 8]);
+        let mut write = WriteOptions::default();
+        write.set_sync(true);
+        shared.db.write_opt(batch, &write).map_err(map_error)?;
+        bounds = default_bounds();
+        // What is left of term and vote is better than nothing.
+        bounds.hard_state = hard_state;
+    }
+    bounds.hard_state.commit = hard_state.commit.min(bounds.last);
+    bounds.synced = bounds.last;
+    let log = ShardLog {
         cf: log_cf(shard),
         bounds,
-        epoch: mark.epoch,
-    })
+        epoch: found.mark.epoch.max(file.epoch) + 1,
+    };
+    let loss = Loss {
+        kept: bounds.last,
+        reached,
+        why,
+    };
+    Ok((log, loss))
 }
 
 /// Sets `last` and verifies the two ends of the log.

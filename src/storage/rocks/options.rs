@@ -16,6 +16,12 @@ pub struct StoreOptions {
     pub background_jobs: i32,
     /// Files are written past the page cache, where the file system can do that.
     pub direct_io: bool,
+    /// The machine's boot, to tell a stop of the machine from one of the process. Empty: they are
+    /// not told apart.
+    pub boot_id: String,
+    /// Others have what this store holds: one that is damaged opens with what can be trusted, and
+    /// its shards are [`crate::storage::Standing::Forgotten`]. Otherwise it does not open.
+    pub repair: bool,
 }
 
 impl Default for StoreOptions {
@@ -27,6 +33,8 @@ impl Default for StoreOptions {
             max_wal_bytes: 512 << 20,
             background_jobs: 2,
             direct_io: true,
+            boot_id: String::new(),
+            repair: false,
         }
     }
 }

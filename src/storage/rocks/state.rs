@@ -3,7 +3,7 @@
 use super::marks::Mark;
 use super::{map_error, meta, RocksStore, CF_META, CF_STATE};
 use crate::storage::{Row, StateBatch, StateOp, StateStore, StoreError};
-use rocksdb::{FlushOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, FlushOptions, WriteBatch, WriteOptions};
 
 impl RocksStore {
     fn write_state(&mut self, batches: &[StateBatch]) -> Result<(), StoreError> {
@@ -18,16 +18,7 @@ impl RocksStore {
             StateOp::DeleteRange { from, to } => from.len() + to.len() + 16,
         });
         let mut batch = WriteBatch::with_capacity_bytes(bytes.sum::<usize>() + 32);
-        for op in ops() {
-            match op {
-                StateOp::Put { key, value } => batch.put_cf(cf, key, value),
-                StateOp::Delete { key } => batch.delete_cf(cf, key),
-                StateOp::DeleteRange { from, to } if from < to => {
-                    batch.delete_range_cf(cf, from, to)
-                }
-                StateOp::DeleteRange { .. } => {}
-            }
-        }
+        put_ops(&mut batch, cf, ops());
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.shared.db.write_opt(batch, &options).map_err(map_error)
@@ -67,6 +58,22 @@ impl RocksStore {
             .map_err(map_error)?;
         self.closed = true;
         Ok(())
+    }
+}
+
+/// Adds the changes to a batch.
+pub(super) fn put_ops<'a>(
+    batch: &mut WriteBatch,
+    cf: &ColumnFamily,
+    ops: impl Iterator<Item = &'a StateOp>,
+) {
+    for op in ops {
+        match op {
+            StateOp::Put { key, value } => batch.put_cf(cf, key, value),
+            StateOp::Delete { key } => batch.delete_cf(cf, key),
+            StateOp::DeleteRange { from, to } if from < to => batch.delete_range_cf(cf, from, to),
+            StateOp::DeleteRange { .. } => {}
+        }
     }
 }
 

@@ -43,6 +43,12 @@ enum Record {
         first: u64,
         term: u64,
     },
+    Install {
+        shard: ShardId,
+        first: u64,
+        term: u64,
+        hard_state: HardState,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +76,18 @@ impl Record {
                     log.hard_state = append.hard_state.unwrap_or(log.hard_state);
                 }
             }
+            Record::Install {
+                shard,
+                first,
+                term,
+                hard_state,
+            } => {
+                if let Some(log) = logs.get_mut(shard) {
+                    log.entries.clear();
+                    (log.first, log.trimmed_term) = (*first, *term);
+                    log.hard_state = *hard_state;
+                }
+            }
             Record::Trim { shard, first, term } => {
                 if let Some(log) = logs.get_mut(shard) {
                     log.entries = log.entries.split_off(first);
@@ -84,7 +102,7 @@ impl Record {
     fn last_entry(&self) -> Option<&(u64, Bytes)> {
         match self {
             Record::Appends(appends) => appends.iter().rev().find_map(|a| a.entries.last()),
-            Record::Trim { .. } => None,
+            Record::Trim { .. } | Record::Install { .. } => None,
         }
     }
 }
@@ -159,6 +177,23 @@ impl SimLogStore {
         self.restart(self.pending.len());
     }
 
+    /// See [`crate::storage::SnapshotStore::install`]; the log's part.
+    pub(super) fn install(
+        &mut self,
+        shard: ShardId,
+        (first, term): (u64, u64),
+        hard_state: HardState,
+    ) -> Result<(), StoreError> {
+        self.usable()?;
+        self.write(Record::Install {
+            shard,
+            first,
+            term,
+            hard_state,
+        })?;
+        self.sync_all()
+    }
+
     /// Number of writes so far: a position in the order of the WAL.
     pub fn written(&self) -> u64 {
         self.written
@@ -217,6 +252,11 @@ impl SimLogStore {
     pub(super) fn write_fault(&mut self) -> Option<Fault> {
         self.fault
             .take_if(|f| matches!(f, Fault::WriteError | Fault::NoSpace))
+    }
+
+    /// A planted fault of any kind, if there is one.
+    pub(super) fn any_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
     }
 
     fn write(&mut self, record: Record) -> Result<(), StoreError> {

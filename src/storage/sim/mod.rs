@@ -11,7 +11,10 @@ pub use log::SimLogStore;
 pub use rng::SimRng;
 pub use state::SimStateStore;
 
-use super::{LogAppend, LogBounds, LogEntry, LogStore, Row, StateBatch, StateStore, StoreError};
+use super::{
+    HardState, LogAppend, LogBounds, LogEntry, LogStore, Row, SnapshotStore, StateBatch, StateOp,
+    StateStore, StoreError,
+};
 use crate::model::ShardId;
 
 /// What can be planted to go wrong, once.
@@ -111,6 +114,30 @@ impl LogStore for SimStore {
 
     fn health(&self) -> Result<(), StoreError> {
         self.log.health()
+    }
+}
+
+impl SnapshotStore for SimStore {
+    fn install(
+        &mut self,
+        shard: ShardId,
+        at: (u64, u64),
+        hard_state: HardState,
+        ops: &[StateOp],
+    ) -> Result<(), StoreError> {
+        self.log.usable()?;
+        // One write: all of it or nothing.
+        if let Some(fault) = self.log.any_fault() {
+            let error = match fault {
+                Fault::NoSpace => StoreError::NoSpace,
+                _ => StoreError::Io("planted error".into()),
+            };
+            return Err(self.log.fail(error));
+        }
+        self.log.install(shard, at, hard_state)?;
+        let batch = StateBatch { ops: ops.to_vec() };
+        self.state.write_at(&batch, self.log.written());
+        self.state.flush()
     }
 }
 

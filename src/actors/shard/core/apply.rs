@@ -1,9 +1,12 @@
 //! From a committed entry to rows, visible records and answers.
 
 use super::*;
+use crate::actors::effect::Truncated;
+use crate::raft::entry::Command;
 
 impl ShardCore {
     pub(super) fn apply(&mut self, entry: LogEntry, out: &mut Vec<Effect>) -> bool {
+        let filling = self.machine.is_filling();
         let applied = match self.machine.apply(&entry) {
             Ok(applied) => applied,
             Err(error) => {
@@ -11,7 +14,8 @@ impl ShardCore {
                 return false;
             }
         };
-        if entry.kind != 0 {
+        // A snapshot's members are newer.
+        if entry.kind != 0 && !filling {
             if let Err(why) = self.raft.apply_members(&entry) {
                 self.fail(why, out);
                 return false;
@@ -40,6 +44,12 @@ impl ShardCore {
             batch,
             applied: entry.index + ahead,
         }));
+        if filling && !self.machine.is_filling() {
+            self.filled = Some(FilledAt {
+                index: entry.index,
+                queues: self.queue_bounds(),
+            });
+        }
         let commands = match commands {
             Some(commands) => commands,
             None => self.settle(&entry, &dropped, out),
@@ -112,13 +122,20 @@ impl ShardCore {
             } => {
                 self.trimming = false;
                 for (key, min) in queues {
-                    out.push(Effect::Publish(Publish::Trimmed { key, min }));
+                    let publish = Publish::Trimmed { key, min };
+                    match self.filled {
+                        Some(_) => self.later.push(publish),
+                        None => out.push(Effect::Publish(publish)),
+                    }
                 }
                 self.raft.trimmed(first, term);
                 return out.push(Effect::Disk(DiskWork::Trim { first, term }));
             }
         };
-        out.push(Effect::Publish(publish));
+        match self.filled {
+            Some(_) => self.later.push(publish),
+            None => out.push(Effect::Publish(publish)),
+        }
     }
 
     /// Answers what waited for an applied entry, and drops what another leader's entry replaced.
@@ -160,6 +177,88 @@ impl ShardCore {
             commands.append(&mut flight.proposals);
         }
         commands
+    }
+}
+
+impl ShardCore {
+    /// Begins anew with a leader's snapshot. Returns false when that is not possible.
+    pub(super) fn install(
+        &mut self,
+        snapshot: Snapshot,
+        mut hard_state: HardState,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let (index, term) = (snapshot.index, snapshot.term);
+        let ops = match self.machine.from_base((index, term), &snapshot.base) {
+            Ok((machine, ops)) => {
+                self.machine = machine;
+                ops
+            }
+            Err(why) => return self.fail(format!("snapshot at {index}: {why}"), out),
+        };
+        // The log ends there for now.
+        hard_state.commit = index;
+        out.push(Effect::Disk(DiskWork::Install {
+            first: index + 1,
+            term,
+            hard_state,
+            ops,
+        }));
+        out.push(Effect::Publish(Publish::Installed));
+        self.filled = None;
+        self.later.clear();
+        if !self.machine.is_filling() {
+            out.push(Effect::Publish(Publish::Filled(self.queue_bounds())));
+        }
+        true
+    }
+
+    fn queue_bounds(&self) -> Vec<(QueueKey, u64, u64)> {
+        let queues = self.machine.queues();
+        queues.map(|(key, m)| (key, m.min, m.next)).collect()
+    }
+
+    /// State rows up to `stored` can be read.
+    pub(super) fn tell_filled(&mut self, stored: u64, out: &mut Vec<Effect>) {
+        if let Some(filled) = self.filled.take_if(|filled| filled.index <= stored) {
+            out.push(Effect::Publish(Publish::Filled(filled.queues)));
+            out.extend(self.later.drain(..).map(Effect::Publish));
+        }
+    }
+
+    /// Tells what was answered for and is lost to another leader.
+    pub(super) fn tell_replaced(&self, replaced: &[LogEntry], out: &mut Vec<Effect>) {
+        let mut lost = Truncated::default();
+        let mut queues: BTreeMap<QueueKey, (u64, u64)> = BTreeMap::new();
+        for e in replaced
+            .iter()
+            .filter(|e| entry::was_early(e.kind, &e.data))
+        {
+            if lost.entries == 0 {
+                lost.first = e.index;
+            }
+            lost.last = e.index;
+            lost.entries += 1;
+            let commands = entry::decode(e.index, &e.data).map_or(vec![], |e| e.commands);
+            for command in commands {
+                match command {
+                    Command::Append(block) => {
+                        let count = block.metas.len() as u64;
+                        let (from, to) = (block.base, block.base + count.saturating_sub(1));
+                        let known = queues.entry(block.key).or_insert((from, to));
+                        *known = (known.0.min(from), known.1.max(to));
+                        lost.messages += count;
+                    }
+                    Command::Schedule { .. } => lost.messages += 1,
+                    _ => {}
+                }
+            }
+        }
+        if lost.entries > 0 {
+            let ranges = queues.into_iter().map(|(key, (from, to))| (key, from, to));
+            lost.queues = ranges.collect();
+            out.push(Effect::Publish(Publish::AckedTruncated(lost)));
+        }
     }
 }
 

@@ -76,6 +76,10 @@ impl ShardCore {
         if sync {
             entry.sync();
         }
+        let early = |(_, _, stage): &(Token, Position, Stage)| *stage == Stage::Appended;
+        if flight.blocks.iter().any(|b| b.early) || flight.schedules.iter().any(early) {
+            entry.early();
+        }
         match self.raft.propose(entry.finish()) {
             Ok(at) if at == index => {
                 if self.options.defect == Some(Defect::AckBeforeWrite) {

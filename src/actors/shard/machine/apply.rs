@@ -34,6 +34,9 @@ impl Machine {
         if e.index != self.applied.0 + 1 {
             return Err(fail(format!("applied up to {}", self.applied.0)));
         }
+        if self.is_filling() {
+            return self.fill(e);
+        }
         let mut out = Applied::default();
         if e.kind == 0 && !e.data.is_empty() {
             let decoded = entry::decode(e.index, &e.data).map_err(|err| fail(err.to_string()))?;
@@ -306,11 +309,11 @@ impl Machine {
         });
     }
 
-    fn offset_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {
+    pub(super) fn offset_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {
         keys::offset::key(self.shard, GroupId(g), QueueKey::new(TopicId(t), q))
     }
 
-    fn lock_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {
+    pub(super) fn lock_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {
         keys::lock::key(self.shard, GroupId(g), QueueKey::new(TopicId(t), q))
     }
 

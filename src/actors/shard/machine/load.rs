@@ -55,6 +55,9 @@ pub fn load(
     if let Some(value) = store.get(&keys::applied::key(shard))? {
         m.applied.0 = keys::applied::decode(&value)?;
     }
+    if let Some(value) = store.get(&keys::base::key(shard))? {
+        m.base_at = keys::applied::decode(&value)?;
+    }
     if let Some(value) = store.get(&keys::counters::key(shard))? {
         m.counters = keys::counters::Counters::decode(&value)?;
     }

@@ -3,6 +3,7 @@
 //! were read by the leader and stand in the entry.
 
 mod apply;
+mod base;
 mod load;
 mod segments;
 
@@ -88,6 +89,8 @@ pub struct Machine {
     options: MachineOptions,
     /// Last applied index and its term.
     pub applied: (u64, u64),
+    /// The log index of the snapshot this replica began with; 0 without one. See `base`.
+    base_at: u64,
     /// Largest leader time seen: stamps of this shard never go back.
     pub last_at_ms: i64,
     counters: Counters,
@@ -112,6 +115,7 @@ impl Machine {
             shard,
             options,
             applied: (0, 0),
+            base_at: 0,
             last_at_ms: 0,
             counters: Counters {
                 next_topic: 1,
@@ -181,16 +185,14 @@ impl Machine {
     pub fn segments(&self) -> Vec<(u64, LogSegment)> {
         self.segments.all()
     }
-    /// The newest segment that retention may drop now: closed, holding no waiting timer and no
-    /// entry from `needed` on, and either older than `before_ms` or beyond `max_bytes` (0: no
-    /// limit). `None`: nothing to do.
-    pub fn droppable(&self, before_ms: i64, max_bytes: u64, needed: u64) -> Option<u64> {
+    /// The newest segment that retention may drop now: closed, holding no waiting timer, and either
+    /// older than `before_ms` or beyond `max_bytes` (0: no limit). `None`: nothing to do.
+    pub fn droppable(&self, before_ms: i64, max_bytes: u64) -> Option<u64> {
         let floor = self
             .timer_indices
             .first()
             .map_or(u64::MAX, |(index, _)| *index);
-        self.segments
-            .droppable(before_ms, max_bytes, floor.min(needed))
+        self.segments.droppable(before_ms, max_bytes, floor)
     }
     /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).
     pub fn digest(&self) -> u64 {

@@ -1,0 +1,205 @@
+//! The state without its index rows: what a follower begins with whose next entries were trimmed.
+//! The index rows, and the places of waiting timers' records, it makes itself while it replays the
+//! log that follows: up to where the base was made a replay does nothing else.
+//!
+//! ```text
+//! version u8 = 1 | made at log index u64 | rows: (key length u32 | key | value length u32 | value) …
+//! ```
+
+use super::{load, Applied, ApplyError, Machine};
+use crate::model::QueueKey;
+use crate::raft::entry::{self, AppendBlock, Command};
+use crate::storage::keys::index::IndexRow;
+use crate::storage::keys::timer::TimerRow;
+use crate::storage::{keys, LogEntry, SimStateStore, StateBatch, StateOp, StateStore};
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+
+const VERSION: u8 = 1;
+
+impl Machine {
+    /// Index rows are being made for a base: bounds are ahead of what can be read.
+    pub fn is_filling(&self) -> bool {
+        self.base_at > self.applied.0
+    }
+
+    /// See the module text.
+    pub fn base(&self) -> Vec<u8> {
+        let shard = self.shard;
+        let mut out = vec![VERSION];
+        out.put_u64(self.applied.0);
+        let mut put = |key: Vec<u8>, value: Vec<u8>| {
+            out.put_u32(key.len() as u32);
+            out.put_slice(&key);
+            out.put_u32(value.len() as u32);
+            out.put_slice(&value);
+        };
+        put(keys::counters::key(shard), self.counters.encode());
+        put(
+            keys::members::key(shard),
+            keys::members::encode(&self.members),
+        );
+        for topic in self.topics.values() {
+            let id = crate::model::TopicId(topic.id);
+            put(keys::topic::key(shard, id), topic.encode_to_vec());
+        }
+        for group in self.groups.values() {
+            let id = crate::model::GroupId(group.id);
+            put(keys::group::key(shard, id), group.encode_to_vec());
+        }
+        for (key, meta) in &self.queues {
+            put(keys::queue::key(shard, *key), meta.encode());
+        }
+        for (at, offset) in &self.offsets {
+            put(self.offset_key(*at), keys::offset::encode(*offset));
+        }
+        for (at, lock) in &self.locks {
+            put(self.lock_key(*at), lock.encode());
+        }
+        for (timer, queue) in &self.timers {
+            // Where its record lies is found with the record.
+            let row = TimerRow {
+                queue: *queue,
+                records_at: 0,
+                size: 0,
+            };
+            let key = keys::timer::key(shard, timer.due_ms, timer.position);
+            put(key, row.encode());
+        }
+        for (seq, segment) in self.segments.all() {
+            put(keys::log_segment::key(shard, seq), segment.encode());
+        }
+        for (seq, ends) in &self.segments.ends {
+            for (queue, end) in ends {
+                let key = keys::segment_queue::key(shard, *seq, *queue);
+                put(key, keys::segment_queue::encode(*end));
+            }
+        }
+        out
+    }
+
+    /// The machine that begins with a base behind the log entry at `applied` (index and term), and
+    /// the rows that replace all others of the shard.
+    pub fn from_base(
+        &self,
+        applied: (u64, u64),
+        base: &Bytes,
+    ) -> Result<(Self, Vec<StateOp>), String> {
+        let mut rest = base.clone();
+        if rest.len() < 9 || rest.get_u8() != VERSION {
+            return Err("a base of an unknown version".into());
+        }
+        let made_at = rest.get_u64();
+        if made_at < applied.0 {
+            return Err(format!(
+                "a base made at {made_at} for a log behind {}",
+                applied.0
+            ));
+        }
+        let (from, to) = keys::all_of_shard(self.shard);
+        let mut ops = vec![StateOp::DeleteRange {
+            from: from.clone(),
+            to: to.clone(),
+        }];
+        while !rest.is_empty() {
+            let key = part(&mut rest)?;
+            let value = part(&mut rest)?;
+            if key < from || key >= to {
+                return Err("a base with rows of another shard".into());
+            }
+            ops.push(StateOp::Put { key, value });
+        }
+        let applied_row = (
+            keys::applied::key(self.shard),
+            keys::applied::encode(applied.0),
+        );
+        let base_row = (keys::base::key(self.shard), keys::applied::encode(made_at));
+        for (key, value) in [applied_row, base_row] {
+            ops.push(StateOp::Put { key, value });
+        }
+        let mut rows = SimStateStore::new();
+        let batch = StateBatch { ops };
+        rows.write(&batch).map_err(|e| e.to_string())?;
+        let mut machine = load(&rows, self.shard, self.options).map_err(|e| e.to_string())?;
+        machine.applied = applied;
+        Ok((machine, batch.ops))
+    }
+
+    /// An entry that the base has taken in: only what lies beside it in the store is made.
+    pub(super) fn fill(&mut self, e: &LogEntry) -> Result<Applied, ApplyError> {
+        let mut out = Applied::default();
+        if e.kind == 0 && !e.data.is_empty() {
+            let decoded = entry::decode(e.index, &e.data).map_err(|error| ApplyError {
+                index: e.index,
+                what: error.to_string(),
+            })?;
+            out.at_ms = decoded.at_ms;
+            self.last_at_ms = self.last_at_ms.max(decoded.at_ms);
+            for command in decoded.commands {
+                self.fill_command(e.index, decoded.at_ms, command, &mut out);
+            }
+        }
+        self.applied = (e.index, e.term);
+        let key = keys::applied::key(self.shard);
+        let value = keys::applied::encode(e.index);
+        out.rows.push(StateOp::Put { key, value });
+        if !self.is_filling() {
+            let key = keys::base::key(self.shard);
+            out.rows.push(StateOp::Delete { key });
+        }
+        Ok(out)
+    }
+
+    fn fill_command(&self, index: u64, at_ms: i64, command: Command, out: &mut Applied) {
+        let row = match command {
+            Command::Append(block) if self.holds(block.key, &block) => {
+                let row = IndexRow {
+                    log_index: index,
+                    records_at: block.records_at,
+                    first_ordinal: block.first_ordinal,
+                    store_ts: at_ms,
+                    items: block.metas.iter().map(|m| (m.size, m.tag)).collect(),
+                };
+                let key = keys::index::key(self.shard, block.key, block.base);
+                (key, row.encode())
+            }
+            Command::Schedule {
+                timer,
+                target,
+                record_at,
+                size,
+                ..
+            } if self.timers.contains_key(&timer) => {
+                let row = TimerRow {
+                    queue: target,
+                    records_at: record_at,
+                    size,
+                };
+                let key = keys::timer::key(self.shard, timer.due_ms, timer.position);
+                (key, row.encode())
+            }
+            _ => return,
+        };
+        let (key, value) = row;
+        out.rows.push(StateOp::Put { key, value });
+    }
+
+    /// The records are still in their queue.
+    fn holds(&self, key: QueueKey, block: &AppendBlock) -> bool {
+        let end = block.base + block.metas.len() as u64;
+        let known = self.queues.get(&key);
+        known.is_some_and(|meta| block.base >= meta.min && end <= meta.next)
+    }
+}
+
+/// A length and as many bytes.
+fn part(rest: &mut Bytes) -> Result<Vec<u8>, String> {
+    if rest.len() < 4 {
+        return Err("a base is cut off".into());
+    }
+    let len = rest.get_u32() as usize;
+    if rest.len() < len {
+        return Err("a base is cut off".into());
+    }
+    Ok(rest.split_to(len).to_vec())
+}
