@@ -251,16 +251,26 @@ impl Operator {
 
     /// Moves the lead of a shard away from a node.
     async fn away(&self, name: &str, node: u64) -> Result<(), Failure> {
-        let shard = self.shard(name).await?;
-        if number(&shard, "leader") != node {
-            return Ok(());
-        }
-        let others = list(&shard, "replicas").iter();
-        let best = others
-            .filter(|r| r["voter"] == true && r["active"] == true && number(r, "node") != node)
-            .max_by_key(|r| number(r, "matched"))
-            .map(|r| number(r, "node"));
-        let to = best.ok_or_else(|| format!("{name}: no other node can lead"))?;
+        let until = Instant::now() + MOVE_WITHIN;
+        // One that leads only just has not heard of the others yet.
+        let to = loop {
+            let shard = self.shard(name).await?;
+            if number(&shard, "leader") != node {
+                return Ok(());
+            }
+            let others = list(&shard, "replicas").iter();
+            let best = others
+                .filter(|r| r["voter"] == true && r["active"] == true && number(r, "node") != node)
+                .max_by_key(|r| number(r, "matched"))
+                .map(|r| number(r, "node"));
+            match best {
+                Some(to) => break to,
+                None if Instant::now() > until => {
+                    return Err(format!("{name}: no other node can lead"));
+                }
+                None => tokio::time::sleep(LOOK).await,
+            }
+        };
         let ask = json!({"op": "transfer", "shard": name, "to": to});
         print_line(&self.ask(&ask).await?)?;
         let until = Instant::now() + MOVE_WITHIN;

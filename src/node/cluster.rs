@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const STEADY: u32 = 4;
 /// A replica this many entries behind may be handed the lead.
 const CLOSE: u64 = 1_000;
+/// Looks for one to hand over to, at the stop of a leader.
+const LOOKS_AT_STOP: u32 = 20;
 /// Longest a leader waits at its stop for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 
@@ -247,7 +249,8 @@ impl ClusterNode {
                 }
                 let preferred = member.place.nodes.first().copied().unwrap_or_default();
                 let count = fit.entry(member.place.id).or_default();
-                if self.may_hand_over(&view, preferred) && self.leads(member) {
+                let before = member.view.lock().replicas.clone();
+                if self.may_hand_over(&view, &before, preferred) && self.leads(member) {
                     *count += 1;
                 } else {
                     *count = 0;
@@ -287,31 +290,55 @@ impl ClusterNode {
         member.handle.status().serving()
     }
 
-    fn may_hand_over(&self, view: &ReplicaView, to: u64) -> bool {
+    /// The node may be handed the lead. `before` is an earlier look: one that answers, but whose
+    /// log stands still although there is more for it, has a disk that hangs.
+    fn may_hand_over(&self, view: &ReplicaView, before: &ReplicaView, to: u64) -> bool {
+        let fit = |o: &&PeerProgress| o.node == to && o.voter && o.active && !o.snapshot;
+        let Some(now) = view.others.iter().find(fit) else {
+            return false;
+        };
+        let was = before.others.iter().find(|o| o.node == to);
+        let writes = now.matched >= view.last || was.is_some_and(|was| now.matched > was.matched);
         to != self.config.node_id
             && self.peers.connected(to)
-            && view.others.iter().any(|o| {
-                o.node == to && o.voter && o.active && !o.snapshot && view.last <= o.matched + CLOSE
-            })
+            && view.last <= now.matched + CLOSE
+            && writes
     }
 
     /// Gives away what this node leads, so that clients see no election. Returns when it is done,
     /// or after a while.
     pub async fn hand_over(&self) {
         let begun = Instant::now();
-        for member in self.members.iter().filter(|m| self.leads(m)) {
-            let Some(view) = member.handle.replicas().await else {
-                continue;
-            };
-            let best = view
-                .others
-                .iter()
-                .filter(|o| self.may_hand_over(&view, o.node))
-                .max_by_key(|o| o.matched);
-            if let Some(best) = best {
-                tracing::info!(shard = %member.place.name, to = best.node, "handing over the lead");
-                member.handle.input(ShardInput::Transfer { to: best.node });
+        let mut left: Vec<_> = self.members.iter().filter(|m| self.leads(m)).collect();
+        let seen = left.iter().map(|m| m.view.lock().replicas.clone());
+        let mut seen: Vec<ReplicaView> = seen.collect();
+        // Between two looks in a row a log under load may not have moved.
+        for _ in 0..LOOKS_AT_STOP {
+            let mut again = (Vec::new(), Vec::new());
+            for (member, before) in left.into_iter().zip(seen) {
+                let Some(view) = member.handle.replicas().await else {
+                    continue;
+                };
+                let fit = view.others.iter();
+                let fit = fit.filter(|o| self.may_hand_over(&view, &before, o.node));
+                match fit.max_by_key(|o| o.matched) {
+                    Some(best) => {
+                        let to = best.node;
+                        tracing::info!(shard = %member.place.name, to, "handing over the lead");
+                        member.handle.input(ShardInput::Transfer { to });
+                    }
+                    None if view.others.iter().any(|o| self.peers.connected(o.node)) => {
+                        again.0.push(member);
+                        again.1.push(before);
+                    }
+                    None => {}
+                }
             }
+            (left, seen) = again;
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         while self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
             tokio::time::sleep(Duration::from_millis(5)).await;

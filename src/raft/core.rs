@@ -16,6 +16,9 @@
 //! admits it as a learner, by an entry that names its store; it has its vote back once it has
 //! caught up. Where nobody leads, all must elect a leader together, as in a new group: such a
 //! leader has the vote of everyone who could know of a promise.
+//!
+//! For one election timeout after its start a replica gives no vote, as a follower that has just
+//! heard of its leader: before the start it may have, and the leader's lease rests on that.
 
 mod election;
 mod ready;
@@ -98,6 +101,8 @@ pub struct RaftCore {
     votes: BTreeMap<u64, Message>,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
+    /// Ticks since the start, up to an election timeout.
+    age: usize,
     timeout: usize,
     /// Term, role and draw of the election timeout.
     drawn: (u64, StateRole, u64),
@@ -167,6 +172,7 @@ impl RaftCore {
             asked: (StateRole::Follower, 0),
             votes: BTreeMap::new(),
             hurry: None,
+            age: 0,
             timeout: usize::MAX,
             drawn: (0, StateRole::Follower, 0),
         };

@@ -29,6 +29,7 @@ impl RaftCore {
 
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
+        self.age = (self.age + 1).min(self.options.election_ticks);
         if self.is_leader() || self.may_campaign() {
             let raft = &self.node.raft;
             let idle = raft.state != StateRole::Leader && raft.promotable();
@@ -197,6 +198,16 @@ impl RaftCore {
             self.recovering = false;
             self.confirmed = None;
         }
+    }
+
+    /// A leader may rest on what this replica told it before it was restarted. One who hands
+    /// leadership over rests on nothing, and where all must vote the leader is asked too.
+    pub(super) fn keeps_a_promise(&self, m: &Message, all: bool) -> bool {
+        message::asks_vote(m.get_msg_type())
+            && !all
+            && m.context[..] != *raft::CAMPAIGN_TRANSFER
+            && self.options.life != 0
+            && self.age < self.options.election_ticks
     }
 
     /// How the election that begins now is counted.

@@ -25,6 +25,9 @@ impl RaftCore {
         if self.recovering && message::asks_vote(kind) && !head.all {
             return Ok(());
         }
+        if self.keeps_a_promise(&m, head.all) {
+            return Ok(());
+        }
         if head.forgotten && !self.hear_stranger(from, &head, kind) {
             return Ok(());
         }
