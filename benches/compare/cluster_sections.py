@@ -185,9 +185,14 @@ class ClusterSections(Sections):
 
         def done():
             nonlocal by_snapshot
+            page = run.page(leader)
+            if page is None:
+                return False
+            if not any(s["name"] == shard and s["serving"] for s in page["shards"]):
+                raise Failure(f"node {leader} does not lead {shard} any more\n{run.log_tail()}")
             replica = run.replica(shard, leader, node)
             if replica is None:
-                raise Failure(f"node {leader} does not lead {shard} any more")
+                return False
             by_snapshot = by_snapshot or replica["snapshot"]
             # Under load the newest entries are always on their way.
             return replica["active"] and replica["matched"] > last and replica["lag_entries"] <= 100
