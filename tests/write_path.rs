@@ -42,6 +42,8 @@ fn start(dir: &Path, sinks: &Sinks, arbiter: &Arbiter) -> RunningShard {
         tail_cache_bytes: 64 << 10,
         read_threads: 1,
         writer: WriterOptions::default(),
+        flush_timeout: std::time::Duration::ZERO,
+        replica_timeout: std::time::Duration::ZERO,
     };
     start_shard(store, options, sinks.clone(), &arbiter.handle()).expect("shard starts")
 }

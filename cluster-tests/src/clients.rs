@@ -382,6 +382,11 @@ impl Sim {
             return;
         };
         match (waiting, outcome) {
+            // It took too long; the entry goes on, and nothing more is said of it.
+            (waiting @ (Waiting::Send { .. } | Waiting::Schedule { .. }), Outcome::Late { .. }) => {
+                self.counters.late += 1;
+                self.told(waiting, false);
+            }
             // One replica has it; whether it stays is open.
             (
                 waiting @ (Waiting::Send {

@@ -20,7 +20,7 @@ macro_rules! counters {
 }
 
 counters! {
-    events, sent, acked, refused, unknown, retries, one_way, scheduled, visible, reads,
+    events, sent, acked, refused, unknown, late, retries, one_way, scheduled, visible, reads,
     kills, power_losses, lost_tails, replays, failed_recoveries, fatal, stalls, clock_jumps,
     merged_writes, syncs, unsynced_writes, flushes, log_trims, queue_trims, too_small_reads,
     store_reads, fired, orphaned_timers, dropped_appends, topics_deleted, offsets_moved,

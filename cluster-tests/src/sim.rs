@@ -13,7 +13,7 @@ use crate::seen::Seen;
 use crate::view::{self, View};
 use crate::Play;
 use std::collections::BTreeMap;
-use troupemq::actors::shard::core::ShardOptions;
+use troupemq::actors::shard::core::{Patience, ShardOptions};
 use troupemq::actors::shard::core::{ShardCore, ShardInput};
 use troupemq::actors::shard::machine::MachineOptions;
 use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
@@ -425,6 +425,10 @@ impl Sim {
             max_open_writes: self.plan.max_open_writes,
             retention_ms: self.plan.retention_ms,
             retention_bytes: self.plan.retention_bytes,
+            patience: Patience {
+                flush: [0, 3, 20][(self.seed % 3) as usize],
+                replicas: [0, 20, 5][(self.seed % 3) as usize],
+            },
             defect,
         }
     }

@@ -127,6 +127,9 @@ config_keys! {
     /// A follower that hears nothing from its leader for once to twice this time stands for
     /// election. Milliseconds, at least three times `heartbeat_interval_ms`, at most 60000.
     election_timeout_ms: u64 as Integer = 250, [];
+    /// Send consumers that read what is not in the memory of the leader any more to a follower, and
+    /// let followers answer pulls with what is committed.
+    slave_read_enable: bool as Boolean = false, ["slaveReadEnable"];
 
     section "Where it listens";
     /// The address that every listener binds to.
@@ -160,6 +163,13 @@ config_keys! {
     /// after one, unsynced entries may be missing. Empty: the kernel's boot id. For tests of power
     /// cuts; never set it otherwise.
     boot_id: String as Text = String::new(), [];
+    /// A send whose entry this node has not written (`SYNC_FLUSH`: synced) after this time is
+    /// answered FLUSH_DISK_TIMEOUT, code 10. Milliseconds, 100 to 600000.
+    sync_flush_timeout_ms: u64 as Integer = 5_000, ["syncFlushTimeout"];
+    /// A `SYNC_MASTER` send that too few replicas have after this time is answered
+    /// FLUSH_SLAVE_TIMEOUT, code 12, or SLAVE_NOT_AVAILABLE, code 11, when none of them can be
+    /// heard. Milliseconds, 100 to 600000.
+    slave_timeout_ms: u64 as Integer = 3_000, ["slaveTimeout"];
 
     section "Topics and groups";
     /// Create a topic when somebody sends to it (from the template topic `TBW102`).

@@ -135,6 +135,13 @@ impl Config {
             ("election_timeout_ms", self.election_timeout_ms, 30, 60_000),
             ("flush_interval_ms", self.flush_interval_ms, 10, 60_000),
             (
+                "sync_flush_timeout_ms",
+                self.sync_flush_timeout_ms,
+                100,
+                600_000,
+            ),
+            ("slave_timeout_ms", self.slave_timeout_ms, 100, 600_000),
+            (
                 "default_topic_queue_nums",
                 self.default_topic_queue_nums.into(),
                 1,

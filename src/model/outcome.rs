@@ -45,6 +45,18 @@ pub enum Refusal {
     Invalid(String),
 }
 
+/// What an entry of the log was still waiting for when its time was over. It is in the leader's
+/// log and normally ends there, but its durability class is not reached yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The leader's own write (RocketMQ FLUSH_DISK_TIMEOUT, code 10).
+    Flush,
+    /// Other replicas, of which the leader hears none (SLAVE_NOT_AVAILABLE, code 11).
+    NoReplica,
+    /// Other replicas (FLUSH_SLAVE_TIMEOUT, code 12).
+    Replica,
+}
+
 /// The answer to one token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -57,6 +69,13 @@ pub enum Outcome {
     },
     /// A delayed message was stored; it has no queue offset before it is due.
     Scheduled { position: Position },
+    /// Messages are in the leader's log, a delayed one without an offset of its own, but what
+    /// their class asks for was not reached in time: it may or may not happen.
+    Late {
+        why: Late,
+        base_offset: u64,
+        position: Position,
+    },
     /// A metadata command was applied at this log index.
     Applied { index: u64 },
     /// A parked pull should read again: data arrived (`true`) or its time is over (`false`).

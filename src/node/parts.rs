@@ -173,6 +173,8 @@ pub(super) fn shard_settings(
         read_threads: 1,
         writer: WriterOptions::default(),
         tick: Duration::from_millis(config.raft_ticks().0),
+        flush_timeout: Duration::from_millis(config.sync_flush_timeout_ms),
+        replica_timeout: Duration::from_millis(config.slave_timeout_ms),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::kv::KvTable;
 pub use super::limits::RegistryLimits;
+use super::queues::{Queues, TopicQueues};
 use crate::actors::link::ConnId;
 use crate::model::outcome::Refusal;
 use crate::model::topic::{PERM_READ, PERM_WRITE};
@@ -58,7 +59,7 @@ pub(super) struct Broker {
 #[derive(Debug, Default)]
 pub struct RegistryCore {
     pub(super) brokers: BTreeMap<Arc<str>, Broker>,
-    pub(super) topics: BTreeMap<Arc<str>, BTreeMap<Arc<str>, QueueData>>,
+    pub(super) topics: BTreeMap<Arc<str>, TopicQueues>,
     conns: BTreeMap<ConnId, BTreeSet<(Arc<str>, i64)>>,
     pub(super) kv: KvTable,
     pub(super) limits: RegistryLimits,
@@ -214,10 +215,9 @@ impl RegistryCore {
             } else {
                 topic.perm
             };
-            let queues = QueueData {
-                broker_name: name.to_string(),
-                read_queues: topic.read_queues,
-                write_queues: topic.write_queues,
+            let queues = Queues {
+                read: topic.read_queues,
+                write: topic.write_queues,
                 perm,
                 sys_flag: topic.sys_flag,
             };
@@ -389,7 +389,7 @@ impl RegistryCore {
             cluster.is_none_or(|c| self.brokers.get(name).is_some_and(|b| b.cluster == c))
         };
         let gone: Vec<Arc<str>> = queues
-            .keys()
+            .brokers()
             .filter(|name| of_cluster(name))
             .cloned()
             .collect();
@@ -418,10 +418,16 @@ impl RegistryCore {
             if let Some(broker) = self.brokers.get_mut(&name) {
                 broker.topics.insert(key.clone());
             }
+            let queues = Queues {
+                read: data.read_queues,
+                write: data.write_queues,
+                perm: data.perm,
+                sys_flag: data.sys_flag,
+            };
             self.topics
                 .entry(key.clone())
                 .or_default()
-                .insert(name, data);
+                .insert(name, queues);
         }
         Ok(())
     }
@@ -443,11 +449,7 @@ impl Broker {
     }
 }
 
-fn drop_queues(
-    topics: &mut BTreeMap<Arc<str>, BTreeMap<Arc<str>, QueueData>>,
-    topic: &str,
-    broker_name: &str,
-) {
+fn drop_queues(topics: &mut BTreeMap<Arc<str>, TopicQueues>, topic: &str, broker_name: &str) {
     if let Some(queues) = topics.get_mut(topic) {
         queues.remove(broker_name);
         if queues.is_empty() {

@@ -5,6 +5,7 @@ pub mod core;
 pub mod handle;
 pub mod kv;
 mod limits;
+mod queues;
 mod view;
 
 pub use self::core::{RegisterReply, RegistryCore, RegistryLimits};

@@ -1,6 +1,7 @@
 //! What the name server answers from its tables; nothing here changes them.
 
 use super::core::{Broker, RegistryCore, ORDER_CONF};
+use super::queues::TopicQueues;
 use crate::model::topic::{PERM_READ, PERM_WRITE};
 use crate::routing::{
     names, AdvertisedAddr, BrokerData, BrokerMembers, ClusterInfo, QueueData, TopicRoute,
@@ -15,7 +16,7 @@ impl RegistryCore {
     /// before it exists, so that a new group does not wait 30 s for it.
     pub fn route(&self, topic: &str) -> Option<TopicRoute> {
         let queues: Vec<QueueData> = match self.topics.get(topic) {
-            Some(queues) => queues.values().cloned().collect(),
+            Some(queues) => queues.data().collect(),
             None => self.retry_queues(topic),
         };
         let mut route = TopicRoute {
@@ -137,9 +138,7 @@ impl RegistryCore {
     }
 
     fn topics_by_flag(&self, wanted: impl Fn(u32) -> bool) -> Vec<String> {
-        let first = |queues: &BTreeMap<_, QueueData>| {
-            queues.values().next().is_some_and(|q| wanted(q.sys_flag))
-        };
+        let first = |queues: &TopicQueues| queues.first().is_some_and(|q| wanted(q.sys_flag));
         self.topics
             .iter()
             .filter(|(_, queues)| first(queues))

@@ -23,7 +23,7 @@ use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
 use crate::model::{QueueKey, ShardId, TopicId};
 use crate::raft::entry::TimerKey;
-use crate::raft::Fetch;
+use crate::raft::{Fetch, PeerProgress};
 use crate::storage::writer::{Job, WriterHandle};
 use crate::storage::{Done, ReadPool, StoreError};
 use actix::prelude::*;
@@ -36,6 +36,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A leader asks so often whether it still leads.
 const CONFIRM_TICKS: u64 = 2;
+/// A follower this many entries behind, or fewer, may serve what was stored earlier.
+const READER_LAG: u64 = 1_000;
 /// Queues look at their deadlines so often.
 const QUEUE_TICK: Duration = Duration::from_millis(500);
 
@@ -531,6 +533,15 @@ impl Actor for ShardActor {
             }
             shard.send_timer(TimerInput::Tick { now_ms });
             if shard.ticks % queue_ticks == 0 {
+                let raft = shard.core.raft();
+                let (me, needed) = (raft.id(), raft.committed().saturating_sub(READER_LAG));
+                let progress = raft.progress();
+                let near = |p: &&PeerProgress| p.active && !p.snapshot && p.matched >= needed;
+                let readers = progress.iter().filter(near).map(|p| p.node);
+                shard
+                    .deps
+                    .status
+                    .set_readers(readers.filter(|node| *node != me));
                 for addr in shard.queues.values() {
                     addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
                 }

@@ -7,6 +7,7 @@
 //! of the log, because an entry is applied only after its own write was done here.
 
 mod apply;
+mod late;
 mod propose;
 mod stall;
 mod types;
@@ -18,7 +19,7 @@ use crate::actors::effect::{DiskWork, Effect, Publish};
 use crate::actors::queue::core::QueueInput;
 use crate::actors::timer::core::TimerInput;
 use crate::model::command::{MetaCommand, MetaOp, Trim};
-use crate::model::outcome::{Outcome, Refusal, Token};
+use crate::model::outcome::{Late, Outcome, Refusal, Token};
 use crate::model::{GroupId, Position, QueueKey};
 use crate::raft::ack::{self, Stage};
 use crate::raft::entry::{self, AppendBlock, EntryBuilder, TimerKey};
@@ -50,6 +51,10 @@ struct InFlight {
     proposals: Vec<u64>,
     /// Those who wait for the leader's own append have been answered.
     early_done: bool,
+    /// The tick in which it entered the log.
+    since: u64,
+    /// Those who wait were told that it takes too long.
+    late: bool,
 }
 
 /// See [`ShardCore::filled`].
@@ -86,6 +91,7 @@ pub struct ShardCore {
     /// Messages of other nodes that were not taken in, and why the last one was not.
     refused_messages: (u64, Option<MessageError>),
     next_ticket: u64,
+    ticks: u64,
     trimming: bool,
     last_retention_ms: i64,
     /// Stamp of the newest entry proposed: the clock may go back before it is applied.
@@ -117,6 +123,7 @@ impl ShardCore {
             oldest_write: stall::OldestWrite::default(),
             refused_messages: (0, None),
             next_ticket: 1,
+            ticks: 0,
             trimming: false,
             last_retention_ms: 0,
             last_stamp_ms: 0,
@@ -243,6 +250,8 @@ impl ShardCore {
                     schedules: vec![],
                     proposals: vec![id],
                     early_done: true,
+                    since: self.ticks,
+                    late: true,
                 });
                 return self.drive(out);
             }
@@ -275,7 +284,9 @@ impl ShardCore {
 
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         self.raft.tick();
+        self.ticks += 1;
         self.watch_disk();
+        self.tell_late(out);
         self.drive(out);
         // A clock that went back must not put retention off.
         let since = now_ms.saturating_sub(self.last_retention_ms);
@@ -412,7 +423,7 @@ impl ShardCore {
             out.push(Effect::ToQueue(block.key, reached));
         }
         for (token, position, wanted) in &flight.schedules {
-            if *wanted == stage {
+            if *wanted == stage && token.is_some() {
                 out.push(Effect::Answer(
                     *token,
                     Outcome::Scheduled {
@@ -432,6 +443,9 @@ impl ShardCore {
             ));
         }
         for (token, _, _) in flight.schedules {
+            if !token.is_some() {
+                continue;
+            }
             out.push(Effect::Answer(token, Outcome::Refused(why.clone())));
         }
         for id in flight.proposals {

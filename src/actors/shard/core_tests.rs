@@ -34,6 +34,7 @@ impl Rig {
             max_open_writes: 2,
             retention_ms: 1 << 40,
             retention_bytes: 0,
+            patience: Patience::default(),
             defect: None,
         };
         let machine = Machine::new(SHARD, MachineOptions::default());
@@ -176,4 +177,61 @@ fn retention_goes_on_after_the_clock_went_back() {
     assert_eq!(rig.core.last_retention_ms, 5_000);
     rig.step(ShardInput::Tick { now_ms: 9_000 });
     assert_eq!(rig.core.last_retention_ms, 5_000);
+}
+
+#[test]
+fn who_waits_for_too_long_is_told_what_is_missing_and_only_once() {
+    let mut rig = Rig::new();
+    rig.core.options.patience = Patience {
+        flush: 3,
+        replicas: 0,
+    };
+    rig.append(0, record());
+    rig.step(ShardInput::Schedule(Schedule {
+        token: Token { sink: 1, slot: 9 },
+        policy: AckPolicy::STRICTEST,
+        due_ms: 99,
+        target: KEY,
+        tag: 0,
+        record: vec![0; 20],
+    }));
+    rig.step(ShardInput::Flush { now_ms: 20 });
+    let late = |rig: &Rig| {
+        let told = rig.out.iter().filter(|effect| {
+            matches!(
+                effect,
+                Effect::ToQueue(
+                    KEY,
+                    QueueInput::Late {
+                        why: Late::Flush,
+                        base: 0,
+                        count: 1,
+                        ..
+                    }
+                ) | Effect::Answer(
+                    Token { sink: 1, slot: 9 },
+                    Outcome::Late {
+                        why: Late::Flush,
+                        ..
+                    }
+                )
+            )
+        });
+        told.count()
+    };
+    for _ in 0..2 {
+        rig.step(ShardInput::Tick { now_ms: 20 });
+    }
+    assert_eq!(late(&rig), 0);
+    for _ in 0..9 {
+        rig.step(ShardInput::Tick { now_ms: 20 });
+    }
+    assert_eq!(late(&rig), 2);
+    rig.out.clear();
+    let ticket = rig.core.writes.back().unwrap().0;
+    rig.step(ShardInput::AppendDone { ticket });
+    let answered = |e: &Effect| matches!(e, Effect::Answer(Token { slot: 9, .. }, _));
+    assert!(!rig.out.iter().any(answered), "it has its answer");
+    let reached = |e: &Effect| matches!(e, Effect::ToQueue(KEY, QueueInput::Reached { stage, .. }) if *stage == Stage::Committed);
+    assert!(rig.out.iter().any(reached), "the record becomes visible");
 }

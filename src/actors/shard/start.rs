@@ -1,7 +1,7 @@
 //! Starts the actors of a node's shards from its open store.
 
 use super::actor::{DiskDone, ShardActor, ShardDeps};
-use super::core::{ShardCore, ShardOptions};
+use super::core::{Patience, ShardCore, ShardOptions};
 use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
 use super::machine::MachineOptions;
@@ -45,6 +45,20 @@ pub struct StartShard {
     pub writer: WriterOptions,
     /// One tick of raft's clock.
     pub tick: Duration,
+    /// How long a send may wait for the leader's own write; zero: for ever.
+    pub flush_timeout: Duration,
+    /// How long it may wait for other replicas; zero: for ever.
+    pub replica_timeout: Duration,
+}
+
+impl StartShard {
+    fn patience(&self) -> Patience {
+        let ticks = |time: Duration| time.as_nanos().div_ceil(self.tick.as_nanos().max(1)) as u64;
+        Patience {
+            flush: ticks(self.flush_timeout),
+            replicas: ticks(self.replica_timeout),
+        }
+    }
 }
 
 /// A running shard with the threads it needs.
@@ -118,6 +132,7 @@ pub fn start_shards(
             max_open_writes: MAX_OPEN_WRITES,
             retention_ms: options.retention_ms,
             retention_bytes: options.retention_bytes,
+            patience: options.patience(),
             defect: None,
         };
         let machine_options = MachineOptions {

@@ -56,6 +56,7 @@ pub struct ShardStatus {
     transfers: AtomicU64,
     recovering: AtomicBool,
     losses: Mutex<Losses>,
+    readers: Mutex<Vec<u64>>,
     lead: watch::Sender<Lead>,
     hook: Mutex<Option<Hook>>,
 }
@@ -141,6 +142,16 @@ impl ShardStatus {
     }
     pub(crate) fn set_member(&self, member: bool) {
         self.outside.store(!member, Ordering::Relaxed);
+    }
+    /// Other nodes whose replica is active and holds nearly all that is committed; known to the
+    /// leader only.
+    pub fn readers(&self) -> Vec<u64> {
+        self.readers.lock().clone()
+    }
+    pub(crate) fn set_readers(&self, nodes: impl Iterator<Item = u64>) {
+        let mut readers = self.readers.lock();
+        readers.clear();
+        readers.extend(nodes);
     }
     pub(crate) fn transferring(&self) {
         self.set_lease(0);

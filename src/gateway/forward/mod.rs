@@ -114,6 +114,11 @@ impl Forward {
         *self.status.lead().borrow()
     }
 
+    /// Nodes whose followers hold nearly everything; known to the leader.
+    pub fn readers(&self) -> Vec<u64> {
+        self.status.readers()
+    }
+
     /// Told of every change of leader.
     pub fn watch(&self) -> watch::Receiver<Lead> {
         self.status.lead()

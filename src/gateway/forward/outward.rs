@@ -2,8 +2,10 @@
 
 use super::super::accept::Service;
 use super::super::connection::Conn;
+use super::super::convert;
 use super::super::dispatch;
 use super::super::namesrv;
+use super::super::pull;
 use super::super::reply::{Reply, OVERLOAD};
 use super::super::send::Burst;
 use super::super::shared::now_ms;
@@ -11,6 +13,7 @@ use super::super::worker::Worker;
 use super::local::{is_current, Kept};
 use super::wire::{Said, Talk};
 use super::{Forward, Held};
+use crate::actors::group::types::Subscription;
 use crate::wire::remoting::body::Heartbeat;
 use crate::wire::remoting::code::{request as code, response as rc};
 use crate::wire::remoting::frame::HeaderFormat;
@@ -53,6 +56,8 @@ pub struct Outward {
     opened: FxHashMap<u64, u64>,
     /// The last full heartbeat.
     beat: Option<Bytes>,
+    /// What it says, once somebody asked.
+    told: Option<Heartbeat>,
     /// Node, link and term that heard it last.
     beat_at: (u64, u64, u64),
     /// This node leads now and has not heard the heartbeat itself.
@@ -80,6 +85,25 @@ impl Outward {
     pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// What the client subscribed to in this group and topic by its last full heartbeat.
+    pub fn subscription(&mut self, group: &str, topic: &str) -> Option<Subscription> {
+        if self.told.is_none() {
+            let command = decode(self.beat.as_ref()?)?;
+            self.told = Heartbeat::parse(&command.body).ok();
+        }
+        let groups = &self.told.as_ref()?.consumer_data_set;
+        let group = groups.iter().find(|g| g.group_name == group)?;
+        let mut all = group.subscription_data_set.iter();
+        let found = all.find(|s| s.topic == topic)?;
+        Some(convert::subscription(found.clone()))
+    }
+
+    /// Another heartbeat, or none.
+    fn set_beat(&mut self, beat: Option<Bytes>) {
+        self.beat = beat;
+        self.told = None;
     }
 
     fn forget_opened(&mut self, node: u64) {
@@ -128,7 +152,7 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     match command.code {
         code::HEART_BEAT => remember(conn, whole(raw)),
         // What it was registered for may be over; its next heartbeat says.
-        code::UNREGISTER_CLIENT => conn.outward.borrow_mut().beat = None,
+        code::UNREGISTER_CLIENT => conn.outward.borrow_mut().set_beat(None),
         _ => {}
     }
     let serving = forward.serving() && is_current(conn, command.code);
@@ -140,6 +164,12 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     }
     if serving && conn.outward.borrow().waiting.is_empty() {
         return false;
+    }
+    if is_pull(command.code) && !serving {
+        let broker = conn.shared().broker.clone();
+        if broker.is_some_and(|broker| pull::pull_here(conn, &broker, command)) {
+            return true;
+        }
     }
     let frame = whole(raw);
     let Some(held) = forward.hold(frame.len() as u64) else {
@@ -187,7 +217,7 @@ pub fn remember(conn: &Conn, frame: Bytes) {
         .and_then(|command| Heartbeat::parse(&command.body).ok())
         .is_some_and(|beat| !beat.is_short());
     if full {
-        conn.outward.borrow_mut().beat = Some(frame);
+        conn.outward.borrow_mut().set_beat(Some(frame));
     }
 }
 

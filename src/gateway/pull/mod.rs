@@ -1,5 +1,6 @@
 //! PULL_MESSAGE 11 and LITE_PULL_MESSAGE 361: long polling, tag filter, reads.
 
+mod follower;
 mod rules;
 mod stale;
 
@@ -21,6 +22,8 @@ use crate::wire::message::tags::TagFilter;
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::PullRequest;
 use crate::wire::remoting::{encode_pull_head, Command, PullReply};
+pub use follower::pull_here;
+use follower::{suggest, Place};
 use rules::{remark, Step};
 pub use stale::StalePulls;
 use std::rc::Rc;
@@ -42,6 +45,7 @@ pub struct Pull {
     /// Until when it may be held, ms; `None`: not at all (any more).
     hold_until: Option<i64>,
     topic: Arc<TopicMetrics>,
+    place: Place,
 }
 
 /// A pull parked in a queue's core.
@@ -59,7 +63,7 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: Command) {
         Err(e) => return ticket.answer(e.into()),
     };
     match check(conn, broker, &request) {
-        Ok((topic, tags)) => begin(conn, broker, ticket, &request, &topic, tags),
+        Ok(checked) => begin(conn, broker, ticket, &request, checked),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => {
             let (conn, broker) = (conn.clone(), broker.clone());
@@ -81,7 +85,7 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
         return ticket.answer(refusal.into());
     }
     match check(conn, broker, &request) {
-        Ok((topic, tags)) => begin(conn, broker, ticket, &request, &topic, tags),
+        Ok(checked) => begin(conn, broker, ticket, &request, checked),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => ticket.answer(no_group(request.consumer_group)),
     }
@@ -106,11 +110,23 @@ fn no_group(group: &str) -> Reply {
 
 type Tags = Option<Arc<[i32]>>;
 
-fn check(
+/// What a pull may read, which tags pass, and where the group reads what is far behind.
+type Checked = (Arc<TopicConfig>, Tags, Place);
+
+fn check(conn: &Conn, broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Checked, Refused> {
+    let (topic, group) = allowed(conn, broker, request)?;
+    let place = Place::Leader {
+        prefers: group.which_broker_when_consume_slowly,
+    };
+    Ok((topic, tags_of(conn, broker, request)?, place))
+}
+
+/// The topic and group of a pull that may read there.
+fn allowed(
     conn: &Conn,
     broker: &BrokerSide,
     request: &PullRequest<'_>,
-) -> Result<(Arc<TopicConfig>, Tags), Refused> {
+) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>), Refused> {
     let shared = conn.shared();
     if shared.is_stopping() {
         let text = "service not available now: the broker is stopping";
@@ -151,35 +167,39 @@ fn check(
         );
         return Err(Reply::err(rc::INVALID_PARAMETER, text).into());
     }
-    Ok((topic, tags_of(conn, broker, request)?))
+    Ok((topic, group))
 }
 
 fn forbidden(text: String, kind: i64) -> Reply {
     Reply::err(rc::NO_PERMISSION, text).with("forbiddenType", kind)
 }
 
+fn no_sql() -> Reply {
+    let text = "The broker does not support consumer to filter message by SQL92";
+    Reply::err(rc::SYSTEM_ERROR, text)
+}
+
+/// Which tags pass by the request's own expression.
+fn requested_tags(request: &PullRequest<'_>) -> Result<Tags, Reply> {
+    if !request.is_tag_type() {
+        return Err(no_sql());
+    }
+    let expression = request.subscription.unwrap_or("");
+    let filter = (expression.len() <= MAX_EXPRESSION).then(|| TagFilter::parse(expression));
+    match filter {
+        Some(Ok(TagFilter::All)) => Ok(None),
+        Some(Ok(TagFilter::Codes(codes))) => Ok(Some(codes.as_slice().into())),
+        _ => {
+            let text = "parse the consumer's subscription failed";
+            Err(Reply::err(rc::SUBSCRIPTION_PARSE_FAILED, text))
+        }
+    }
+}
+
 /// Which tags pass: the request's expression, else the group's subscription.
 fn tags_of(conn: &Conn, broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Tags, Reply> {
-    let no_sql = || {
-        Reply::err(
-            rc::SYSTEM_ERROR,
-            "The broker does not support consumer to filter message by SQL92",
-        )
-    };
     if request.has_subscription() {
-        if !request.is_tag_type() {
-            return Err(no_sql());
-        }
-        let expression = request.subscription.unwrap_or("");
-        let filter = (expression.len() <= MAX_EXPRESSION).then(|| TagFilter::parse(expression));
-        return match filter {
-            Some(Ok(TagFilter::All)) => Ok(None),
-            Some(Ok(TagFilter::Codes(codes))) => Ok(Some(codes.as_slice().into())),
-            _ => {
-                let text = "parse the consumer's subscription failed";
-                Err(Reply::err(rc::SUBSCRIPTION_PARSE_FAILED, text))
-            }
-        };
+        return requested_tags(request);
     }
     let group = request.consumer_group;
     let Some(members) = broker.groups.members(group) else {
@@ -220,10 +240,8 @@ fn begin(
     broker: &BrokerSide,
     ticket: Ticket,
     request: &PullRequest<'_>,
-    topic: &TopicConfig,
-    tags: Tags,
+    (topic, tags, place): Checked,
 ) {
-    let config = &conn.shared().config;
     let key = QueueKey::new(TopicId(topic.id), request.queue_id as u32);
     let bounds = broker.shard.bounds(key);
     let group = request.consumer_group;
@@ -235,21 +253,9 @@ fn begin(
             broker.groups.commit_offset(group, key, offset, bounds);
         }
     }
-    let wanted = u32::try_from(request.max_msg_nums).unwrap_or(1);
-    let max_messages = wanted.clamp(1, config.max_transfer_count.max(1));
     let hold = request.suspend_timeout_millis.unwrap_or(0).min(MAX_HOLD_MS);
-    let pull = Pull {
-        ticket,
-        key,
-        spec: ReadSpec {
-            max_messages,
-            max_bytes: config.max_transfer_bytes as usize,
-            tags,
-            max_scan: max_messages.max(MIN_SCAN),
-        },
-        hold_until: (request.may_suspend() && hold > 0).then(|| now_ms().saturating_add(hold)),
-        topic: conn.worker.topic_metrics(key.topic, &topic.name),
-    };
+    let mut pull = Pull::new(conn, ticket, key, request, &topic, tags, place);
+    pull.hold_until = (request.may_suspend() && hold > 0).then(|| now_ms().saturating_add(hold));
     match moved {
         Some(offset) => pull.nothing(rc::PULL_OFFSET_MOVED, offset, bounds),
         None => {
@@ -311,6 +317,34 @@ pub fn release(worker: &Worker, waiting: PullWaiting) {
 }
 
 impl Pull {
+    /// One that is not held.
+    fn new(
+        conn: &Conn,
+        ticket: Ticket,
+        key: QueueKey,
+        request: &PullRequest<'_>,
+        topic: &TopicConfig,
+        tags: Tags,
+        place: Place,
+    ) -> Self {
+        let config = &conn.shared().config;
+        let wanted = u32::try_from(request.max_msg_nums).unwrap_or(1);
+        let max_messages = wanted.clamp(1, config.max_transfer_count.max(1));
+        Pull {
+            ticket,
+            key,
+            spec: ReadSpec {
+                max_messages,
+                max_bytes: config.max_transfer_bytes as usize,
+                tags,
+                max_scan: max_messages.max(MIN_SCAN),
+            },
+            hold_until: None,
+            topic: conn.worker.topic_metrics(key.topic, &topic.name),
+            place,
+        }
+    }
+
     fn step(self, broker: &BrokerSide, step: Step, bounds: QueueBounds) {
         match step {
             Step::Moved(offset) => self.nothing(rc::PULL_OFFSET_MOVED, offset, bounds),
@@ -346,7 +380,7 @@ impl Pull {
         let store = &self.ticket.conn().shared().metrics.store;
         if let Some(batch) = broker.shard.read_tail(self.key, offset, &self.spec) {
             store.tail_cache_hits.inc();
-            return self.found(batch, offset, bounds);
+            return self.found(batch, offset, bounds, false);
         }
         store.tail_cache_misses.inc();
         let reads = self.ticket.conn().shared().reads.clone();
@@ -356,7 +390,7 @@ impl Pull {
                 .run(move || shard.read_stored(key, offset, &spec))
                 .await
             {
-                Ok(Ok(batch)) => self.found(batch, offset, bounds),
+                Ok(Ok(batch)) => self.found(batch, offset, bounds, true),
                 Ok(Err(error)) => {
                     self.ticket
                         .conn()
@@ -369,7 +403,7 @@ impl Pull {
         });
     }
 
-    fn found(self, batch: ReadBatch, offset: u64, bounds: QueueBounds) {
+    fn found(self, batch: ReadBatch, offset: u64, bounds: QueueBounds, stored: bool) {
         if batch.slices.is_empty() {
             // Filtered out, or deleted meanwhile: go on behind what was looked at.
             let next = batch.next_offset.max(offset);
@@ -378,15 +412,16 @@ impl Pull {
             } else {
                 rc::PULL_NOT_FOUND
             };
-            return self.nothing(code, next, bounds);
+            return self.answer_nothing(code, next, bounds, stored);
         }
+        let suggested = self.suggested(stored);
         let Pull { ticket, topic, .. } = self;
         let metrics = ticket.conn().shared().metrics.clone();
         let started: Instant = ticket.started();
         ticket.conn().shared().rates.pulled(batch.messages.into());
         topic.messages_out.inc_by(batch.messages.into());
         topic.bytes_out.inc_by(batch.bytes as u64);
-        let reply = reply(batch.next_offset, bounds);
+        let reply = reply(batch.next_offset, bounds, suggested);
         ticket.answer_with(rc::SUCCESS, |out, opaque| {
             let text = remark(rc::SUCCESS);
             let bytes = batch.slices.iter().map(|s| s.len()).sum();
@@ -398,23 +433,40 @@ impl Pull {
         metrics.pull_latency.observe(started.elapsed());
     }
 
+    /// The broker id for the client's next pull of this queue.
+    fn suggested(&self, stored: bool) -> i64 {
+        let shared = self.ticket.conn().shared();
+        match &shared.forward {
+            Some(forward) if stored && shared.config.slave_read_enable => {
+                let readers = forward.readers();
+                let (node, queue) = (shared.config.node_id, self.key.queue);
+                suggest(self.place, stored, node, &readers, queue)
+            }
+            _ => 0,
+        }
+    }
+
     fn nothing(self, code: i32, next: u64, bounds: QueueBounds) {
+        self.answer_nothing(code, next, bounds, false);
+    }
+
+    fn answer_nothing(self, code: i32, next: u64, bounds: QueueBounds, stored: bool) {
         let metrics = self.ticket.conn().shared().metrics.clone();
         metrics
             .pull_latency
             .observe(self.ticket.started().elapsed());
         self.ticket.conn().shared().rates.pulled(0);
-        let reply = reply(next, bounds);
+        let reply = reply(next, bounds, self.suggested(stored));
         self.ticket.answer_found_nothing(|out, opaque| {
             out.append(|buf| encode_pull_head(buf, code, opaque, Some(remark(code)), &reply, 0));
         });
     }
 }
 
-fn reply(next: u64, bounds: QueueBounds) -> PullReply {
+fn reply(next: u64, bounds: QueueBounds, suggested: i64) -> PullReply {
     let wire = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     PullReply {
-        suggest_which_broker_id: 0,
+        suggest_which_broker_id: suggested,
         next_begin_offset: wire(next),
         min_offset: wire(bounds.min),
         max_offset: wire(bounds.max),

@@ -15,7 +15,7 @@ pub use props::BrokerProps;
 use super::reply::Reply;
 use super::ticket::Ticket;
 use super::worker::Worker;
-use crate::model::outcome::{Outcome, Refusal};
+use crate::model::outcome::{Late, Outcome, Refusal};
 use crate::model::Position;
 use crate::telemetry::TopicMetrics;
 use crate::wire::message::ids::write_offset_msg_id;
@@ -65,13 +65,18 @@ pub fn complete(worker: &Rc<Worker>, waiting: SendWaiting, outcome: Outcome) {
     metrics
         .send_latency
         .observe(waiting.ticket.started().elapsed());
-    let (offset, position) = match outcome {
+    let (code, offset, position) = match outcome {
         Outcome::Appended {
             base_offset,
             position,
             ..
-        } => (base_offset, position),
-        Outcome::Scheduled { position } => (0, position),
+        } => (rc::SUCCESS, base_offset, position),
+        Outcome::Scheduled { position } => (rc::SUCCESS, 0, position),
+        Outcome::Late {
+            why,
+            base_offset,
+            position,
+        } => (late(why), base_offset, position),
         Outcome::Refused(refusal) => {
             worker.shared.rates.put_failed();
             return waiting.ticket.answer(refused(refusal));
@@ -110,9 +115,19 @@ pub fn complete(worker: &Rc<Worker>, waiting: SendWaiting, outcome: Outcome) {
         region: props::REGION,
         trace_on: props::TRACE_ON,
     };
-    ticket.answer_with(rc::SUCCESS, |out, opaque| {
-        out.append(|buf| encode_send_response(buf, rc::SUCCESS, opaque, None, &reply));
+    ticket.answer_with(code, |out, opaque| {
+        out.append(|buf| encode_send_response(buf, code, opaque, None, &reply));
     });
+}
+
+/// The code by which clients know a message that is stored, but not as safely as asked for
+/// (`SendStatus` of the Java client).
+fn late(why: Late) -> i32 {
+    match why {
+        Late::Flush => rc::FLUSH_DISK_TIMEOUT,
+        Late::NoReplica => rc::SLAVE_NOT_AVAILABLE,
+        Late::Replica => rc::FLUSH_SLAVE_TIMEOUT,
+    }
 }
 
 fn refused(refusal: Refusal) -> Reply {

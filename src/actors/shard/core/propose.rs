@@ -35,6 +35,8 @@ impl ShardCore {
             schedules: vec![],
             proposals: vec![],
             early_done: false,
+            since: self.ticks,
+            late: false,
         };
         let mut sync = self.take_appends(&mut entry, &mut flight, out);
         if self.failed.is_some() {

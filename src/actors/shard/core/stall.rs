@@ -78,6 +78,7 @@ mod tests {
                     max_open_writes: 2,
                     retention_ms: 1 << 40,
                     retention_bytes: 0,
+                    patience: Patience::default(),
                     defect: None,
                 };
                 let raft = RaftCore::new(raft, RaftStart::default()).unwrap();

@@ -104,6 +104,16 @@ pub enum ShardInput {
     },
 }
 
+/// How long an entry of the log may wait before those who wait for it are told so, in ticks. 0:
+/// for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// For the leader's own write (RocketMQ `syncFlushTimeout`).
+    pub flush: u64,
+    /// For a majority (RocketMQ `slaveTimeout`).
+    pub replicas: u64,
+}
+
 /// Settings of the shard core.
 #[derive(Debug, Clone)]
 pub struct ShardOptions {
@@ -116,6 +126,8 @@ pub struct ShardOptions {
     pub retention_ms: i64,
     /// Oldest segments are dropped beyond this many bytes; 0 for no limit.
     pub retention_bytes: u64,
+    /// How long an entry may wait, ticks.
+    pub patience: Patience,
     /// A deliberate defect the simulator must find; never set by a product.
     pub defect: Option<Defect>,
 }

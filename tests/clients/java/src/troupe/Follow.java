@@ -113,9 +113,14 @@ final class Follow {
         long now = System.nanoTime();
         for (MessageExt m : msgs) {
             String[] id = new String(m.getBody(), 0, Math.min(40, m.getBody().length), StandardCharsets.UTF_8).split(":");
-            say("got\t" + (id.length > 2 ? id[0] + "\t" + id[1] : "0\t0") + "\t" + now + "\t" + kind + "\t"
+            // Messages that another program sent before have no such ids.
+            say("got\t" + (id.length > 2 && number(id[0]) && number(id[1]) ? id[0] + "\t" + id[1] : "0\t0") + "\t" + now + "\t" + kind + "\t"
                 + m.getBrokerName() + "\t" + m.getQueueId() + "\t" + m.getQueueOffset());
         }
+    }
+
+    private static boolean number(String text) {
+        return !text.isEmpty() && text.chars().allMatch(c -> c >= '0' && c <= '9');
     }
 
     /** The body that the checkers of cluster-tests know: id, check sum, and a filler that follows from it. */
