@@ -44,6 +44,7 @@ fn start(dir: &Path, sinks: &Sinks, arbiter: &Arbiter) -> RunningShard {
         writer: WriterOptions::default(),
         flush_timeout: std::time::Duration::ZERO,
         replica_timeout: std::time::Duration::ZERO,
+        catch_up_bytes_per_second: 0,
     };
     start_shard(store, options, sinks.clone(), &arbiter.handle()).expect("shard starts")
 }

@@ -130,6 +130,10 @@ config_keys! {
     /// Send consumers that read what is not in the memory of the leader any more to a follower, and
     /// let followers answer pulls with what is committed.
     slave_read_enable: bool as Boolean = false, ["slaveReadEnable"];
+    /// Followers that are far behind are sent old entries of this node at this pace, and in
+    /// addition twice what it writes meanwhile, so that producers and consumers do not wait behind
+    /// them. Bytes a second; 0: no limit.
+    catch_up_bytes_per_second: u64 as Integer = 33_554_432, [];
 
     section "Where it listens";
     /// The address that every listener binds to.

@@ -175,6 +175,7 @@ pub(super) fn shard_settings(
         tick: Duration::from_millis(config.raft_ticks().0),
         flush_timeout: Duration::from_millis(config.sync_flush_timeout_ms),
         replica_timeout: Duration::from_millis(config.slave_timeout_ms),
+        catch_up_bytes_per_second: config.catch_up_bytes_per_second,
     }
 }
 

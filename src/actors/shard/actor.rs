@@ -8,6 +8,7 @@ pub use super::mail::{
     DiskDone, FromTimer, GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardMail,
 };
 use super::meta::MetaTable;
+use super::pace::Pace;
 use super::reads::Reads;
 use super::status::{boot_ns, ShardStatus};
 use super::views::{Segment, Views};
@@ -32,7 +33,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A leader asks so often whether it still leads.
 const CONFIRM_TICKS: u64 = 2;
@@ -63,6 +64,8 @@ pub struct ShardDeps {
     pub replicas: Arc<dyn ReplicaLink>,
     /// One tick of raft's clock.
     pub tick: Duration,
+    /// What followers far behind may be given, all shards together.
+    pub pace: Arc<Pace>,
 }
 
 /// See the module text.
@@ -294,11 +297,15 @@ impl ShardActor {
     fn disk(&mut self, work: DiskWork, effects: &mut VecDeque<Effect>) {
         let shard = self.deps.shard;
         let job = match work {
-            DiskWork::Append { ticket, append } => Job::Append {
-                shard,
-                ticket,
-                append,
-            },
+            DiskWork::Append { ticket, append } => {
+                let bytes = append.entries.iter().map(|e| e.data.len() as u64).sum();
+                self.deps.pace.written(bytes);
+                Job::Append {
+                    shard,
+                    ticket,
+                    append,
+                }
+            }
             // The ticket that comes back says up to where rows can be read.
             DiskWork::State { batch, applied, .. } => Job::State {
                 shard,
@@ -331,17 +338,23 @@ impl ShardActor {
         }
     }
 
-    /// Reads log entries for a follower that is behind, on the read pool.
+    /// Reads log entries for a follower that is behind, on the read pool, when it is its turn.
     fn fetch(&self, fetch: Fetch, effects: &mut VecDeque<Effect>) {
         let Some(me) = self.me.clone() else { return };
+        let (late, pool) = (me.clone(), self.deps.pool.clone());
+        let pace = self.deps.pace.clone();
         let shard = self.deps.shard;
         let work = Box::new(move |reader: &crate::storage::Reader| {
             let found = reader.read_entries(shard, fetch.from, fetch.to, fetch.max_bytes);
             let input = match found {
-                Ok(entries) => ShardInput::Fetched {
-                    from: fetch.from,
-                    entries,
-                },
+                Ok(entries) => {
+                    let bytes = entries.iter().map(|e| e.data.len() as u64).sum();
+                    pace.read(bytes, Instant::now());
+                    ShardInput::Fetched {
+                        from: fetch.from,
+                        entries,
+                    }
+                }
                 // Retention was faster.
                 Err(StoreError::Trimmed(_)) => ShardInput::Fetched {
                     from: fetch.from,
@@ -351,12 +364,23 @@ impl ShardActor {
             };
             me.do_send(ShardMail(input));
         });
-        if self.deps.pool.submit(work).is_err() {
-            effects.push_back(Effect::ToShard(ShardInput::Fetched {
-                from: fetch.from,
-                entries: Vec::new(),
-            }));
+        let nothing = ShardInput::Fetched {
+            from: fetch.from,
+            entries: Vec::new(),
+        };
+        let wait = self.deps.pace.wait(Instant::now());
+        if wait.is_zero() {
+            if pool.submit(work).is_err() {
+                effects.push_back(Effect::ToShard(nothing));
+            }
+            return;
         }
+        actix::spawn(async move {
+            actix::clock::sleep(wait).await;
+            if pool.submit(work).is_err() {
+                late.do_send(ShardMail(nothing));
+            }
+        });
     }
 
     fn load_scheduled(&self, timers: Vec<(TimerKey, QueueKey)>) {

@@ -7,6 +7,7 @@ pub mod handle;
 pub mod machine;
 mod mail;
 pub mod meta;
+pub mod pace;
 pub mod reads;
 pub mod recover;
 pub mod start;

@@ -6,6 +6,7 @@ use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
 use super::machine::MachineOptions;
 use super::meta::MetaTable;
+use super::pace::Pace;
 use super::reads::Reads;
 use super::recover::{recover, RecoverError, Recovery};
 use super::status::ShardStatus;
@@ -45,6 +46,8 @@ pub struct StartShard {
     pub writer: WriterOptions,
     /// One tick of raft's clock.
     pub tick: Duration,
+    /// Bytes a second that followers far behind are given by all shards together; 0: no limit.
+    pub catch_up_bytes_per_second: u64,
     /// How long a send may wait for the leader's own write; zero: for ever.
     pub flush_timeout: Duration,
     /// How long it may wait for other replicas; zero: for ever.
@@ -184,6 +187,10 @@ pub fn start_shards(
     });
     let writer = Writer::spawn(store, writer, on_done)?;
     let mut running = Vec::new();
+    let pace = restored
+        .first()
+        .map_or(0, |(o, ..)| o.catch_up_bytes_per_second);
+    let pace = Arc::new(Pace::new(pace));
     for (options, arbiter, core, recovery, loss) in restored {
         let deps = ShardDeps {
             shard: options.shard,
@@ -198,6 +205,7 @@ pub fn start_shards(
             policy: options.policy,
             replicas: replicas.clone(),
             tick: options.tick,
+            pace: pace.clone(),
         };
         ShardActor::publish_restored(&core, &deps);
         if let Some(loss) = loss {
