@@ -87,6 +87,17 @@ class Running:
                 raise Failure(f"{what}: not after {seconds} s\n{self.log_tail()}")
             time.sleep(0.05)
 
+    MAX_OFFSET, MIN_OFFSET = 30, 31
+
+    def offset(self, broker, topic, queue, code):
+        """An end of a queue, as its leader tells it."""
+        with socket.create_connection(("127.0.0.1", self.brokers(topic)[broker][0]), 2) as sock:
+            sock.settimeout(10)
+            answer = remoting.call(sock, code, {"topic": topic, "queueId": str(queue)})
+        if answer["code"] != 0:
+            raise Failure(f"offsets of {topic}: {answer}")
+        return int(answer["extFields"]["offset"])
+
     # ---- the route of a topic, as clients see it
 
     def brokers(self, topic):
