@@ -251,6 +251,11 @@ impl ShardHandle {
         self.deps.views.get(key)?.read(offset, spec)
     }
 
+    /// The same from what earlier reads left in memory, for consumers that are behind the tail.
+    pub fn read_cached(&self, key: QueueKey, offset: u64, spec: &ReadSpec) -> Option<ReadBatch> {
+        self.deps.reads.read_cached(key, offset, spec)
+    }
+
     /// Reads committed records from storage. Blocks: read pool only.
     pub fn read_stored(
         &self,

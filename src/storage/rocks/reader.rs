@@ -61,10 +61,13 @@ impl Reader {
             return Ok(None);
         }
         let cf = self.shared.cf(&view.cf)?;
+        let mut options = ReadOptions::default();
+        // The entry's own checksum covers its index and all that is in it.
+        options.set_verify_checksums(false);
         match self
             .shared
             .db
-            .get_pinned_cf(cf, index.to_be_bytes())
+            .get_pinned_cf_opt(cf, index.to_be_bytes(), &options)
             .map_err(map_error)?
         {
             Some(stored) => entry::decode(index, &stored).map(Some),
@@ -223,7 +226,19 @@ impl Reader {
         from_offset: u64,
         limit: usize,
     ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
+        self.index_rows_of(shard, queue, from_offset, (limit, usize::MAX))
+    }
+
+    /// [`Reader::index_rows`] until they name so many records.
+    pub fn index_rows_of(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        from_offset: u64,
+        (limit, records): (usize, usize),
+    ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
         let mut out = Vec::new();
+        let mut named = 0;
         if limit == 0 {
             return Ok(out);
         }
@@ -244,8 +259,9 @@ impl Reader {
             let base = base_of(key)?;
             let row = IndexRow::decode(value)?;
             if base.saturating_add(row.items.len() as u64) > from_offset {
+                named += row.items.len();
                 out.push((base, row));
-                if out.len() == limit {
+                if out.len() == limit || named >= records {
                     return Ok(out);
                 }
             }
