@@ -14,21 +14,22 @@ use std::rc::Rc;
 
 /// Handles one request. Sends and pulls at once; everything else as a task of its own. `kept` is
 /// its frame, when another node can do it if this one ceases to lead.
-pub async fn request(conn: &Rc<Conn>, command: Command, burst: &mut Burst, kept: Option<Kept>) {
-    conn.shared().metrics.request(command.code).requests.inc();
-    let broker = conn.shared().broker.clone();
-    match (command.code, broker) {
+pub async fn request(conn: &Rc<Conn>, command: &Command, burst: &mut Burst, kept: Option<Kept>) {
+    let shared = conn.shared();
+    shared.metrics.request(command.code).requests.inc();
+    match (command.code, &shared.broker) {
         (code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE, Some(broker)) => {
-            let mut ticket = conn.ticket(&command);
+            let mut ticket = conn.ticket(command);
             ticket.keep(kept);
-            send::send(conn, &broker, ticket, command, burst).await;
+            send::send(conn, broker, ticket, command, burst).await;
         }
         (code::PULL_MESSAGE | code::LITE_PULL_MESSAGE, Some(broker)) => {
             // What this connection sent before may be what it wants to see.
             burst.submit();
-            pull::pull(conn, &broker, command);
+            pull::pull(conn, broker, command);
         }
         (_, broker) => {
+            let (broker, command) = (broker.clone(), command.clone());
             burst.submit();
             let mut ticket = conn.ticket(&command);
             ticket.keep(kept);

@@ -159,7 +159,7 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
     };
     let forward = conn.shared().forward.clone();
     let small = buf.len() < READ_CHUNK / 4;
-    let mut burst = Burst::new(now_ms());
+    let mut burst = Burst::new(now_ms(), buf.len());
     let mut open = true;
     while conn.has_room() {
         let frame = match split_frame(buf, &limits) {
@@ -194,7 +194,7 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
             }
         }
         let kept = raw.and_then(|raw| forward::keep(conn, command.code, raw, small));
-        dispatch::request(conn, command, &mut burst, kept).await;
+        dispatch::request(conn, &command, &mut burst, kept).await;
         if conn.is_closed() {
             break;
         }

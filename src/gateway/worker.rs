@@ -63,6 +63,8 @@ pub struct Worker {
     pub tunnels: Tunnels,
     /// The last term that this thread knows this node served in.
     pub served_term: Cell<u64>,
+    /// When the mail that is handled now was taken: the end of all latencies of one go.
+    pub mail_at: Cell<Instant>,
 }
 
 impl Worker {
@@ -87,6 +89,7 @@ impl Worker {
             read_buffer: Cell::default(),
             tunnels: Tunnels::default(),
             served_term: Cell::new(0),
+            mail_at: Cell::new(Instant::now()),
         })
     }
 
@@ -241,6 +244,7 @@ impl Worker {
     }
 
     fn handle(self: &Rc<Self>, mail: Mail) {
+        self.mail_at.set(Instant::now());
         for accepted in mail.accepted {
             self.accept(accepted);
         }
@@ -279,7 +283,7 @@ impl Worker {
             return;
         };
         match waiting {
-            Waiting::Send(waiting) => send::complete(self, *waiting, outcome),
+            Waiting::Send(waiting) => send::complete(self, waiting, outcome),
             Waiting::Pull(waiting) => pull::woken(self, *waiting, outcome),
             Waiting::Task(task) => {
                 let _ = task.send(outcome);

@@ -65,6 +65,18 @@ impl<T> JobSender<T> {
     pub fn waiting(&self) -> usize {
         self.0.state.lock().items.len()
     }
+
+    /// Wakes the receiver without an item: how long it may sleep has changed.
+    pub fn nudge(&self) {
+        if std::mem::take(&mut self.0.state.lock().asleep) {
+            self.0.bell.notify_one();
+        }
+    }
+
+    /// The receiver is gone.
+    pub fn is_closed(&self) -> bool {
+        self.0.state.lock().closed
+    }
 }
 
 impl<T> Clone for JobSender<T> {
@@ -86,15 +98,19 @@ impl<T> Drop for JobSender<T> {
 }
 
 impl<T> JobReceiver<T> {
-    /// Waits up to `wait` for items, then moves all of them to the end of `out`. Returns false
-    /// once no item can come any more.
-    pub fn take(&self, out: &mut VecDeque<T>, wait: Duration) -> bool {
+    /// Waits up to `wait` for items.
+    pub fn wait(&self, wait: Duration) {
         let mut state = self.0.state.lock();
         if state.items.is_empty() && state.senders > 0 {
             state.asleep = true;
             self.0.bell.wait_for(&mut state, wait);
             state.asleep = false;
         }
+    }
+
+    /// Moves all items to the end of `out`. Returns false once no item can come any more.
+    pub fn take(&self, out: &mut VecDeque<T>) -> bool {
+        let mut state = self.0.state.lock();
         let open = state.senders > 0 || !state.items.is_empty();
         if out.is_empty() {
             std::mem::swap(out, &mut state.items);
@@ -122,16 +138,19 @@ mod tests {
     fn items_come_in_order_and_both_ends_learn_of_the_other() {
         let (send, receive) = job_queue();
         let mut out = VecDeque::new();
-        assert!(receive.take(&mut out, Duration::ZERO) && out.is_empty());
+        assert!(receive.take(&mut out) && out.is_empty());
         send.send(1).unwrap();
         let other = send.clone();
         other.send(2).unwrap();
         assert_eq!(send.waiting(), 2);
-        assert!(receive.take(&mut out, Duration::from_secs(60)));
+        receive.wait(Duration::from_secs(60));
+        assert!(receive.take(&mut out));
         assert_eq!(out, [1, 2]);
         let thread = std::thread::spawn(move || {
             let mut got = VecDeque::new();
-            while receive.take(&mut got, Duration::from_secs(60)) {}
+            while receive.take(&mut got) {
+                receive.wait(Duration::from_secs(60));
+            }
             got
         });
         for i in 3..1000 {

@@ -7,6 +7,10 @@
 //! needs an append queued behind it, so putting it after all appends of the round keeps the state
 //! behind the log.
 //!
+//! Whoever has a single small job that need not wait for the disk may do it on its own thread
+//! instead, when nobody else has work for the store ([`WriterHandle::submit_here`]): waking the
+//! writer and being woken by it would take several times as long.
+//!
 //! The first failed write, sync or flush is final: [`Done::Failed`] is reported once, nothing is
 //! written any more and later jobs are refused. A sync is never retried: what the kernel dropped
 //! it would then report as written.
@@ -17,6 +21,7 @@ use super::{
 };
 use crate::model::ShardId;
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -113,6 +118,7 @@ pub type OnDone = Box<dyn Fn(Done) + Send>;
 pub struct Writer {
     jobs: JobSender<Job>,
     stats: Arc<StoreStats>,
+    rounds: Arc<dyn DoHere>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -121,6 +127,41 @@ pub struct Writer {
 pub struct WriterHandle {
     jobs: JobSender<Job>,
     stats: Arc<StoreStats>,
+    rounds: Arc<dyn DoHere>,
+}
+
+/// Does a job on the thread of the caller.
+trait DoHere: Send + Sync {
+    /// Gives the job back when somebody else has the store, or work for it.
+    fn do_here(&self, job: Job, jobs: &JobSender<Job>) -> Result<(), Job>;
+}
+
+/// The store and who writes to it now; `None` once the writer has ended.
+type Place<S> = Mutex<Option<Rounds<S>>>;
+
+impl<S: SnapshotStore + Send> DoHere for Place<S> {
+    fn do_here(&self, job: Job, jobs: &JobSender<Job>) -> Result<(), Job> {
+        let mut place = self.try_lock();
+        let Some(rounds) = place.as_mut().and_then(|place| place.as_mut()) else {
+            return Err(job);
+        };
+        // What was handed over before comes first.
+        if rounds.failed || jobs.is_closed() || jobs.waiting() > 0 {
+            return Err(job);
+        }
+        let mut round = Gathered::default();
+        gather(&mut round, job);
+        let unsynced = rounds.unsynced_since.is_some();
+        if let Err(error) = rounds.write(&mut round) {
+            rounds.fail(error);
+        }
+        if rounds.unsynced_since.is_some() && !unsynced {
+            // The writer's clock begins to run.
+            drop(place);
+            jobs.nudge();
+        }
+        Ok(())
+    }
 }
 
 impl WriterHandle {
@@ -132,6 +173,16 @@ impl WriterHandle {
         self.jobs
             .send(job)
             .map_err(|_refused| StoreError::Io("the writer has stopped".into()))
+    }
+
+    /// [`WriterHandle::submit`], and the job is done before this returns when nobody else has work
+    /// for the store. For a small append or a batch of state rows: what falls due later is the
+    /// writer's. Its [`Done`] comes all the same. Whether it was done here.
+    pub fn submit_here(&self, job: Job) -> Result<bool, StoreError> {
+        match self.rounds.do_here(job, &self.jobs) {
+            Ok(()) => Ok(true),
+            Err(job) => self.submit(job).map(|()| false),
+        }
     }
 
     /// Jobs waiting.
@@ -152,19 +203,23 @@ impl Writer {
     {
         let (jobs, queue) = job_queue();
         let stats = Arc::new(StoreStats::default());
-        let mut round = Rounds::new(store, options, on_done, stats.clone());
+        let rounds = Rounds::new(store, options, on_done, stats.clone());
+        let place: Arc<Place<S>> = Arc::new(Mutex::new(Some(rounds)));
+        let rounds = place.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || {
                 // Whoever waits for a write would wait for ever.
-                let run = AssertUnwindSafe(|| round.run(&queue));
-                if catch_unwind(run).is_err() {
-                    round.fail(StoreError::Io("the writer panicked".into()));
+                let run = AssertUnwindSafe(|| run(&place, &queue));
+                let panicked = catch_unwind(run).is_err();
+                if let (Some(mut rounds), true) = (place.lock().take(), panicked) {
+                    rounds.fail(StoreError::Io("the writer panicked".into()));
                 }
             })?;
         Ok(Self {
             jobs,
             stats,
+            rounds,
             thread: Some(thread),
         })
     }
@@ -174,6 +229,7 @@ impl Writer {
         WriterHandle {
             jobs: self.jobs.clone(),
             stats: self.stats.clone(),
+            rounds: self.rounds.clone(),
         }
     }
 
@@ -262,14 +318,10 @@ impl<S: SnapshotStore> Rounds<S> {
         }
     }
 
-    fn run(&mut self, queue: &JobReceiver<Job>) {
-        let mut waiting = VecDeque::new();
+    /// Does all that is queued. Returns true when it was told to stop.
+    fn turn(&mut self, queue: &JobReceiver<Job>, waiting: &mut VecDeque<Job>) -> bool {
         loop {
-            let wait = match waiting.is_empty() {
-                true => self.wait(),
-                false => Duration::ZERO,
-            };
-            let open = queue.take(&mut waiting, wait);
+            let open = queue.take(waiting);
             let mut round = Gathered {
                 stop: !open && waiting.is_empty(),
                 ..Gathered::default()
@@ -291,8 +343,8 @@ impl<S: SnapshotStore> Rounds<S> {
                     self.fail(error);
                 }
             }
-            if stop {
-                return;
+            if stop || waiting.is_empty() {
+                return stop;
             }
         }
     }
@@ -327,21 +379,33 @@ impl<S: SnapshotStore> Rounds<S> {
         Ok(())
     }
 
-    fn round(&mut self, round: Gathered) -> Result<(), StoreError> {
+    /// Appends and state rows, and nothing else.
+    fn write(&mut self, round: &mut Gathered) -> Result<(), StoreError> {
+        self.append(round)?;
+        self.states(round)
+    }
+
+    fn states(&mut self, round: &mut Gathered) -> Result<(), StoreError> {
+        if round.states.is_empty() {
+            return Ok(());
+        }
+        self.store.write_all(&round.states)?;
+        StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
+        self.unflushed_since.get_or_insert_with(Instant::now);
+        for (shard, ticket) in round.state_tickets.drain(..) {
+            (self.on_done)(Done::StateWritten { shard, ticket });
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, mut round: Gathered) -> Result<(), StoreError> {
         for i in &round.installs {
             self.store.install(i.shard, i.at, i.hard_state, &i.ops)?;
             self.unsynced_since = None;
         }
         self.append(&round)?;
         self.sync_if_due()?;
-        if !round.states.is_empty() {
-            self.store.write_all(&round.states)?;
-            StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
-            self.unflushed_since.get_or_insert_with(Instant::now);
-            for (shard, ticket) in round.state_tickets {
-                (self.on_done)(Done::StateWritten { shard, ticket });
-            }
-        }
+        self.states(&mut round)?;
         for (shard, ticket, first, term) in round.trims {
             self.store.trim(shard, first, term)?;
             self.flushed();
@@ -427,6 +491,23 @@ impl<S: SnapshotStore> Rounds<S> {
     }
 }
 
+fn run<S: SnapshotStore>(place: &Place<S>, queue: &JobReceiver<Job>) {
+    let mut waiting = VecDeque::new();
+    let mut wait = Duration::ZERO;
+    loop {
+        queue.wait(wait);
+        let mut place = place.lock();
+        let Some(rounds) = place.as_mut() else {
+            return;
+        };
+        if rounds.turn(queue, &mut waiting) {
+            *place = None;
+            return;
+        }
+        wait = rounds.wait();
+    }
+}
+
 fn gather(round: &mut Gathered, job: Job) {
     match job {
         Job::Append {
@@ -499,5 +580,56 @@ mod tests {
         let done = told.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(done, Done::Failed { .. }));
         assert!(writer.submit(job()).is_err(), "later jobs are refused");
+    }
+
+    #[test]
+    fn a_single_job_is_done_by_whoever_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(dir.path(), StoreOptions::default(), &[ShardId(1)]).unwrap();
+        let reader = store.reader();
+        let (tell, told) = unbounded();
+        let on_done = Box::new(move |done| {
+            tell.send((std::thread::current().id(), done)).unwrap();
+        });
+        let writer = Writer::spawn(store, WriterOptions::default(), on_done).unwrap();
+        let handle = writer.handle();
+        let job = |index| Job::Append {
+            shard: ShardId(1),
+            ticket: index,
+            append: LogAppend {
+                shard: ShardId(1),
+                entries: vec![crate::storage::LogEntry {
+                    index,
+                    term: 1,
+                    kind: 0,
+                    data: bytes::Bytes::from_static(b"x"),
+                }],
+                hard_state: None,
+                sync: true,
+            },
+        };
+        let me = std::thread::current().id();
+        for index in 1..=20 {
+            // The writer may be looking at its clocks at this very moment.
+            let here = handle.submit_here(job(index)).unwrap();
+            let (by, done) = match here {
+                true => told.try_recv().unwrap(),
+                false => told.recv_timeout(Duration::from_secs(20)).unwrap(),
+            };
+            assert_eq!(here, by == me);
+            let shard = ShardId(1);
+            assert_eq!(
+                done,
+                Done::Appended {
+                    shard,
+                    ticket: index
+                }
+            );
+            assert_eq!(reader.log_range(shard).unwrap(), (1, index));
+        }
+        assert_eq!(writer.stats().syncs.load(Ordering::Relaxed), 20);
+        writer.stop();
+        assert!(handle.submit_here(job(21)).is_err(), "the writer has ended");
+        assert!(told.is_empty());
     }
 }

@@ -89,8 +89,10 @@ pub struct StoreMetrics {
     pub tail_cache_bytes: Gauge,
     /// Reads answered from the tail cache.
     pub tail_cache_hits: Counter,
-    /// Reads that went to the store.
+    /// Reads that the tail cache could not answer.
     pub tail_cache_misses: Counter,
+    /// Of them, reads answered from entries that earlier reads left in memory.
+    pub entry_cache_hits: Counter,
     /// Bytes of the log on disk.
     pub log_bytes: Gauge,
     /// Used part of the disk that holds the data, in percent.
@@ -232,8 +234,13 @@ impl StoreMetrics {
         );
         r.register(
             "tail_cache_misses",
-            "Reads from the store",
+            "Reads that the tail cache could not answer",
             self.tail_cache_misses.clone(),
+        );
+        r.register(
+            "entry_cache_hits",
+            "Of them, reads answered from entries read before",
+            self.entry_cache_hits.clone(),
         );
         r.register_with_unit(
             "log",

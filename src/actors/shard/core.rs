@@ -154,6 +154,10 @@ impl ShardCore {
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
     }
+    /// Log writes under way.
+    pub fn open_writes(&self) -> usize {
+        self.writes.len()
+    }
     /// Something waits for [`ShardInput::Flush`].
     pub fn wants_flush(&self) -> bool {
         !(self.appends.is_empty()

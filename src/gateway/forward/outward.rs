@@ -302,7 +302,7 @@ pub async fn drain(conn: &Rc<Conn>) {
     if !forward.serving() {
         return;
     }
-    let mut burst = Burst::new(now_ms());
+    let mut burst = Burst::new(now_ms(), 0);
     let beat = {
         let mut out = conn.outward.borrow_mut();
         std::mem::take(&mut out.beat_due)
@@ -311,7 +311,7 @@ pub async fn drain(conn: &Rc<Conn>) {
     };
     if let Some(mut command) = beat.as_ref().and_then(decode) {
         command.flag |= FLAG_ONEWAY;
-        dispatch::request(conn, command, &mut burst, None).await;
+        dispatch::request(conn, &command, &mut burst, None).await;
     }
     loop {
         let next = {
@@ -336,7 +336,7 @@ pub async fn drain(conn: &Rc<Conn>) {
             since: next.since,
         });
         if let Ok(command) = Command::decode(raw) {
-            dispatch::request(conn, command, &mut burst, kept).await;
+            dispatch::request(conn, &command, &mut burst, kept).await;
         }
     }
     burst.submit();

@@ -56,9 +56,9 @@ pub struct PullWaiting {
 }
 
 /// Handles a pull.
-pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: Command) {
-    let ticket = conn.ticket(&command);
-    let request = match PullRequest::parse(&command) {
+pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) {
+    let ticket = conn.ticket(command);
+    let request = match PullRequest::parse(command) {
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),
     };
@@ -66,7 +66,7 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: Command) {
         Ok(checked) => begin(conn, broker, ticket, &request, checked),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => {
-            let (conn, broker) = (conn.clone(), broker.clone());
+            let (conn, broker, command) = (conn.clone(), broker.clone(), command.clone());
             tokio::task::spawn_local(async move {
                 with_new_group(&conn, &broker, ticket, &command).await;
             });
@@ -383,6 +383,10 @@ impl Pull {
             return self.found(batch, offset, bounds, false);
         }
         store.tail_cache_misses.inc();
+        if let Some(batch) = broker.shard.read_cached(self.key, offset, &self.spec) {
+            store.entry_cache_hits.inc();
+            return self.found(batch, offset, bounds, true);
+        }
         let reads = self.ticket.conn().shared().reads.clone();
         let (shard, key, spec) = (broker.shard.clone(), self.key, self.spec.clone());
         tokio::task::spawn_local(async move {

@@ -10,8 +10,12 @@ use rustc_hash::FxHashMap;
 /// A group this large is handed over before the burst ends.
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
 const MAX_GROUP_RECORDS: usize = 16_384;
-/// Room a group begins with.
+/// Room a group begins with, and at most: a share of what was read, so that a group seldom has to
+/// grow, and copy.
 const FIRST_BYTES: usize = 8 * 1024;
+const MAX_FIRST_BYTES: usize = 64 * 1024;
+const SHARE: usize = 4;
+const FIRST_RECORDS: usize = 16;
 
 #[derive(Default)]
 struct Group {
@@ -27,13 +31,15 @@ pub struct Burst {
     groups: Vec<(QueueKey, Group)>,
     places: FxHashMap<QueueKey, usize>,
     shard: Option<ShardHandle>,
+    first_bytes: usize,
 }
 
 impl Burst {
-    /// An empty burst.
-    pub fn new(now_ms: i64) -> Self {
+    /// An empty burst, of so many bytes read.
+    pub fn new(now_ms: i64, read: usize) -> Self {
         Self {
             now_ms,
+            first_bytes: (read / SHARE).clamp(FIRST_BYTES, MAX_FIRST_BYTES),
             groups: Vec::new(),
             places: FxHashMap::default(),
             shard: None,
@@ -55,8 +61,9 @@ impl Burst {
         let group = &mut self.groups[place].1;
         let (bytes, metas) = (group.records.len(), group.metas.len());
         if bytes == 0 {
-            // Several small messages fit before it has to grow, and copy.
-            group.records.reserve(FIRST_BYTES);
+            group.records.reserve(self.first_bytes);
+            group.requests.reserve(FIRST_RECORDS);
+            group.metas.reserve(FIRST_RECORDS);
         }
         match encode(&mut group.records, &mut group.metas) {
             Ok(()) => Ok((group.metas.len() - metas) as u32),

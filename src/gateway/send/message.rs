@@ -38,23 +38,23 @@ pub async fn send(
     conn: &Rc<Conn>,
     broker: &BrokerSide,
     ticket: Ticket,
-    command: Command,
+    command: &Command,
     burst: &mut Burst,
 ) {
-    let request = match SendRequest::parse(&command) {
+    let request = match SendRequest::parse(command) {
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),
     };
     if let Err(reply) = admit(conn.shared(), &request) {
         return ticket.answer(reply);
     }
-    let (mut request, topic) = match find_topic(conn, broker, &command, request, burst).await {
+    let (mut request, topic) = match find_topic(conn, broker, command, request, burst).await {
         Ok(found) => found,
         Err(reply) => return ticket.answer(reply),
     };
     // The record carries the topic it is stored in.
     request.topic = &topic.name;
-    store(conn, broker, ticket, &command, &request, &topic, burst);
+    store(conn, broker, ticket, command, &request, &topic, burst);
 }
 
 fn admit(shared: &Shared, request: &SendRequest<'_>) -> Result<(), Reply> {

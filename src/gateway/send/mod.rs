@@ -59,12 +59,14 @@ pub struct SendWaiting {
 }
 
 /// The core answered a send.
-pub fn complete(worker: &Rc<Worker>, waiting: SendWaiting, outcome: Outcome) {
+pub fn complete(worker: &Rc<Worker>, waiting: Box<SendWaiting>, outcome: Outcome) {
     let metrics = &worker.shared.metrics;
     worker.shared.permits.give(waiting.permit);
-    metrics
-        .send_latency
-        .observe(waiting.ticket.started().elapsed());
+    let took = worker
+        .mail_at
+        .get()
+        .saturating_duration_since(waiting.ticket.started());
+    metrics.send_latency.observe(took);
     let (code, offset, position) = match outcome {
         Outcome::Appended {
             base_offset,
@@ -94,14 +96,10 @@ pub fn complete(worker: &Rc<Worker>, waiting: SendWaiting, outcome: Outcome) {
         .put(waiting.count.into(), waiting.body_bytes);
     waiting.topic.messages_in.inc_by(waiting.count.into());
     waiting.topic.bytes_in.inc_by(waiting.body_bytes);
+    let (queue, count, store_host) = (waiting.queue, waiting.count, waiting.store_host);
     let SendWaiting {
-        ticket,
-        count,
-        queue,
-        uniq_key,
-        store_host,
-        ..
-    } = waiting;
+        ticket, uniq_key, ..
+    } = *waiting;
     if ticket.is_oneway() {
         return ticket.answer(Reply::ok());
     }

@@ -75,10 +75,13 @@ fn canonical(host: SocketAddr) -> SocketAddr {
     SocketAddr::new(host.ip().to_canonical(), host.port())
 }
 
-fn put_host(out: &mut BytesMut, host: &SocketAddr) {
+/// Bytes before the body, with addresses of IPv6.
+const MAX_HEAD: usize = 112;
+
+fn put_host(out: &mut &mut [u8], host: &SocketAddr) {
     match host.ip() {
-        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        IpAddr::V4(ip) => out.put_slice(&ip.octets()),
+        IpAddr::V6(ip) => out.put_slice(&ip.octets()),
     }
     out.put_u32(host.port().into());
 }
@@ -114,21 +117,25 @@ impl RecordInput<'_> {
         }
 
         out.reserve(len);
-        out.put_i32(total);
-        out.put_u32(if v2 { MAGIC_V2 } else { MAGIC_V1 });
-        out.put_u32(body_crc(self.body));
-        out.put_i32(self.queue_id);
-        out.put_i32(self.flag);
-        out.put_i64(self.queue_offset);
-        out.put_i64(self.phys_offset);
-        out.put_i32(sys_flag);
-        out.put_i64(self.born_ts);
-        put_host(out, &born);
-        out.put_i64(self.store_ts);
-        put_host(out, &store);
-        out.put_i32(self.reconsume_times);
-        out.put_i64(self.prepared_txn_offset);
-        out.put_i32(self.body.len() as i32);
+        let mut bytes = [0; MAX_HEAD];
+        let mut head = &mut bytes[..];
+        head.put_i32(total);
+        head.put_u32(if v2 { MAGIC_V2 } else { MAGIC_V1 });
+        head.put_u32(body_crc(self.body));
+        head.put_i32(self.queue_id);
+        head.put_i32(self.flag);
+        head.put_i64(self.queue_offset);
+        head.put_i64(self.phys_offset);
+        head.put_i32(sys_flag);
+        head.put_i64(self.born_ts);
+        put_host(&mut head, &born);
+        head.put_i64(self.store_ts);
+        put_host(&mut head, &store);
+        head.put_i32(self.reconsume_times);
+        head.put_i64(self.prepared_txn_offset);
+        head.put_i32(self.body.len() as i32);
+        let used = MAX_HEAD - head.len();
+        out.extend_from_slice(&bytes[..used]);
         out.extend_from_slice(self.body);
         if v2 {
             out.put_u16(topic.len() as u16);

@@ -72,8 +72,32 @@ impl fmt::Display for Language {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     start: u32,
-    len: u32,
-    side: bool,
+    /// Its length, and whether it lies in the side buffer: commands are moved about, so that they
+    /// had better be small. A header has at most 16 MiB.
+    len_side: u32,
+}
+
+const SIDE: u32 = 1 << 31;
+
+impl Span {
+    #[inline]
+    fn new(start: usize, len: usize, side: bool) -> Self {
+        Self {
+            start: start as u32,
+            len_side: len as u32 & !SIDE | if side { SIDE } else { 0 },
+        }
+    }
+
+    #[inline]
+    fn is_side(self) -> bool {
+        self.len_side & SIDE != 0
+    }
+
+    #[inline]
+    fn range(self) -> std::ops::Range<usize> {
+        let start = self.start as usize;
+        start..start + (self.len_side & !SIDE) as usize
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,9 +123,11 @@ impl ExtFields {
     }
 
     fn text(&self, span: Span) -> &str {
-        let source = if span.side { &self.side } else { &self.header };
-        let start = span.start as usize;
-        source.get(start..start + span.len as usize).unwrap_or("")
+        let source = match span.is_side() {
+            true => &self.side,
+            false => &self.header,
+        };
+        source.get(span.range()).unwrap_or("")
     }
 
     /// The value of the last field called `key`.
@@ -121,7 +147,7 @@ impl ExtFields {
             .iter()
             .rev()
             .find(|e| self.text(e.key) == key)?;
-        let source = if entry.value.side {
+        let source = if entry.value.is_side() {
             &self.side
         } else {
             &self.header
@@ -175,22 +201,14 @@ pub(super) struct ExtBuilder {
 impl ExtBuilder {
     /// A span of the header itself.
     pub(super) fn borrowed(start: usize, len: usize) -> Span {
-        Span {
-            start: start as u32,
-            len: len as u32,
-            side: false,
-        }
+        Span::new(start, len, false)
     }
 
     /// A span of text not found literally in the header.
     pub(super) fn copy(&mut self, text: &str) -> Span {
-        let start = self.side.len() as u32;
+        let start = self.side.len();
         self.side.push_str(text);
-        Span {
-            start,
-            len: text.len() as u32,
-            side: true,
-        }
+        Span::new(start, text.len(), true)
     }
 
     /// Start of a string that is about to be unescaped into [`ExtBuilder::side`].
@@ -200,21 +218,15 @@ impl ExtBuilder {
 
     /// The side text from `start` on.
     pub(super) fn side_since(&self, start: usize) -> Span {
-        Span {
-            start: start as u32,
-            len: (self.side.len() - start) as u32,
-            side: true,
-        }
+        Span::new(start, self.side.len() - start, true)
     }
 
     pub(super) fn resolve<'a>(&'a self, header: &'a str, span: Span) -> &'a str {
-        let start = span.start as usize;
-        let source = if span.side {
-            self.side.as_str()
-        } else {
-            header
+        let source = match span.is_side() {
+            true => self.side.as_str(),
+            false => header,
         };
-        source.get(start..start + span.len as usize).unwrap_or("")
+        source.get(span.range()).unwrap_or("")
     }
 
     pub(super) fn push(&mut self, key: Span, value: Span) {

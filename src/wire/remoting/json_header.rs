@@ -81,8 +81,33 @@ fn span_is_borrowed(ext: &ExtBuilder, text: &str, span: Span) -> bool {
         .contains(&ext.resolve(text, span).as_ptr())
 }
 
-/// Bytes of a string looked at one by one.
-const SHORT: usize = 16;
+/// Bytes looked at eight at a time before a vector search is set up: most keys and values are
+/// shorter than that.
+const NEAR: usize = 64;
+/// Room made for a string with escapes.
+const UNESCAPED: usize = 256;
+
+/// Where the next quote or backslash is, from `at` on.
+#[inline]
+fn special(bytes: &[u8], at: usize) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    // The lowest high bit set is that of the first byte that is zero.
+    let zero = |v: u64| v.wrapping_sub(ONES) & !v & HIGHS;
+    let mut from = at;
+    while let Some(eight) = bytes.get(from..).and_then(|rest| rest.first_chunk::<8>()) {
+        let v = u64::from_le_bytes(*eight);
+        let found = zero(v ^ (ONES * b'"' as u64)) | zero(v ^ (ONES * b'\\' as u64));
+        if found != 0 {
+            return Some(from + found.trailing_zeros() as usize / 8);
+        }
+        from += 8;
+        if from - at >= NEAR {
+            break;
+        }
+    }
+    memchr::memchr2(b'"', b'\\', bytes.get(from..)?).map(|n| from + n)
+}
 
 struct Scanner<'a> {
     text: &'a str,
@@ -143,18 +168,9 @@ impl<'a> Scanner<'a> {
         self.expect(b'"', "expected a string")?;
         let start = self.at;
         let bytes = self.text.as_bytes();
-        // Most keys and values are shorter than it takes to set up a vector search.
-        let near = bytes.len().min(start + SHORT);
-        let mut end = start;
-        while end < near && !matches!(bytes[end], b'"' | b'\\') {
-            end += 1;
-        }
-        if end == near {
-            match memchr::memchr2(b'"', b'\\', &bytes[near..]) {
-                Some(n) => end += n,
-                None => return Err(self.error("unfinished string")),
-            }
-        }
+        let Some(end) = special(bytes, start) else {
+            return Err(self.error("unfinished string"));
+        };
         if bytes[end] == b'"' {
             self.at = end + 1;
             return Ok(ExtBuilder::borrowed(start, end - start));
@@ -170,15 +186,23 @@ impl<'a> Scanner<'a> {
 
     /// Copies a string with its escapes resolved, up to and including the closing quote.
     fn unescape(&mut self, out: &mut String) -> Result<(), DecodeError> {
+        // What is left of the text is the most there can be, but most of it is other fields.
+        out.reserve(self.rest().len().min(UNESCAPED));
         loop {
-            let Some(n) = memchr::memchr2(b'"', b'\\', self.rest()) else {
+            let Some(end) = special(self.text.as_bytes(), self.at) else {
                 return Err(self.error("unfinished string"));
             };
             // Both ends lie next to ASCII bytes, so the slice is on character boundaries.
-            out.push_str(&self.text[self.at..self.at + n]);
-            self.at += n + 1;
-            if self.text.as_bytes()[self.at - 1] == b'"' {
+            out.push_str(&self.text[self.at..end]);
+            self.at = end + 1;
+            if self.text.as_bytes()[end] == b'"' {
                 return Ok(());
+            }
+            // The separators of properties.
+            if let Some([b'u', b'0', b'0', b'0', digit @ b'0'..=b'9']) = self.rest().first_chunk() {
+                out.push(char::from(digit - b'0'));
+                self.at += 5;
+                continue;
             }
             let escape = self.peek().ok_or_else(|| self.error("unfinished escape"))?;
             self.at += 1;
