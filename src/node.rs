@@ -5,6 +5,7 @@ mod cluster;
 mod identity;
 mod operate;
 mod parts;
+pub mod rescue;
 
 use crate::actors::group::{GroupLimits, Groups};
 use crate::actors::link::{NoReplicas, ReplicaLink};

@@ -1,5 +1,6 @@
 //! `troupe cluster`: try one out on this machine, look at one.
 
+use super::server::ServerArgs;
 use super::{operate, print_line, text, Failure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub(super) enum ClusterCommand {
     Transfer(operate::Transfer),
     /// Hand the lead of every shard to its preferred node, or spread it
     Rebalance(operate::Rebalance),
+    /// When a majority of replicas is lost for good: make this stopped node the only member
+    Rescue(Rescue),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +56,45 @@ pub(super) struct Show {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Rescue {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Do it: what this node does not hold is lost, and the others must never come back with their
+    /// old data. Without it, only say what is there
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+fn rescue(args: Rescue) -> Result<(), Failure> {
+    let (config, _) = args.server.load()?;
+    let found =
+        crate::node::rescue::rescue(&config, args.accept_loss).map_err(|e| e.to_string())?;
+    for shard in found {
+        let (index, term) = shard.last;
+        print_line(&format!(
+            "{}: log up to {index} of term {term}, known to be committed up to {}; voters {:?}, learners {:?}{}{}",
+            shard.name,
+            shard.committed,
+            shard.voters,
+            shard.learners,
+            match shard.pending_change {
+                true => "; a change of members at the end of the log will still be made",
+                false => "",
+            },
+            match (shard.rescued, args.accept_loss) {
+                (true, _) => format!("; node {} is the only member now", config.node_id),
+                (false, true) => "; no replica here, left as it is".to_owned(),
+                (false, false) => String::new(),
+            }
+        ))?;
+    }
+    if !args.accept_loss {
+        print_line("Nothing was changed. Among several nodes that are left take the one whose log goes furthest, by term first.")?;
+    }
+    Ok(())
+}
+
 pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
     match command {
         ClusterCommand::Demo(args) => demo(args).await,
@@ -62,6 +104,7 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
         ClusterCommand::Replace(args) => operate::replace(args).await,
         ClusterCommand::Transfer(args) => operate::transfer(args).await,
         ClusterCommand::Rebalance(args) => operate::rebalance(args).await,
+        ClusterCommand::Rescue(args) => rescue(args),
     }
 }
 

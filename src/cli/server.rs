@@ -31,15 +31,21 @@ impl ServerArgs {
         flags.extend(self.roles.map(|roles| ("roles".to_owned(), roles)));
         (self.config, flags)
     }
+
+    /// The configuration that they and the environment make, and what to say about it.
+    pub(super) fn load(self) -> Result<(Config, Vec<String>), Failure> {
+        let (file, flags) = self.flags();
+        // Variables that are not UTF-8 cannot be ours.
+        let env = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let Loaded { config, notes } =
+            Config::load(file.as_deref(), env, &flags).map_err(|e| e.to_string())?;
+        Ok((config, notes))
+    }
 }
 
 pub(super) fn run(args: ServerArgs) -> Result<(), Failure> {
-    let (file, flags) = args.flags();
-    // Variables that are not UTF-8 cannot be ours.
-    let env = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let Loaded { config, notes } =
-        Config::load(file.as_deref(), env, &flags).map_err(|e| e.to_string())?;
+    let (config, notes) = args.load()?;
     crate::telemetry::logs::init(&config.log_level, config.log_format == LogFormat::Json)?;
     for note in notes {
         tracing::warn!("{note}");

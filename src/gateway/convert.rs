@@ -230,7 +230,7 @@ pub fn queue_data(q: &body::QueueData) -> routing::QueueData {
 pub fn route_topic(name: &str, t: &body::TopicConfig) -> routing::RouteTopic {
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
     routing::RouteTopic {
-        name: name.to_owned(),
+        name: name.into(),
         read_queues: count(t.read_queue_nums),
         write_queues: count(t.write_queue_nums),
         perm: count(t.perm),

@@ -67,9 +67,9 @@ impl Role {
 pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Registry) {
     let meta = broker.shard.meta();
     let topics: Vec<RouteTopic> = meta
-        .topics()
-        .iter()
-        .map(|t| RouteTopic::from(&**t))
+        .named_topics()
+        .into_iter()
+        .map(|(name, topic)| RouteTopic::new(name, &topic))
         .collect();
     let addr = advertised(shared);
     let role = Role::of(shared);

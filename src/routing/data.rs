@@ -3,6 +3,7 @@
 use super::AdvertisedAddr;
 use crate::model::topic::TopicConfig;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Version of a broker's topic table (RocketMQ `DataVersion`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,7 +17,8 @@ pub struct DataVersion {
 /// A topic as a broker registers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTopic {
-    pub name: String,
+    /// Shared with the table it comes from, and with the name server's own.
+    pub name: Arc<str>,
     pub read_queues: u32,
     pub write_queues: u32,
     pub perm: u32,
@@ -24,10 +26,11 @@ pub struct RouteTopic {
     pub order: bool,
 }
 
-impl From<&TopicConfig> for RouteTopic {
-    fn from(t: &TopicConfig) -> Self {
+impl RouteTopic {
+    /// The topic of this configuration, under its own name.
+    pub fn new(name: Arc<str>, t: &TopicConfig) -> Self {
         Self {
-            name: t.name.clone(),
+            name,
             read_queues: t.read_queues,
             write_queues: t.write_queues,
             perm: t.perm,

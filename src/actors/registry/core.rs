@@ -190,7 +190,7 @@ impl RegistryCore {
             return;
         }
         if whole && all {
-            let listed: BTreeSet<&str> = topics.iter().map(|t| t.name.as_str()).collect();
+            let listed: BTreeSet<&str> = topics.iter().map(|t| &*t.name).collect();
             let gone: Vec<Arc<str>> = broker
                 .topics
                 .iter()
@@ -203,12 +203,12 @@ impl RegistryCore {
             }
         }
         for topic in topics {
-            if !all && broker.topics.contains(topic.name.as_str()) {
+            if !all && broker.topics.contains(&topic.name) {
                 continue;
             }
-            let key = match self.topics.get_key_value(topic.name.as_str()) {
+            let key = match self.topics.get_key_value(&topic.name) {
                 Some((key, _)) => key.clone(),
-                None => topic.name.as_str().into(),
+                None => topic.name,
             };
             let perm = if acting {
                 topic.perm & !PERM_WRITE

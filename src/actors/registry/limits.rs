@@ -72,7 +72,7 @@ impl RegistryCore {
         }
         let new = topics
             .iter()
-            .filter(|t| !self.topics.contains_key(t.name.as_str()))
+            .filter(|t| !self.topics.contains_key(&t.name))
             .count();
         if self.topics.len().saturating_add(new) > self.limits.topics {
             return refuse("too many topics");

@@ -38,6 +38,12 @@ impl MetaTable {
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
+    /// All topics with the names that this table holds, in no order.
+    pub fn named_topics(&self) -> Vec<(Arc<str>, Arc<TopicConfig>)> {
+        let tables = self.tables.read();
+        let topics = tables.topics.iter();
+        topics.map(|(name, t)| (name.clone(), t.clone())).collect()
+    }
     /// The group of this name.
     pub fn group(&self, name: &str) -> Option<Arc<GroupConfig>> {
         self.tables.read().groups.get(name).cloned()

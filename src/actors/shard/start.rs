@@ -85,6 +85,21 @@ const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Log writes under way at a time: one on the disk, one that fills up behind it.
 const MAX_OPEN_WRITES: usize = 2;
 
+impl ShardOptions {
+    /// A shard of the product that keeps everything and waits for ever.
+    pub fn of(shard: ShardId) -> Self {
+        Self {
+            shard,
+            max_entry_bytes: MAX_ENTRY_BYTES,
+            max_open_writes: MAX_OPEN_WRITES,
+            retention_ms: i64::MAX,
+            retention_bytes: 0,
+            patience: Patience::default(),
+            defect: None,
+        }
+    }
+}
+
 /// Recovers the shard and starts its actor on `arbiter`. Blocks while it replays.
 pub fn start_shard(
     store: RocksStore,
@@ -130,13 +145,10 @@ pub fn start_shards(
     for (options, arbiter) in shards {
         let shard = options.shard;
         let core_options = ShardOptions {
-            shard,
-            max_entry_bytes: MAX_ENTRY_BYTES,
-            max_open_writes: MAX_OPEN_WRITES,
             retention_ms: options.retention_ms,
             retention_bytes: options.retention_bytes,
             patience: options.patience(),
-            defect: None,
+            ..ShardOptions::of(shard)
         };
         let machine_options = MachineOptions {
             segment_bytes: options.segment_bytes,

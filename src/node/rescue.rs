@@ -1,0 +1,190 @@
+//! When the majority of a shard's replicas is lost for good: one that is left becomes the only
+//! member. What it does not hold is lost, so an operator must say so; nothing else ever gives up a
+//! majority (reliability §1 rule 4).
+
+use super::identity;
+use super::parts::{cluster_raft, open_store};
+use super::StartError;
+use crate::actors::shard::recover::recover;
+use crate::actors::shard::{core::ShardOptions, machine::MachineOptions};
+use crate::config::{ClusterShard, Config};
+use crate::model::ShardId;
+use crate::raft::members::Members;
+use crate::storage::{keys, LogStore, RocksStore, StateBatch, StateOp, StateStore};
+use std::path::Path;
+
+/// One shard on the node that is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRest {
+    pub name: String,
+    /// Last index and term of its log.
+    pub last: (u64, u64),
+    pub committed: u64,
+    /// Members until now.
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    /// A change of members stands in the log and was not known to be committed; it will be made.
+    pub pending_change: bool,
+    /// This node is the only member now.
+    pub rescued: bool,
+}
+
+/// Looks at the shards in a stopped node's data directory and, when `accept_loss`, makes this node
+/// the only member of each in which it has a replica.
+///
+/// # Errors
+/// The node runs, the directory is another's or damaged, or the configuration is no cluster's.
+pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, StartError> {
+    let Some(cluster) = config.cluster() else {
+        return Err(StartError::Config("this is no node of a cluster".into()));
+    };
+    let dir = Path::new(&config.data_dir);
+    if !dir.join("db").exists() {
+        let text = format!("{} holds no data", dir.display());
+        return Err(StartError::Config(text));
+    }
+    let life = identity::claim(dir, &config.cluster_id, config.node_id);
+    let life = life.map_err(StartError::Config)?;
+    let ids: Vec<ShardId> = cluster.shards.iter().map(|s| ShardId(s.id)).collect();
+    let mut store = open_store(config, &ids)?;
+    let mut found = Vec::new();
+    for shard in &cluster.shards {
+        let rest = one(config, &mut store, shard, life, accept_loss);
+        found.push(rest.map_err(|error| {
+            let dir = config.data_dir.clone();
+            StartError::Config(format!(
+                "data directory {dir}: shard {}: {error}",
+                shard.name
+            ))
+        })?);
+    }
+    let closed = StateStore::close(&mut store);
+    closed.map_err(|error| StartError::Store {
+        dir: config.data_dir.clone(),
+        error,
+    })?;
+    Ok(found)
+}
+
+fn one(
+    config: &Config,
+    store: &mut RocksStore,
+    place: &ClusterShard,
+    life: u64,
+    accept_loss: bool,
+) -> Result<ShardRest, String> {
+    let shard = ShardId(place.id);
+    let me = config.node_id;
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let options = ShardOptions::of(shard);
+    let machine = MachineOptions {
+        segment_bytes: config.log_segment_bytes,
+    };
+    // What is known to be committed is applied first: changes of members among it.
+    let raft = cluster_raft(config, place, life);
+    let (core, _) = recover(store, options, machine, raft).map_err(|e| text(&e))?;
+    let bounds = store.bounds(shard).map_err(|e| text(&e))?;
+    let applied = core.machine().applied.0;
+    let rest = store.read(shard, applied + 1, bounds.last + 1, u64::MAX);
+    let rest = rest.map_err(|e| text(&e))?;
+    let members = core.machine().members.clone();
+    let is_member = members.nodes().contains(&me);
+    if accept_loss && is_member {
+        let mut removed = [members.nodes(), members.removed.clone()].concat();
+        removed.retain(|node| *node != me);
+        removed.sort_unstable();
+        removed.dedup();
+        let alone = Members {
+            removed,
+            ..Members::of(vec![me])
+        };
+        let row = StateOp::Put {
+            key: keys::members::key(shard),
+            value: keys::members::encode(&alone),
+        };
+        let batch = StateBatch { ops: vec![row] };
+        StateStore::write(store, &batch).map_err(|e| text(&e))?;
+        store.regained(shard).map_err(|e| text(&e))?;
+        StateStore::flush(store).map_err(|e| text(&e))?;
+        tracing::warn!(
+            event = "rescued",
+            shard = place.name,
+            node = me,
+            last = bounds.last,
+            "this node is the only member now; what it does not hold is lost"
+        );
+    }
+    Ok(ShardRest {
+        name: place.name.clone(),
+        last: (
+            bounds.last,
+            rest.last().map_or(core.machine().applied.1, |e| e.term),
+        ),
+        committed: bounds.hard_state.commit.max(applied),
+        voters: members.voters.clone(),
+        learners: members.learners,
+        pending_change: rest.iter().any(|e| e.kind != 0),
+        rescued: accept_loss && is_member,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{HardState, LogAppend, LogEntry};
+
+    fn config(dir: &Path) -> Config {
+        Config {
+            cluster_id: "c".into(),
+            node_id: 2,
+            peers: "1=127.0.0.1:1;2=127.0.0.1:2;3=127.0.0.1:3".into(),
+            shards: "broker-a".into(),
+            data_dir: dir.display().to_string(),
+            disk_min_free_bytes: 0,
+            disk_max_used_space_ratio: 99,
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn only_an_accepted_loss_changes_the_members() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        assert!(rescue(&config, true).is_err(), "there is nothing");
+        identity::claim(dir.path(), "c", 2).unwrap();
+        let shard = config.cluster().unwrap().shards[0].clone();
+        let mut store = open_store(&config, &[ShardId(shard.id)]).unwrap();
+        let entry = LogEntry {
+            index: 1,
+            term: 1,
+            kind: 0,
+            data: Default::default(),
+        };
+        let append = LogAppend {
+            shard: ShardId(shard.id),
+            entries: vec![entry],
+            hard_state: Some(HardState {
+                term: 1,
+                vote: 2,
+                commit: 0,
+            }),
+            sync: true,
+        };
+        store.append(&[append]).unwrap();
+        drop(store);
+        let looked = rescue(&config, false).unwrap();
+        assert_eq!(looked[0].last, (1, 1));
+        assert_eq!(
+            (&looked[0].voters, looked[0].rescued),
+            (&vec![1, 2, 3], false)
+        );
+        assert_eq!(rescue(&config, false).unwrap()[0].voters, [1, 2, 3]);
+        assert!(rescue(&config, true).unwrap()[0].rescued);
+        let after = rescue(&config, false).unwrap();
+        assert_eq!(after[0].voters, [2]);
+        let store = open_store(&config, &[ShardId(shard.id)]).unwrap();
+        assert_eq!(store.standing(ShardId(shard.id)), Default::default());
+        let single = Config::default();
+        assert!(matches!(rescue(&single, false), Err(StartError::Config(_))));
+    }
+}
