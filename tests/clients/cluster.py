@@ -10,7 +10,7 @@ import urllib.request
 class Cluster:
     """`nodes` nodes with `shards` (broker names). Ports are looked for from `base` on."""
 
-    def __init__(self, run, binary, tmp, nodes, shards, sets=(), base=33000):
+    def __init__(self, run, binary, tmp, nodes, shards, sets=(), base=24000):
         self.run, self.binary, self.tmp = run, os.path.abspath(binary), tmp
         self.shards = shards
         self.sets = list(sets)
