@@ -38,12 +38,17 @@ pub enum Planted {
     OtherSegments,
     /// A replica that may have lost entries votes as if it had them.
     RecoveringVotes,
+    /// Snapshots may change on the way, and no checksum is looked at.
+    PartsUnchecked,
+    /// A snapshot's log and its state are two writes.
+    InstallTorn,
 }
 
 /// Plants what lies in a store.
 pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {
     store.lie_about_sync(defect == Some(Planted::DiskLies));
     store.keep_tail(defect == Some(Planted::TailStays));
+    store.tear_installs(defect == Some(Planted::InstallTorn));
 }
 
 /// Those that one node can show.
@@ -64,7 +69,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 17] = [
+pub const GROUP: [Planted; 19] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -82,4 +87,6 @@ pub const GROUP: [Planted; 17] = [
     Planted::TailStays,
     Planted::OtherSegments,
     Planted::RecoveringVotes,
+    Planted::PartsUnchecked,
+    Planted::InstallTorn,
 ];

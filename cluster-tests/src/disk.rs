@@ -138,6 +138,10 @@ impl Disk {
                     states.push(batch);
                     state_reports.push(Step::Report(ShardInput::StateDone { applied }));
                 }
+                DiskWork::Stage { batch } => {
+                    counters.snapshot_parts += batch.ops.len() as u64;
+                    states.push(batch);
+                }
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
                 DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
                 DiskWork::Install {

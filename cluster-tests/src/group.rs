@@ -16,7 +16,7 @@ use bytes::Bytes;
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::{Event as Applied, Machine, MachineOptions};
 use troupemq::model::{GroupId, Position, QueueKey, TopicId};
-use troupemq::raft::members::{Change, Members};
+use troupemq::raft::members::Members;
 use troupemq::storage::{LogEntry, LogStore, SimStore};
 
 /// The digest is compared at every so many entries.
@@ -75,13 +75,13 @@ pub struct Group {
     /// The place the world is in.
     pub here: usize,
     /// Members at first: the places from the first on.
-    members: usize,
+    pub(crate) members: usize,
     pub oracle: Machine,
     /// Term and checksum of each committed entry.
     log: Vec<(u64, u32)>,
     /// From, to: nothing gets through.
-    cut: Vec<bool>,
-    heal_at_us: u64,
+    pub(crate) cut: Vec<bool>,
+    pub(crate) heal_at_us: u64,
     /// Who served last: clients ask there first.
     pub hint: usize,
     /// Someone serves since the faults stopped.
@@ -248,6 +248,7 @@ impl Sim {
         if self.node.is_some() {
             let bytes = match self.defect {
                 Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),
+                Some(Planted::PartsUnchecked) => self.spoiled(bytes),
                 _ => bytes,
             };
             let from = from as u64 + 1;
@@ -261,6 +262,15 @@ impl Sim {
         let at = self.rng.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << self.rng.below(8);
         bytes.into()
+    }
+
+    /// (planted) Changes a part of a snapshot now and then.
+    fn spoiled(&mut self, bytes: Bytes) -> Bytes {
+        let bit = self.rng.below(32) as u32;
+        match bit {
+            0..8 => troupemq::raft::spoiled_snapshot(&bytes, bit).unwrap_or(bytes),
+            _ => bytes,
+        }
     }
 
     /// A node went down: the others' connections to it close.
@@ -301,99 +311,12 @@ impl Sim {
         self.entries_shown = 0;
     }
 
-    /// Partitions and pauses.
-    pub fn group_faults(&mut self) {
-        let now_us = self.schedule.now_us();
-        let nodes = self.nodes() as u64;
-        let Some(group) = &mut self.group else { return };
-        if group.heal_at_us <= now_us {
-            group.cut.fill(false);
-            if self.rng.chance(self.plan.net.partitions, 1000) {
-                self.counters.partitions += 1;
-                let long = self.rng.chance(1, 4);
-                let most = if long { 8_000_000 } else { 1_500_000 };
-                let lasts = self.rng.between(100_000, most);
-                self.partition(now_us + lasts);
-            }
-        }
-        if self.rng.chance(self.plan.net.pauses, 1000) {
-            self.counters.pauses += 1;
-            let most = [300_000, 3_000_000, 10_000_000][self.rng.below(3) as usize];
-            self.paused_until = now_us + self.rng.below(most);
-        }
-        if self.rng.chance(self.plan.net.transfers, 1000) {
-            self.counters.transfers += 1;
-            let to = 1 + self.rng.below(nodes);
-            self.post_shard(ShardInput::Transfer { to });
-        }
-        if self.rng.chance(self.plan.net.members, 1000) {
-            self.change_members();
-        }
-    }
-
-    /// An operator adds, promotes or removes; the last two together now and then.
-    fn change_members(&mut self) {
-        let Some(group) = &self.group else { return };
-        let (now, least) = (&group.oracle.members, group.members);
-        let all = group.places.len() as u64;
-        let stranger = (1..=all).find(|n| !now.nodes().contains(n));
-        let one = now.voters[self.rng.below(now.voters.len() as u64) as usize];
-        let spare = now.voters.len() > least;
-        let changes = match (now.learners.first().copied(), stranger) {
-            (Some(learner), _) if self.rng.chance(1, 2) => {
-                vec![Change::AddVoter(learner), Change::Remove(one)]
-            }
-            (Some(learner), _) => vec![Change::AddVoter(learner)],
-            (None, Some(node)) => vec![Change::AddLearner(node)],
-            (None, None) if spare && self.rng.chance(1, 2) => vec![Change::AddLearner(one)],
-            (None, None) if spare => vec![Change::Remove(one)],
-            _ => return,
-        };
-        self.counters.member_changes += 1;
-        self.counters.joint += u64::from(changes.len() > 1);
-        self.post_shard(ShardInput::Members { id: 0, changes });
-    }
-
     /// The node here belongs to the group in the end.
     pub fn is_member(&self) -> bool {
         let me = self.here() as u64 + 1;
         self.group
             .as_ref()
             .is_none_or(|g| g.oracle.members.nodes().contains(&me))
-    }
-
-    fn partition(&mut self, until_us: u64) {
-        let nodes = self.nodes();
-        let kind = self.rng.below(5);
-        let one = self.rng.below(nodes as u64) as usize;
-        let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(1, 2)).collect();
-        let Some(group) = &mut self.group else { return };
-        group.heal_at_us = until_us;
-        for from in 0..nodes {
-            for to in 0..nodes {
-                group.cut[from * nodes + to] = match kind {
-                    // One node alone; only what it says; only what it hears.
-                    0 => from == one || to == one,
-                    1 => from == one,
-                    2 => to == one,
-                    // Two sides.
-                    3 => side[from] != side[to],
-                    // Two sides that only one node sees both of.
-                    _ => side[from] != side[to] && from != one && to != one,
-                };
-            }
-        }
-    }
-
-    /// No faults any more.
-    pub fn heal(&mut self) {
-        for node in 0..self.nodes() {
-            self.enter(node);
-            self.paused_until = 0;
-        }
-        if let Some(group) = &mut self.group {
-            group.cut.fill(false);
-        }
     }
 
     /// The node here carried out what the next entry brought.

@@ -295,6 +295,7 @@ impl Sim {
                                 let cuts = first.is_some_and(|first| first.index <= last);
                                 self.counters.overwritten += u64::from(cuts);
                             }
+                            DiskWork::Stage { .. } => self.stop_in_the_middle(),
                             DiskWork::Trim { .. } | DiskWork::Install { .. } => {}
                         }
                     } else if let DiskWork::Append { append, .. } = &work {

@@ -66,6 +66,9 @@ pub struct Net {
     pub members: u64,
     /// Percent of crashes that take the disk.
     pub wipes: u64,
+    /// Bytes of a snapshot in one message, and in all a tick; 0: no limit.
+    pub snapshot_part: u64,
+    pub snapshot_pace: u64,
 }
 
 impl Net {
@@ -80,6 +83,8 @@ impl Net {
             transfers: [0, 0, 2, 10][rng.below(4) as usize],
             members: [0, 0, 3, 20][rng.below(4) as usize],
             wipes: [0, 0, 20, 100][rng.below(4) as usize],
+            snapshot_part: [40, 300, 1 << 18][rng.below(3) as usize],
+            snapshot_pace: [0, 1_000, 10_000][rng.below(3) as usize],
         }
     }
 }

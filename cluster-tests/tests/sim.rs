@@ -28,7 +28,7 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 22] = [
+const OF_GROUPS: [&str; 24] = [
     "member_changes",
     "joint",
     "strangers",
@@ -49,6 +49,8 @@ const OF_GROUPS: [&str; 22] = [
     "acked_truncated",
     "stores_lost",
     "snapshots",
+    "snapshot_parts",
+    "snapshots_resumed",
     "followers_refuse",
     "lead_lost_in_flight",
 ];
@@ -108,7 +110,12 @@ fn three_nodes_keep_them_in_two_thousand() {
 
 #[test]
 fn five_nodes_keep_them() {
-    play(&[], FRESH / 5, 5, &["lost_tails", "failed_recoveries"]);
+    play(
+        &[],
+        FRESH / 5,
+        5,
+        &["lost_tails", "failed_recoveries", "snapshots_resumed"],
+    );
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub enum DiskWork {
         hard_state: HardState,
         ops: Vec<StateOp>,
     },
+    /// Rows of a snapshot that comes in, beside the state. Not synced; nobody is told.
+    Stage { batch: StateBatch },
     /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
     Fetch(Fetch),
 }

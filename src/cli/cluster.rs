@@ -304,6 +304,38 @@ pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What a node's own replicas went through.
+fn told_by(page: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for shard in list(page, "shards") {
+        let name = shard["name"].as_str().unwrap_or("?");
+        let mut say = |what: String| {
+            let node = number(page, "node_id");
+            out.push(format!("node {node}, {name}: {what}"));
+        };
+        if shard["recovering"] == true {
+            say("RECOVERING, does not vote before it holds all again".into());
+        }
+        let losses = &shard["losses"];
+        if number(losses, "unclean_recoveries") > 0 {
+            let kept = number(losses, "unclean_kept");
+            say(match losses["unclean_last_lost"].as_u64() {
+                Some(last) => format!("UNCLEAN RECOVERY, lost {} to {last}", kept + 1),
+                None => format!("UNCLEAN RECOVERY, entries behind {kept} may be lost"),
+            });
+        }
+        match number(losses, "acked_truncated_entries") {
+            0 => {}
+            entries => say(format!(
+                "LOST TO ANOTHER LEADER: {entries} entries acknowledged here, {} messages, up to {}",
+                number(losses, "acked_truncated_messages"),
+                number(losses, "acked_truncated_last")
+            )),
+        }
+    }
+    out
+}
+
 /// What the pages of several nodes say, each shard by the node that leads it when that answered.
 fn lines(pages: &[Value]) -> Vec<String> {
     let mut out = Vec::new();
@@ -337,6 +369,7 @@ fn lines(pages: &[Value]) -> Vec<String> {
             }
         }
     }
+    out.extend(pages.iter().flat_map(told_by));
     shards.sort_by_key(|(_, shard)| number(shard, "id"));
     for (node, shard) in shards {
         let leader = match number(shard, "leader") {
@@ -362,9 +395,15 @@ fn lines(pages: &[Value]) -> Vec<String> {
                 continue;
             }
             let state = match (replica["active"] == true, replica["snapshot"] == true) {
-                (_, true) => "waits for a snapshot",
-                (true, _) => "active",
-                (false, _) => "SILENT",
+                (_, true) => match (
+                    number(replica, "snapshot_sent"),
+                    number(replica, "snapshot_bytes"),
+                ) {
+                    (_, 0) => "waits for a snapshot".to_owned(),
+                    (sent, of) => format!("holds {sent} of {of} bytes of a snapshot"),
+                },
+                (true, _) => "active".to_owned(),
+                (false, _) => "SILENT".to_owned(),
             };
             let behind = match number(replica, "lag_entries") {
                 0 => "level".to_owned(),
@@ -418,8 +457,17 @@ mod tests {
         };
         let other = json!([{"node": 1, "active": false, "snapshot": false, "lag_entries": 7,
                             "lag_bytes": 70, "voter": true},
+                           {"node": 4, "active": true, "snapshot": true, "lag_entries": 7,
+                            "snapshot_sent": 3, "snapshot_bytes": 9},
                            {"node": 2, "active": true, "snapshot": false, "lag_entries": 0}]);
-        let page = |node: u64, shard: Value| {
+        let lost = json!({"unclean_recoveries": 1, "unclean_kept": 5, "unclean_last_lost": 9,
+                          "acked_truncated_entries": 2, "acked_truncated_messages": 3,
+                          "acked_truncated_last": 8});
+        let page = |node: u64, mut shard: Value| {
+            if node == 2 {
+                shard["losses"] = lost.clone();
+                shard["recovering"] = true.into();
+            }
             json!({"node_id": node, "cluster_id": "c", "shards": [shard],
                    "nodes": [{"id": node, "link": null},
                              {"id": 3, "link": {"outgoing": true, "incoming": false}}]})
@@ -437,6 +485,14 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("shard broker-a").count(), 1);
+        for said in [
+            "node 2, broker-a: RECOVERING",
+            "node 2, broker-a: UNCLEAN RECOVERY, lost 6 to 9",
+            "2 entries acknowledged here, 3 messages, up to 8",
+            "node 4  holds 3 of 9 bytes of a snapshot",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
         assert_eq!(text.matches("replica on").count(), 1);
     }
 }

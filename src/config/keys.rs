@@ -134,6 +134,9 @@ config_keys! {
     /// addition twice what it writes meanwhile, so that producers and consumers do not wait behind
     /// them. Bytes a second; 0: no limit.
     catch_up_bytes_per_second: u64 as Integer = 33_554_432, [];
+    /// What this node's leaders send at most, all together, of snapshots for followers whose next
+    /// entries are not there any more. Bytes a second; 0: no limit.
+    snapshot_bytes_per_second: u64 as Integer = 33_554_432, [];
 
     section "Where it listens";
     /// The address that every listener binds to.

@@ -246,6 +246,9 @@ impl ClusterNode {
                     metrics
                         .replica_lag(&member.place.name, other.node)
                         .set(lag as i64);
+                    let (sent, len) = metrics.snapshot_progress(&member.place.name, other.node);
+                    sent.set(other.snapshot_sent as i64);
+                    len.set(other.snapshot_len as i64);
                 }
                 let preferred = member.place.nodes.first().copied().unwrap_or_default();
                 let count = fit.entry(member.place.id).or_default();
@@ -422,6 +425,7 @@ impl NodeView for ClusterNode {
                     "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
                     "lag_bytes": view.last.saturating_sub(o.matched).saturating_mul(entry),
                     "lag_ms": behind_ms(o),
+                    "snapshot_sent": o.snapshot_sent, "snapshot_bytes": o.snapshot_len,
                 })
             });
             json!({
@@ -433,6 +437,9 @@ impl NodeView for ClusterNode {
                 "member": status.is_member(), "transfers": status.transfers(),
                 "elections": status.elections(), "failed": status.failed(),
                 "recovering": status.recovering(),
+                "snapshots_installed": status.snapshots(),
+                "snapshot_received": status.receiving().0,
+                "snapshot_bytes": status.receiving().1,
                 "losses": losses(&status.losses()),
                 "replicas": others.collect::<Vec<_>>(),
             })

@@ -45,16 +45,23 @@ pub(super) async fn keep_system_topics(shard: ShardHandle, config: Arc<Config>) 
 
 /// What raft of a cluster's shard is started with.
 pub(super) fn cluster_raft(config: &Config, shard: &ClusterShard, life: u64) -> RaftOptions {
-    let (_, heartbeat_ticks, election_ticks) = config.raft_ticks();
+    let (tick_ms, heartbeat_ticks, election_ticks) = config.raft_ticks();
     let now = std::time::SystemTime::now();
     let nanos = now
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64);
     let seed = nanos ^ u64::from(std::process::id()).rotate_left(32) ^ u64::from(shard.id);
+    let share = config.snapshot_bytes_per_second as u128 * u128::from(tick_ms) / 1_000;
+    let share = share / config.cluster().map_or(1, |c| c.shards.len().max(1)) as u128;
     RaftOptions {
         election_ticks,
         heartbeat_ticks,
         life,
+        // A limit that is less than a byte is not none.
+        snapshot_per_tick: match config.snapshot_bytes_per_second {
+            0 => 0,
+            _ => u64::try_from(share).unwrap_or(u64::MAX).max(1),
+        },
         ..RaftOptions::group(config.node_id, shard.nodes.clone(), seed)
     }
 }
@@ -251,6 +258,7 @@ pub(super) async fn watch(
             raft.applied.set(status.applied() as i64);
             raft.leader.set(i64::from(status.serving()));
             let losses = status.losses();
+            up(&raft.snapshots, status.snapshots());
             up(&raft.unclean_recoveries, losses.unclean_recoveries);
             up(&raft.acked_truncated, losses.acked_truncated_entries);
             if status.set_disk_full(full) {

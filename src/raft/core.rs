@@ -20,6 +20,7 @@
 //! For one election timeout after its start a replica gives no vote, as a follower that has just
 //! heard of its leader: before the start it may have, and the leader's lease rests on that.
 
+mod catch_up;
 mod election;
 mod ready;
 mod receive;
@@ -32,9 +33,11 @@ use super::members::{self, Change, MemberError, Members};
 use super::message::{self, Head, MessageError};
 use super::slog_bridge;
 use super::snapshot::{self, Snapshot};
+use super::transfer::{Receiving, Sending, Stage, Staged};
 use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
+use catch_up::Budget;
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -71,6 +74,11 @@ pub struct RaftCore {
     installing: Option<(u64, u64)>,
     /// Ticks for which a snapshot to a peer was not answered.
     unanswered: BTreeMap<u64, usize>,
+    /// Snapshots on their way, the one that comes in, and what is to be kept of it.
+    sending: BTreeMap<u64, Sending>,
+    receiving: Option<Receiving>,
+    staged: Vec<Stage>,
+    budget: Budget,
     /// The last store and life seen of each peer.
     lives: BTreeMap<u64, (u64, u64)>,
     /// See the module text.
@@ -146,6 +154,9 @@ impl RaftCore {
         let marked = options.recovering || options.forgotten;
         let recovering = marked && !alone;
         let forgotten = options.forgotten && !alone;
+        let committed = start.hard_state.commit;
+        let fresh = |staged: &Staged| staged.id.index > committed;
+        let budget = Budget::new(options.snapshot_per_tick);
         let mut core = Self {
             node,
             options,
@@ -157,6 +168,10 @@ impl RaftCore {
             released: Vec::new(),
             installing: None,
             unanswered: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            receiving: start.staged.filter(fresh).map(Receiving::restored),
+            staged: Vec::new(),
+            budget,
             lives: BTreeMap::new(),
             recovering,
             forgotten,
@@ -241,16 +256,20 @@ impl RaftCore {
             return Vec::new();
         }
         let prs = self.node.raft.prs();
-        let mut all: Vec<_> = prs
-            .iter()
-            .map(|(node, p)| PeerProgress {
+        let one = |(node, p): (&u64, &raft::Progress)| {
+            let sending = self.sending.get(node).map(Sending::progress);
+            let (snapshot_sent, snapshot_len) = sending.unwrap_or_default();
+            PeerProgress {
                 node: *node,
                 matched: p.matched,
                 snapshot: p.state == ProgressState::Snapshot,
+                snapshot_sent,
+                snapshot_len,
                 active: p.recent_active || *node == self.options.node,
                 voter: self.members.has_vote(*node),
-            })
-            .collect();
+            }
+        };
+        let mut all: Vec<_> = prs.iter().map(one).collect();
         all.sort_by_key(|p| p.node);
         all
     }

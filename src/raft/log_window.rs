@@ -111,6 +111,11 @@ impl LogWindow {
         }
     }
 
+    /// First index on disk.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     fn last(&self) -> u64 {
         self.before.0 + self.entries.len() as u64
     }

@@ -93,6 +93,20 @@ pub(super) fn decode(bytes: &Bytes) -> Result<(Head, Message), MessageError> {
     Ok((head, message))
 }
 
+/// For the simulation of a defect: the message with a bit of its snapshot's part changed; `None`
+/// for one that holds none.
+pub fn spoiled_snapshot(bytes: &Bytes, bit: u32) -> Option<Bytes> {
+    let (head, mut m) = decode(bytes).ok()?;
+    if m.get_msg_type() != MessageType::MsgSnapshot {
+        return None;
+    }
+    let snapshot = m.mut_snapshot();
+    let mut data = snapshot.take_data().to_vec();
+    *data.last_mut()? ^= 1 << (bit % 8);
+    snapshot.set_data(data.into());
+    encode(&m, head)
+}
+
 /// Checks that need no state of the replica.
 pub(super) fn check(node: u64, from: u64, m: &Message) -> Result<(), MessageError> {
     use MessageType::*;
@@ -113,7 +127,8 @@ pub(super) fn check(node: u64, from: u64, m: &Message) -> Result<(), MessageErro
         | MsgHeartbeat
         | MsgHeartbeatResponse
         | MsgTimeoutNow
-        | MsgSnapshot => {}
+        | MsgSnapshot
+        | MsgSnapStatus => {}
         _ => return Err(MessageError::Impossible("a kind that stays inside a node")),
     }
     if m.term == 0 || m.term > MAX_TERM || m.log_term > m.term {

@@ -10,8 +10,11 @@ pub mod members;
 mod message;
 mod slog_bridge;
 mod snapshot;
+pub mod staged;
+mod transfer;
 
 pub use self::core::{PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
 pub use log_window::Fetch;
-pub use message::MessageError;
+pub use message::{spoiled_snapshot, MessageError};
 pub use snapshot::Snapshot;
+pub use transfer::{SnapshotId, Stage, Staged};

@@ -45,6 +45,8 @@ pub enum Job {
         batch: StateBatch,
         applied: u64,
     },
+    /// Rows beside the state. Nobody is told.
+    Stage { batch: StateBatch },
     /// See [`LogStore::trim`].
     Trim {
         shard: ShardId,
@@ -530,6 +532,7 @@ fn gather(round: &mut Gathered, job: Job) {
             round.states.push(batch);
             round.state_tickets.push((shard, ticket));
         }
+        Job::Stage { batch } => round.states.push(batch),
         Job::Trim {
             shard,
             ticket,

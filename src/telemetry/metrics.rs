@@ -444,6 +444,19 @@ impl Metrics {
         self.shards.lag.get_or_create_owned(&label)
     }
 
+    /// Bytes a replica holds of a snapshot that is on its way to it, and of how many.
+    pub fn snapshot_progress(&self, shard: &str, node: u64) -> (Gauge, Gauge) {
+        let label = ReplicaLabel {
+            shard: label_text(shard),
+            node,
+        };
+        let shards = &self.shards;
+        (
+            shards.snapshot_sent.get_or_create_owned(&label),
+            shards.snapshot_len.get_or_create_owned(&label),
+        )
+    }
+
     /// 1 while the link to a node is up.
     pub fn peer_link(&self, node: u64) -> Gauge {
         self.shards.links.get_or_create_owned(&PeerLabel { node })

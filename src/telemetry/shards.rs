@@ -5,7 +5,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ShardLabel {
@@ -53,6 +53,8 @@ pub struct ShardMetrics {
     pub acked_truncated: Counter,
     /// Starts after which a tail of the log was missing (reliability §1).
     pub unclean_recoveries: Counter,
+    /// Snapshots installed here.
+    pub snapshots: Counter,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,6 +75,9 @@ pub struct ShardFamilies {
     pub links: Family<PeerLabel, Gauge>,
     pub acked_truncated: Family<ShardLabel, Counter>,
     pub unclean_recoveries: Family<ShardLabel, Counter>,
+    pub snapshots: Family<ShardLabel, Counter>,
+    pub snapshot_sent: Family<ReplicaLabel, Gauge>,
+    pub snapshot_len: Family<ReplicaLabel, Gauge>,
 }
 impl ShardFamilies {
     pub fn register(&self, r: &mut Registry) {
@@ -152,6 +157,23 @@ impl ShardFamilies {
             "Starts after which a tail of the log was missing",
             self.unclean_recoveries.clone(),
         );
+        r.register(
+            "snapshots_installed",
+            "Snapshots of a leader installed here",
+            self.snapshots.clone(),
+        );
+        r.register_with_unit(
+            "snapshot_sent",
+            "Part of a snapshot on its way that the replica holds, as its leader knows",
+            Unit::Bytes,
+            self.snapshot_sent.clone(),
+        );
+        r.register_with_unit(
+            "snapshot_size",
+            "Length of a snapshot on its way to the replica; 0 for none",
+            Unit::Bytes,
+            self.snapshot_len.clone(),
+        );
     }
 
     pub fn create(&self, shard: &str) -> ShardMetrics {
@@ -173,6 +195,7 @@ impl ShardFamilies {
             moved_on: self.moved_on.get_or_create_owned(&label),
             acked_truncated: self.acked_truncated.get_or_create_owned(&label),
             unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
+            snapshots: self.snapshots.get_or_create_owned(&label),
         }
     }
 }

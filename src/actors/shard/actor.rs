@@ -2,8 +2,7 @@
 
 use super::core::{ShardCore, ShardInput, INTERNAL};
 use super::directory::QueueDirectory;
-use super::handle::{ProposalResult, QueueBounds};
-use super::machine::Machine;
+use super::handle::ProposalResult;
 pub use super::mail::{
     DiskDone, FromTimer, GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardMail,
 };
@@ -11,9 +10,9 @@ use super::meta::MetaTable;
 use super::pace::Pace;
 use super::reads::Reads;
 use super::status::{boot_ns, ShardStatus};
-use super::views::{Segment, Views};
+use super::views::Views;
 use crate::actors::abort::AbortOnPanic;
-use crate::actors::effect::{DiskWork, Effect, Publish};
+use crate::actors::effect::{DiskWork, Effect};
 use crate::actors::link::ReplicaLink;
 use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
@@ -22,7 +21,7 @@ use crate::actors::timer::actor::{TimerActor, TimerMail};
 use crate::actors::timer::core::{orphans, TimerCore, TimerInput, MAX_FIRING_BYTES};
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
-use crate::model::{QueueKey, ShardId, TopicId};
+use crate::model::{QueueKey, ShardId};
 use crate::raft::entry::TimerKey;
 use crate::raft::{Fetch, PeerProgress};
 use crate::storage::writer::{Job, WriterHandle};
@@ -96,55 +95,11 @@ pub fn wall_ms() -> i64 {
 }
 
 impl ShardActor {
-    /// Publishes what a shard restored by `recover` holds, before it starts.
-    pub fn publish_restored(core: &ShardCore, deps: &ShardDeps) {
-        let machine = core.machine();
-        for topic in machine.topics() {
-            deps.meta.put_topic(topic.clone());
-        }
-        for group in machine.groups() {
-            deps.meta.put_group(group.clone());
-        }
-        if !machine.is_filling() {
-            restore_queues(machine, deps);
-        }
-        deps.views.set_applied(machine.applied.0);
-        deps.views.stored(machine.applied.0);
-    }
-
-    fn start_timer(&mut self) {
+    pub(super) fn start_timer(&mut self) {
         let Some(me) = self.me.clone() else { return };
         let timers: Vec<_> = self.core.machine().timers().collect();
         let core = TimerCore::new(timers, self.deps.policy);
         self.timer = Some(TimerActor::new(core, me).start());
-    }
-
-    /// A snapshot replaced the state: nothing of the old one is shown any more.
-    fn installed(&mut self) {
-        let machine = self.core.machine();
-        tracing::info!(
-            shard = self.deps.shard.0,
-            behind = machine.applied.0,
-            "a snapshot of the leader is installed"
-        );
-        let topics: Vec<_> = self.deps.meta.topics();
-        for topic in topics.iter().filter(|t| !machine.has_topic(t.id)) {
-            self.deps.meta.delete_topic(&topic.name);
-        }
-        let groups: Vec<_> = self.deps.meta.groups();
-        for group in groups {
-            if !machine.groups().any(|g| g.id == group.id) {
-                self.deps.meta.delete_group(&group.name);
-            }
-        }
-        self.deps.views.clear();
-        for topic in machine.topics() {
-            self.deps.meta.put_topic(topic.clone());
-        }
-        for group in machine.groups() {
-            self.deps.meta.put_group(group.clone());
-        }
-        self.start_timer();
     }
 
     /// The shell of a restored shard, made on the thread that runs it.
@@ -213,6 +168,7 @@ impl ShardActor {
         status.set(raft.term(), raft.committed(), applied);
         status.set_lead(raft.term(), raft.leader());
         status.set_recovering(raft.is_recovering());
+        status.set_receiving(raft.receiving());
         if raft.is_transferring() {
             // The next leader need not wait until the others' promise to this one is over.
             status.set_lease(0);
@@ -234,7 +190,7 @@ impl ShardActor {
 
     /// How long after it was asked for a confirmation no other replica can have been elected: the
     /// others refuse their votes that long, by clocks that may run somewhat differently.
-    fn lease(&self) -> Duration {
+    pub(super) fn lease(&self) -> Duration {
         let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
         (timeout * 3 / 4).saturating_sub(self.deps.tick * 2)
     }
@@ -317,6 +273,7 @@ impl ShardActor {
                 batch,
                 applied,
             },
+            DiskWork::Stage { batch } => Job::Stage { batch },
             DiskWork::Trim { first, term } => Job::Trim {
                 shard,
                 ticket: 0,
@@ -451,114 +408,6 @@ impl ShardActor {
                 }));
             }
         }
-    }
-
-    fn publish(&mut self, publish: Publish) {
-        match publish {
-            Publish::Role(role) => {
-                tracing::info!(shard = self.deps.shard.0, ?role, "raft role");
-            }
-            Publish::Serving(term) => {
-                // Groups remember what the last leader knew.
-                self.deps.status.changing();
-                self.deps.status.set_serving(term.is_some());
-                if term.is_none() {
-                    self.leaving.clear();
-                    for (key, addr) in self.queues.drain() {
-                        self.deps.directory.remove(key);
-                        addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotLeader)));
-                    }
-                }
-            }
-            Publish::Confirmed { stamp } => {
-                let lease = self.lease().as_nanos() as u64;
-                self.deps.status.set_lease(stamp.saturating_add(lease));
-            }
-            Publish::Recovered => {
-                tracing::info!(
-                    shard = self.deps.shard.0,
-                    "the replica holds all entries again"
-                );
-                // Without it the next start would recover once more.
-                let shard = self.deps.shard;
-                let _ = self.deps.writer.submit(Job::Regained { shard });
-            }
-            Publish::Installed => self.installed(),
-            Publish::Filled(queues) => {
-                for (key, min, max) in queues {
-                    self.deps.views.restore(key, QueueBounds { min, max });
-                }
-            }
-            Publish::AckedTruncated(lost) => {
-                self.deps.status.acked_truncated(&lost);
-                tracing::error!(
-                    event = "acked_truncated",
-                    shard = self.deps.shard.0,
-                    first = lost.first,
-                    last = lost.last,
-                    entries = lost.entries,
-                    messages = lost.messages,
-                    queues = ?lost.queues,
-                    "entries that their leader had answered for alone are lost to another leader"
-                );
-            }
-            Publish::Topic(topic) => self.deps.meta.put_topic(topic),
-            Publish::TopicDeleted { name, id } => {
-                self.deps.meta.delete_topic(&name);
-                self.deps.views.remove_topic(TopicId(id));
-                let gone: Vec<_> = self
-                    .queues
-                    .keys()
-                    .filter(|k| k.topic.0 == id)
-                    .copied()
-                    .collect();
-                for key in gone {
-                    self.deps.directory.remove(key);
-                    self.leaving.remove(&key);
-                    if let Some(addr) = self.queues.remove(&key) {
-                        addr.do_send(QueueMail(QueueInput::Closed(Refusal::NotFound("topic"))));
-                    }
-                }
-            }
-            Publish::Group(group) => self.deps.meta.put_group(group),
-            Publish::GroupDeleted { name, .. } => self.deps.meta.delete_group(&name),
-            Publish::Appended {
-                index,
-                at_ms,
-                block,
-                data,
-            } => {
-                let from = block.records_at as usize;
-                let records = data.slice(from..from + block.records_len as usize);
-                let segment = Segment {
-                    base: block.base,
-                    index,
-                    store_ts: at_ms,
-                    metas: block.metas.into(),
-                    records,
-                };
-                self.deps.views.append(block.key, segment);
-            }
-            Publish::Stored { index } => self.deps.views.stored(index),
-            // Group actors learn of their own proposals by their answers.
-            Publish::Offsets { .. } | Publish::Locks { .. } => {}
-            Publish::Trimmed { key, min } => self.deps.views.trimmed(key, min),
-            Publish::Fatal(why) => {
-                tracing::error!(shard = self.deps.shard.0, %why, "the shard stopped");
-                self.deps.status.set_failed(why);
-            }
-        }
-    }
-}
-
-/// Publishes the bounds of all queues.
-fn restore_queues(machine: &Machine, deps: &ShardDeps) {
-    for (key, meta) in machine.queues() {
-        let bounds = QueueBounds {
-            min: meta.min,
-            max: meta.next,
-        };
-        deps.views.restore(key, bounds);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::model::{GroupId, Position, QueueKey};
 use crate::raft::ack::{self, Stage};
 use crate::raft::entry::{self, AppendBlock, EntryBuilder, TimerKey};
 use crate::raft::members::{Change, MemberError};
-use crate::raft::{MessageError, RaftCore, RaftOutput, Role, Snapshot};
+use crate::raft::{staged, MessageError, RaftCore, RaftOutput, Role, Snapshot};
 use crate::storage::{HardState, LogAppend, LogEntry, StateBatch};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -93,6 +93,8 @@ pub struct ShardCore {
     next_ticket: u64,
     ticks: u64,
     trimming: bool,
+    /// First index of the log and term before it, to be carried out behind the rows that say so.
+    trim_to: Option<(u64, u64)>,
     last_retention_ms: i64,
     /// Stamp of the newest entry proposed: the clock may go back before it is applied.
     last_stamp_ms: i64,
@@ -125,6 +127,7 @@ impl ShardCore {
             next_ticket: 1,
             ticks: 0,
             trimming: false,
+            trim_to: None,
             last_retention_ms: 0,
             last_stamp_ms: 0,
         }
@@ -322,6 +325,14 @@ impl ShardCore {
             self.tell_replaced(&ready.replaced, out);
             for fetch in ready.fetch {
                 out.push(Effect::Disk(DiskWork::Fetch(fetch)));
+            }
+            let ops = ready.staged.iter().flat_map(|stage| {
+                // What is installed replaces it.
+                staged::ops(self.options.shard, stage)
+            });
+            let batch = StateBatch { ops: ops.collect() };
+            if !batch.ops.is_empty() {
+                out.push(Effect::Disk(DiskWork::Stage { batch }));
             }
             if let Some(role) = ready.role {
                 out.push(Effect::Publish(Publish::Role(role)));

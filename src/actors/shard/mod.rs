@@ -8,6 +8,7 @@ pub mod machine;
 mod mail;
 pub mod meta;
 pub mod pace;
+mod publish;
 pub mod reads;
 pub mod recover;
 pub mod start;

@@ -5,7 +5,7 @@ use super::core::{ShardCore, ShardOptions};
 use super::machine::{self, ApplyError, LoadError, Machine, MachineOptions};
 use crate::model::ShardId;
 use crate::raft::members::Members;
-use crate::raft::{RaftCore, RaftOptions, RaftStart};
+use crate::raft::{staged, RaftCore, RaftOptions, RaftStart};
 use crate::storage::{LogEntry, LogStore, StateBatch, StateStore, StoreError};
 
 /// Bytes of log read at a time while replaying.
@@ -76,6 +76,7 @@ pub fn recover<S: LogStore + StateStore>(
         applied: machine.applied,
         entries,
         members: Some(machine.members.clone()),
+        staged: staged::load(store, shard)?,
     };
     let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;
     let recovery = Recovery {

@@ -57,6 +57,9 @@ pub struct ShardStatus {
     recovering: AtomicBool,
     losses: Mutex<Losses>,
     readers: Mutex<Vec<u64>>,
+    snapshots: AtomicU64,
+    received: AtomicU64,
+    to_receive: AtomicU64,
     lead: watch::Sender<Lead>,
     hook: Mutex<Option<Hook>>,
 }
@@ -111,6 +114,23 @@ impl ShardStatus {
     }
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);
+    }
+    pub(crate) fn snapshot_installed(&self) {
+        self.snapshots.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn set_receiving(&self, progress: Option<(u64, u64)>) {
+        let (have, len) = progress.unwrap_or_default();
+        self.received.store(have, Ordering::Relaxed);
+        self.to_receive.store(len, Ordering::Relaxed);
+    }
+    /// Snapshots installed since the start.
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots.load(Ordering::Relaxed)
+    }
+    /// Bytes held of a snapshot that comes in, of how many; 0 for none.
+    pub fn receiving(&self) -> (u64, u64) {
+        let have = self.received.load(Ordering::Relaxed);
+        (have, self.to_receive.load(Ordering::Relaxed))
     }
     /// What this replica lost since the process started.
     pub fn losses(&self) -> Losses {

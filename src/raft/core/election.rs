@@ -39,7 +39,7 @@ impl RaftCore {
             self.node.tick();
         }
         self.mend_members();
-        self.repeat_snapshots();
+        self.tick_catch_up();
         if self.leader() != 0 {
             self.attempts = 0;
             self.needs_all = self.recovering;
@@ -91,30 +91,6 @@ impl RaftCore {
     pub fn end_recovering(&mut self) {
         self.recovering = false;
         self.forgotten = false;
-    }
-
-    /// A snapshot may be lost on its way.
-    fn repeat_snapshots(&mut self) {
-        if !self.is_leader() {
-            return self.unanswered.clear();
-        }
-        let waiting: Vec<u64> = self
-            .node
-            .raft
-            .prs()
-            .iter()
-            .filter(|(_, p)| p.state == ProgressState::Snapshot)
-            .map(|(node, _)| *node)
-            .collect();
-        self.unanswered.retain(|node, _| waiting.contains(node));
-        for node in waiting {
-            let ticks = self.unanswered.entry(node).or_default();
-            *ticks += 1;
-            if *ticks > SNAPSHOT_TIMEOUTS * self.options.election_ticks {
-                *ticks = 0;
-                self.node.report_snapshot(node, SnapshotStatus::Failure);
-            }
-        }
     }
 
     /// A leader makes learners of members that lost their store, and gives them back their vote.

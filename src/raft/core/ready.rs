@@ -75,7 +75,8 @@ impl RaftCore {
                 let stamp = stamp.ok().map(u64::from_be_bytes);
                 out.confirmed = out.confirmed.max(stamp);
             }
-            let now = self.marked(ready.take_messages());
+            let now = self.keep_snapshots(ready.take_messages());
+            let now = self.marked(now);
             let held = self.marked(ready.take_persisted_messages());
             let entries = ready.take_entries();
             let snapshot = self.take_snapshot(&ready, out);
@@ -119,7 +120,9 @@ impl RaftCore {
                 None => self.send(&held, out),
             }
         }
+        self.send_parts(out);
         out.fetch.extend(self.node.store().new_fetches());
+        out.staged.append(&mut self.staged);
         let role = self.current_role();
         if self.role != Some(role) {
             if !matches!(role, Role::Leader { .. }) {
@@ -141,7 +144,7 @@ impl RaftCore {
         }
         let data = Bytes::copy_from_slice(ready.snapshot().get_data());
         // It was checked when it came.
-        let (members, base) = snapshot::decode(data).ok()?;
+        let (members, base) = snapshot::decode(data, self.options.trusts_parts).ok()?;
         let applied = self.node.raft.raft_log.applied;
         let gone = self.node.mut_store().restore(index, term, applied);
         out.replaced.extend(gone);

@@ -5,7 +5,7 @@ use super::*;
 impl RaftCore {
     /// Takes in a message of the replica on node `from`.
     pub fn step(&mut self, from: u64, bytes: &Bytes) -> Result<(), MessageError> {
-        let (head, mut m) = message::decode(bytes)?;
+        let (head, m) = message::decode(bytes)?;
         message::check(self.options.node, from, &m)?;
         self.check_sender(from, m.get_msg_type())?;
         self.check_life(from, &head)?;
@@ -16,8 +16,19 @@ impl RaftCore {
         {
             return Err(MessageError::Outdated(self.options.node));
         }
-        self.check_state(&mut m)?;
         let kind = m.get_msg_type();
+        let mut m = match kind {
+            MessageType::MsgSnapStatus => {
+                self.hear_answer(from, &m);
+                return Ok(());
+            }
+            MessageType::MsgSnapshot => match self.take_part(m)? {
+                Some(whole) => whole,
+                None => return Ok(()),
+            },
+            _ => m,
+        };
+        self.check_state(&mut m)?;
         let stands = self.may_campaign() && !self.recovering;
         if !stands && kind == MessageType::MsgTimeoutNow {
             return Ok(());
@@ -145,7 +156,17 @@ impl RaftCore {
                 return Err(MessageError::Impossible("an answer beyond the log's end"));
             }
             MessageType::MsgSnapshot => {
-                snapshot::check(m)?;
+                let meta = m.get_snapshot().get_metadata();
+                if meta.index <= self.committed() {
+                    // raft says only how far this replica is.
+                    return match self.node.raft.raft_log.match_term(meta.index, meta.term) {
+                        false if meta.index == self.committed() => {
+                            Err(MessageError::Impossible("a snapshot of another log"))
+                        }
+                        _ => Ok(()),
+                    };
+                }
+                snapshot::check(m, self.options.trusts_parts)?;
                 let members = m.get_snapshot().get_metadata().get_conf_state();
                 let own = [members.get_voters(), members.get_learners()];
                 if !own.iter().any(|ids| ids.contains(&self.options.node)) {

@@ -3,6 +3,7 @@
 use crate::raft::log_window::Fetch;
 use crate::raft::members::Members;
 use crate::raft::snapshot::Snapshot;
+use crate::raft::transfer::{Stage, Staged};
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 
@@ -29,6 +30,12 @@ pub struct RaftOptions {
     pub seed: u64,
     /// Raft's own log lines are dropped.
     pub quiet: bool,
+    /// Bytes of a snapshot that go in one message.
+    pub snapshot_part: u64,
+    /// Bytes of snapshots a leader sends a tick; 0 for no limit.
+    pub snapshot_per_tick: u64,
+    /// Planted defect: checksums of snapshots are not looked at.
+    pub trusts_parts: bool,
 }
 
 impl RaftOptions {
@@ -50,6 +57,9 @@ impl RaftOptions {
             store: 0,
             seed,
             quiet: false,
+            snapshot_part: 256 << 10,
+            snapshot_per_tick: 0,
+            trusts_parts: false,
         }
     }
 }
@@ -65,6 +75,8 @@ pub struct RaftStart {
     pub entries: Vec<LogEntry>,
     /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
     pub members: Option<Members>,
+    /// A snapshot that was coming in.
+    pub staged: Option<Staged>,
 }
 
 /// Who leads.
@@ -104,6 +116,8 @@ pub struct RaftOutput {
     pub replaced: Vec<LogEntry>,
     /// Log entries to read for a follower that is behind.
     pub fetch: Vec<Fetch>,
+    /// What came of a snapshot, to be kept beside the state. Need not be synced.
+    pub staged: Vec<Stage>,
     /// A majority followed this leader after [`RaftCore::confirm`] was called with this stamp.
     pub confirmed: Option<u64>,
 }
@@ -117,6 +131,7 @@ impl RaftOutput {
             && self.committed.is_empty()
             && self.replaced.is_empty()
             && self.fetch.is_empty()
+            && self.staged.is_empty()
             && self.confirmed.is_none()
     }
 }
@@ -129,6 +144,9 @@ pub struct PeerProgress {
     pub matched: u64,
     /// It waits for a snapshot.
     pub snapshot: bool,
+    /// Bytes it holds of one that is on its way to it, of how many; 0 for none.
+    pub snapshot_sent: u64,
+    pub snapshot_len: u64,
     /// It has answered within the last election timeout.
     pub active: bool,
     pub voter: bool,

@@ -16,6 +16,7 @@ pub mod offset;
 mod parts;
 pub mod queue;
 pub mod segment_queue;
+pub mod staged;
 pub mod timer;
 pub mod topic;
 
@@ -45,6 +46,7 @@ pub enum Kind {
     Counters = 11,
     Members = 12,
     Base = 13,
+    Staged = 14,
 }
 
 /// All rows of a kind in a shard.

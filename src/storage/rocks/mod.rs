@@ -30,6 +30,8 @@ mod reader;
 mod state;
 
 #[cfg(test)]
+mod lost_tests;
+#[cfg(test)]
 mod tests;
 
 pub use dir::{disk_space, FORMAT_VERSION};

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const S: ShardId = ShardId(3);
+pub(super) const S: ShardId = ShardId(3);
 
-fn small() -> StoreOptions {
+pub(super) fn small() -> StoreOptions {
     StoreOptions {
         memtable_bytes: 256 << 10,
         state_memtable_bytes: 256 << 10,
@@ -17,11 +17,11 @@ fn small() -> StoreOptions {
     }
 }
 
-fn open(dir: &Path) -> Result<RocksStore, StoreError> {
+pub(super) fn open(dir: &Path) -> Result<RocksStore, StoreError> {
     RocksStore::open(dir, small(), &[S, ShardId(4)])
 }
 
-fn entries(range: std::ops::Range<u64>, term: u64, size: usize) -> Vec<LogEntry> {
+pub(super) fn entries(range: std::ops::Range<u64>, term: u64, size: usize) -> Vec<LogEntry> {
     range
         .map(|index| LogEntry {
             index,
@@ -32,7 +32,7 @@ fn entries(range: std::ops::Range<u64>, term: u64, size: usize) -> Vec<LogEntry>
         .collect()
 }
 
-fn append(range: std::ops::Range<u64>, term: u64, size: usize, sync: bool) -> LogAppend {
+pub(super) fn append(range: std::ops::Range<u64>, term: u64, size: usize, sync: bool) -> LogAppend {
     LogAppend {
         shard: S,
         entries: entries(range, term, size),
@@ -41,7 +41,7 @@ fn append(range: std::ops::Range<u64>, term: u64, size: usize, sync: bool) -> Lo
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -212,7 +212,7 @@ fn a_changed_value_is_never_served() {
     ));
 }
 
-fn wal_of(dir: &Path) -> std::path::PathBuf {
+pub(super) fn wal_of(dir: &Path) -> std::path::PathBuf {
     let mut logs: Vec<_> = std::fs::read_dir(dir.join("db"))
         .unwrap()
         .map(|f| f.unwrap().path())
@@ -460,106 +460,4 @@ fn cost_of_appending_and_reading() {
         wall.elapsed().as_micros() as f64 / n as f64,
         (cpu() - used) / n as f64
     );
-}
-
-fn open_in_boot(dir: &Path, boot_id: &str, repair: bool) -> Result<RocksStore, StoreError> {
-    let options = StoreOptions {
-        boot_id: boot_id.into(),
-        repair,
-        ..small()
-    };
-    RocksStore::open(dir, options, &[S])
-}
-
-#[test]
-fn a_stop_of_the_machine_with_unsynced_entries_is_remembered_until_they_are_regained() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let new = Standing::Forgotten {
-        kept: 0,
-        reached: 0,
-    };
-    let mut store = open_in_boot(dir, "a", false).unwrap();
-    let number = store.number();
-    assert_eq!(
-        (store.standing(S), store.loss(S)),
-        (new, None),
-        "a new store"
-    );
-    let mut first = append(1..3, 1, 10, true);
-    first.hard_state = Some(HardState {
-        term: 1,
-        vote: 1,
-        commit: 0,
-    });
-    store.append(&[first]).unwrap();
-    store.regained(S).unwrap();
-    drop(store);
-    // Everything was synced.
-    let mut store = open_in_boot(dir, "b", false).unwrap();
-    assert_eq!((store.standing(S), store.loss(S)), (Standing::Whole, None));
-    assert_eq!(store.number(), number);
-    store.append(&[append(3..5, 1, 10, false)]).unwrap();
-    drop(store);
-    // The process ended, the machine did not.
-    let mut store = open_in_boot(dir, "b", false).unwrap();
-    assert_eq!((store.standing(S), store.loss(S)), (Standing::Whole, None));
-    store.append(&[append(5..6, 1, 10, false)]).unwrap();
-    drop(store);
-    let store = open_in_boot(dir, "c", false).unwrap();
-    let hurt = Standing::Unsynced { kept: 5 };
-    assert_eq!(store.standing(S), hurt);
-    assert_eq!(store.loss(S).map(|l| (l.kept, l.reached)), Some((5, 0)));
-    drop(store);
-    let mut store = open_in_boot(dir, "c", false).unwrap();
-    assert_eq!(
-        (store.standing(S), store.loss(S)),
-        (hurt, None),
-        "told once"
-    );
-    store.regained(S).unwrap();
-    store.append(&[append(6..7, 1, 10, false)]).unwrap();
-    store.close().unwrap();
-    drop(store);
-    // A clean stop has synced all.
-    let store = open_in_boot(dir, "d", false).unwrap();
-    assert_eq!((store.standing(S), store.loss(S)), (Standing::Whole, None));
-}
-
-#[test]
-fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let mut store = open_in_boot(dir, "a", true).unwrap();
-    store.append(&[append(1..9, 1, 10, true)]).unwrap();
-    store.regained(S).unwrap();
-    store.close().unwrap();
-    drop(store);
-    // The marks know of more than there is.
-    let (mut marks, found) = Marks::open(&dir.join("synced.marks")).unwrap();
-    let mark = found.iter().find(|(s, _)| *s == S).unwrap().1;
-    marks.set(S, Mark { index: 20, ..mark });
-    marks.sync().unwrap();
-    let refused = open_in_boot(dir, "a", false);
-    assert!(matches!(refused, Err(StoreError::Corrupt(_))));
-    let store = open_in_boot(dir, "a", true).unwrap();
-    let lost = Standing::Forgotten {
-        kept: 8,
-        reached: 20,
-    };
-    assert_eq!(store.standing(S), lost);
-    let loss = store.loss(S).unwrap();
-    assert_eq!((loss.kept, loss.reached), (8, 20));
-    assert_eq!(store.read(S, 1, 9, 1 << 20).unwrap().len(), 8);
-    drop(store);
-    let store = open_in_boot(dir, "a", true).unwrap();
-    assert_eq!((store.standing(S), store.loss(S)), (lost, None));
-    drop(store);
-    // A database that does not open is put aside.
-    std::fs::write(dir.join("db/CURRENT"), "MANIFEST-000005").unwrap();
-    let refused = open_in_boot(dir, "a", false);
-    assert!(matches!(refused, Err(StoreError::Corrupt(_))));
-    let store = open_in_boot(dir, "a", true).unwrap();
-    assert_eq!(store.loss(S).unwrap().kept, 0);
-    assert!(dir.join("db.damaged").exists());
 }

@@ -33,6 +33,7 @@ pub enum Fault {
 pub struct SimStore {
     log: SimLogStore,
     state: SimStateStore,
+    tear_installs: bool,
 }
 
 impl SimStore {
@@ -40,7 +41,13 @@ impl SimStore {
         Self {
             log: SimLogStore::new(shards),
             state: SimStateStore::new(),
+            tear_installs: false,
         }
+    }
+
+    /// Planted defect: installing a snapshot is a write of the log and one of the state.
+    pub fn tear_installs(&mut self, tear: bool) {
+        self.tear_installs = tear;
     }
 
     /// See [`SimLogStore::inject`]; write faults hit whichever write comes first, log or state.
@@ -137,7 +144,10 @@ impl SnapshotStore for SimStore {
         self.log.install(shard, at, hard_state)?;
         let batch = StateBatch { ops: ops.to_vec() };
         self.state.write_at(&batch, self.log.written());
-        self.state.flush()
+        match self.tear_installs {
+            true => Ok(()),
+            false => self.state.flush(),
+        }
     }
 }
 

@@ -44,6 +44,10 @@ impl ShardCore {
             batch,
             applied: entry.index + ahead,
         }));
+        // A crash in between must find the rows that tell where queues begin now.
+        if let Some((first, term)) = self.trim_to.take() {
+            out.push(Effect::Disk(DiskWork::Trim { first, term }));
+        }
         if filling && !self.machine.is_filling() {
             self.filled = Some(FilledAt {
                 index: entry.index,
@@ -129,7 +133,8 @@ impl ShardCore {
                     }
                 }
                 self.raft.trimmed(first, term);
-                return out.push(Effect::Disk(DiskWork::Trim { first, term }));
+                self.trim_to = Some((first, term));
+                return;
             }
         };
         match self.filled {

@@ -1,0 +1,102 @@
+//! Faults of whole nodes and of the network between them.
+
+use crate::sim::Sim;
+use troupemq::actors::shard::core::ShardInput;
+use troupemq::raft::members::Change;
+
+impl Sim {
+    /// A snapshot comes in, which is rare: a crash is more likely now.
+    pub fn stop_in_the_middle(&mut self) {
+        let crashes = self.plan.crash_every > 0 && !self.is_calm();
+        if crashes && self.rng.chance(1, 12) {
+            self.crash_in = Some(self.rng.between(1, 60));
+        }
+    }
+
+    /// Partitions and pauses.
+    pub fn group_faults(&mut self) {
+        let now_us = self.schedule.now_us();
+        let nodes = self.nodes() as u64;
+        let Some(group) = &mut self.group else { return };
+        if group.heal_at_us <= now_us {
+            group.cut.fill(false);
+            if self.rng.chance(self.plan.net.partitions, 1000) {
+                self.counters.partitions += 1;
+                let long = self.rng.chance(1, 4);
+                let most = if long { 8_000_000 } else { 1_500_000 };
+                let lasts = self.rng.between(100_000, most);
+                self.partition(now_us + lasts);
+            }
+        }
+        if self.rng.chance(self.plan.net.pauses, 1000) {
+            self.counters.pauses += 1;
+            let most = [300_000, 3_000_000, 10_000_000][self.rng.below(3) as usize];
+            self.paused_until = now_us + self.rng.below(most);
+        }
+        if self.rng.chance(self.plan.net.transfers, 1000) {
+            self.counters.transfers += 1;
+            let to = 1 + self.rng.below(nodes);
+            self.post_shard(ShardInput::Transfer { to });
+        }
+        if self.rng.chance(self.plan.net.members, 1000) {
+            self.change_members();
+        }
+    }
+
+    /// An operator adds, promotes or removes; the last two together now and then.
+    fn change_members(&mut self) {
+        let Some(group) = &self.group else { return };
+        let (now, least) = (&group.oracle.members, group.members);
+        let all = group.places.len() as u64;
+        let stranger = (1..=all).find(|n| !now.nodes().contains(n));
+        let one = now.voters[self.rng.below(now.voters.len() as u64) as usize];
+        let spare = now.voters.len() > least;
+        let changes = match (now.learners.first().copied(), stranger) {
+            (Some(learner), _) if self.rng.chance(1, 2) => {
+                vec![Change::AddVoter(learner), Change::Remove(one)]
+            }
+            (Some(learner), _) => vec![Change::AddVoter(learner)],
+            (None, Some(node)) => vec![Change::AddLearner(node)],
+            (None, None) if spare && self.rng.chance(1, 2) => vec![Change::AddLearner(one)],
+            (None, None) if spare => vec![Change::Remove(one)],
+            _ => return,
+        };
+        self.counters.member_changes += 1;
+        self.counters.joint += u64::from(changes.len() > 1);
+        self.post_shard(ShardInput::Members { id: 0, changes });
+    }
+
+    fn partition(&mut self, until_us: u64) {
+        let nodes = self.nodes();
+        let kind = self.rng.below(5);
+        let one = self.rng.below(nodes as u64) as usize;
+        let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(1, 2)).collect();
+        let Some(group) = &mut self.group else { return };
+        group.heal_at_us = until_us;
+        for from in 0..nodes {
+            for to in 0..nodes {
+                group.cut[from * nodes + to] = match kind {
+                    // One node alone; only what it says; only what it hears.
+                    0 => from == one || to == one,
+                    1 => from == one,
+                    2 => to == one,
+                    // Two sides.
+                    3 => side[from] != side[to],
+                    // Two sides that only one node sees both of.
+                    _ => side[from] != side[to] && from != one && to != one,
+                };
+            }
+        }
+    }
+
+    /// No faults any more.
+    pub fn heal(&mut self) {
+        for node in 0..self.nodes() {
+            self.enter(node);
+            self.paused_until = 0;
+        }
+        if let Some(group) = &mut self.group {
+            group.cut.fill(false);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A node begins again with what its disk holds.
+
+use crate::defects::Planted;
+use crate::node::Node;
+use crate::schedule::Event;
+use crate::seen::Seen;
+use crate::sim::Sim;
+use crate::view::{self, View};
+use troupemq::actors::shard::core::{Patience, ShardCore, ShardOptions};
+use troupemq::actors::shard::machine::MachineOptions;
+use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
+use troupemq::actors::timer::core::TimerCore;
+use troupemq::model::QueueKey;
+use troupemq::raft::RaftOptions;
+use troupemq::storage::keys::index::IndexRow;
+use troupemq::storage::{keys, Fault, StateStore};
+
+impl Sim {
+    fn options(&self) -> ShardOptions {
+        let defect = match self.defect {
+            Some(Planted::Core(defect)) => Some(defect),
+            _ => None,
+        };
+        ShardOptions {
+            shard: crate::SHARD,
+            max_entry_bytes: self.plan.max_entry_bytes,
+            max_open_writes: self.plan.max_open_writes,
+            retention_ms: self.plan.retention_ms,
+            retention_bytes: self.plan.retention_bytes,
+            patience: Patience {
+                flush: [0, 3, 20][(self.seed % 3) as usize],
+                replicas: [0, 20, 5][(self.seed % 3) as usize],
+            },
+            defect,
+        }
+    }
+
+    pub(crate) fn recover(&mut self) -> Result<(ShardCore, Recovery), RecoverError> {
+        let options = self.options();
+        let other = self.defect == Some(Planted::OtherSegments) && self.here() == 1;
+        let machine = MachineOptions {
+            segment_bytes: self.plan.segment_bytes + u64::from(other) * 1000,
+        };
+        let voters = (1..=self.first_members() as u64).collect();
+        let raft = RaftOptions {
+            quiet: true,
+            life: self.life + 1,
+            recovering: self.hurt && self.defect != Some(Planted::RecoveringVotes),
+            forgotten: self.forgot,
+            store: self.store_number,
+            snapshot_part: self.plan.net.snapshot_part.max(1),
+            snapshot_per_tick: self.plan.net.snapshot_pace,
+            trusts_parts: self.defect == Some(Planted::PartsUnchecked),
+            ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
+        };
+        recover(&mut self.store, options, machine, raft)
+    }
+
+    pub(crate) fn restart(&mut self) {
+        let faulty = self.plan.disk_errors && self.settling.is_none() && self.rng.chance(1, 10);
+        if faulty {
+            self.store.inject(Fault::WriteError);
+        }
+        let (shard, recovery) = match self.recover() {
+            Ok(found) => found,
+            Err(RecoverError::Store(_)) if faulty => {
+                self.counters.failed_recoveries += 1;
+                self.life += 1;
+                self.store.kill(&mut self.rng);
+                let (node, life) = (self.here(), self.life);
+                return self.schedule.after(1000, Event::Restart { node, life });
+            }
+            Err(error) => return self.fail("recovery", error.to_string()),
+        };
+        // Not used up by the recovery: it will hit the first write.
+        self.fault_planted = faulty;
+        self.counters.replays += u64::from(recovery.replayed > 0);
+        let staged = shard.raft().receiving().is_some_and(|(have, _)| have > 0);
+        self.counters.snapshots_resumed += u64::from(staged);
+        self.view = match shard.machine().is_filling() {
+            true => View::default(),
+            false => View::restored(shard.machine()),
+        };
+        let applied = shard.machine().applied.0;
+        if self.group.is_none() {
+            self.show_replayed(&shard);
+        }
+        let timer = TimerCore::new(shard.machine().timers(), self.plan.timer_policy);
+        self.node = Some(Node::new(shard, timer));
+        self.recovered(applied);
+        if self.plan.crash_every > 0 && self.settling.is_none() {
+            self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
+        }
+        let mut out = Vec::new();
+        if let Some(node) = &mut self.node {
+            node.shard.start(&mut out);
+        }
+        self.carry_out(out);
+    }
+
+    /// Records and minimums that the recovery applied without telling anybody.
+    fn show_replayed(&mut self, shard: &ShardCore) {
+        let queues: Vec<_> = shard.machine().queues().collect();
+        for (key, meta) in queues {
+            let mut next = self.shown.get(&key).map_or(0, Vec::len) as u64;
+            while next < meta.next && self.failure.is_none() {
+                let mut records = Vec::new();
+                match view::from_rows(&self.store, key, next, &mut records) {
+                    Ok(()) if records.is_empty() => {
+                        return self.fail("I5", format!("{key:?} has no {next}"))
+                    }
+                    Ok(()) => {}
+                    Err(what) => return self.fail("I1", format!("after a restart: {what}")),
+                }
+                for (offset, uid, at) in records {
+                    let store_ts = self.store_ts(key, offset);
+                    self.visible(key, offset, uid, at, store_ts);
+                    next = offset + 1;
+                }
+            }
+            if meta.min > 0 {
+                self.see(Seen::Trimmed { key, min: meta.min });
+            }
+        }
+    }
+
+    fn store_ts(&self, key: QueueKey, offset: u64) -> i64 {
+        let from = keys::index::key(crate::SHARD, key, 0);
+        let to = keys::index::key(crate::SHARD, key, offset + 1);
+        let row = StateStore::last(&self.store, &from, &to).ok().flatten();
+        row.and_then(|(_, value)| IndexRow::decode(&value).ok())
+            .map_or(0, |row| row.store_ts)
+    }
+}

@@ -1,0 +1,155 @@
+//! Replicas that recover, or have forgotten.
+
+use super::*;
+
+#[test]
+fn a_replica_that_may_have_lost_entries_does_not_vote_until_it_is_filled() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    let (hurt, late) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.down.insert(late);
+    net.propose(leader, "only on two");
+    // The machine of one stops, and then the leader pauses.
+    let kept = net.at(hurt).log.len() - 1;
+    net.at(hurt).log.truncate(kept);
+    net.hurt.insert(hurt);
+    net.start(hurt, &[1, 2, 3], 2);
+    net.down = [leader].into();
+    net.tick(100);
+    assert!(!net.at(hurt).raft.is_leader() && !net.at(late).raft.is_leader());
+    assert!(net.at(hurt).raft.is_recovering());
+    net.down.clear();
+    net.tick(60);
+    assert!(!net.at(hurt).raft.is_recovering());
+    for node in 1..=3 {
+        assert_eq!(net.at(node).texts(), [b"only on two"]);
+    }
+}
+
+#[test]
+fn recovering_replicas_begin_only_all_together_and_with_the_longest_log() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    for n in 0..5 {
+        net.propose(leader, &format!("m{n}"));
+    }
+    net.tick(3);
+    net.hurt = [1, 2, 3].into();
+    let lost = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    for node in 1..=3 {
+        if lost.contains(&node) {
+            net.at(node).log.truncate(3);
+        }
+        net.start(node, &[1, 2, 3], 2);
+    }
+    net.down.insert(leader);
+    net.tick(100);
+    assert!(
+        lost.iter().all(|n| !net.replicas[n].raft.is_leader()),
+        "one is missing"
+    );
+    net.down.clear();
+    net.tick(100);
+    assert_eq!(net.leader(), leader, "it has the longest log");
+    net.propose(leader, "after");
+    net.tick(5);
+    for r in net.replicas.values() {
+        assert!(!r.raft.is_recovering());
+        assert_eq!(r.texts().len(), 6);
+    }
+}
+
+/// Starts a node anew on an empty store.
+fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
+    net.replicas.remove(&node);
+    let store = net.blank.get(&node).map_or(100, |old| old + 100);
+    net.blank.insert(node, store);
+    net.start(node, voters, 1);
+}
+
+#[test]
+fn a_new_group_begins_when_all_its_members_are_there() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&[], &all);
+    for node in [1, 2] {
+        lose_store(&mut net, node, &all);
+    }
+    net.tick(100);
+    assert!(net.replicas.values().all(|r| !r.raft.is_leader()));
+    lose_store(&mut net, 3, &all);
+    net.tick(100);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    net.tick(5);
+    for r in net.replicas.values() {
+        assert!(!r.raft.is_recovering() && r.raft.is_marked());
+        assert_eq!(r.texts(), [b"a"]);
+        assert!(r.raft.members().admitted.is_empty());
+    }
+}
+
+#[test]
+fn a_member_without_its_store_counts_for_nothing_until_it_is_admitted() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    let (lost, late) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.propose(leader, "a");
+    let applied = net.at(leader).applied.len();
+    net.down.insert(late);
+    lose_store(&mut net, lost, &all);
+    net.at(leader).raft.propose(b"b".to_vec()).unwrap();
+    net.tick(5);
+    // It may have promised its vote in a later term, and has forgotten.
+    assert_eq!(
+        net.at(leader).applied.len(),
+        applied,
+        "nothing is committed with it"
+    );
+    net.tick(60);
+    assert!(
+        net.replicas.values().all(|r| !r.raft.is_leader()),
+        "nor elected"
+    );
+    net.down.clear();
+    net.tick(80);
+    let leader = net.leader();
+    net.propose(leader, "c");
+    net.tick(40);
+    let store = net.blank[&lost];
+    for r in net.replicas.values() {
+        assert_eq!(r.texts(), [&b"a"[..], b"b", b"c"]);
+        assert_eq!(r.raft.members().voters, all);
+        assert_eq!(r.raft.members().admitted.get(&lost), Some(&store));
+        assert!(!r.raft.is_recovering());
+    }
+    // Once more: the store it was admitted with is gone too.
+    lose_store(&mut net, lost, &all);
+    net.tick(80);
+    let store = net.blank[&lost];
+    let leader = net.leader();
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(
+        (members.admitted.get(&lost), &members.voters[..]),
+        (Some(&store), &all[..])
+    );
+}
+
+#[test]
+fn of_two_members_the_one_with_data_leads_the_one_without() {
+    let all = [1, 2];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    let lost = 3 - leader;
+    lose_store(&mut net, lost, &all);
+    net.tick(200);
+    assert_eq!(net.leader(), leader);
+    net.propose(leader, "b");
+    net.tick(5);
+    assert_eq!(net.at(lost).texts(), [b"a", b"b"]);
+}
