@@ -489,10 +489,10 @@ mod tests {
             "node 2, broker-a: RECOVERING",
             "node 2, broker-a: UNCLEAN RECOVERY, lost 6 to 9",
             "2 entries acknowledged here, 3 messages, up to 8",
-            "node 4  holds 3 of 9 bytes of a snapshot",
+            "node 4  learner  holds 3 of 9 bytes of a snapshot",
         ] {
             assert!(text.contains(said), "{text}");
         }
-        assert_eq!(text.matches("replica on").count(), 1);
+        assert_eq!(text.matches("replica on").count(), 2);
     }
 }

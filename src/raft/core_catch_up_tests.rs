@@ -131,7 +131,9 @@ fn a_snapshot_goes_in_parts_no_faster_than_allowed_and_on_after_a_restart() {
         staged.extend(more);
         let told = one.progress();
         let told = told.iter().find(|p| p.node == 2).unwrap();
-        assert!(told.snapshot_sent >= before && told.snapshot_len >= 20_000);
+        // The first tick may only find out that a snapshot is needed.
+        assert!(told.snapshot_sent >= before);
+        assert!(told.snapshot_len >= 20_000 || before == 0, "{told:?}");
         before = told.snapshot_sent;
     }
     assert!(before >= 5 * PART);
