@@ -25,6 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(24);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the tables are looked at for changes that nobody announced.
 const POLL: Duration = Duration::from_millis(100);
+/// Shortest time between two registrations with the registry of this process.
+const APART: Duration = Duration::from_millis(10);
 /// Longest the goodbyes may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Shortest time between two attempts that do not follow the clock.
@@ -150,6 +152,8 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
             }
             seen = Some(now);
             last = tokio::time::Instant::now();
+            // What changes meanwhile goes together: a registration is the whole table.
+            tokio::time::sleep(APART).await;
         }
         tokio::select! {
             () = shared.meta_changed.notified() => {}
