@@ -220,7 +220,8 @@ config_keys! {
     section "Memory";
     /// Cache of blocks read from disk. Bytes, 1048576 or more.
     block_cache_bytes: u64 as Integer = 67_108_864, [];
-    /// Entries not yet written to sorted files, per column family. Bytes, 1048576 or more.
+    /// Entries not yet written to sorted files, per column family; the logs of a node's shards share
+    /// it. Bytes, 1048576 or more.
     memtable_bytes: u64 as Integer = 33_554_432, [];
     /// Newest entries kept for consumers that are up to date. Bytes, 1048576 or more.
     tail_cache_bytes: u64 as Integer = 33_554_432, [];

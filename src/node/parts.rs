@@ -129,7 +129,8 @@ fn boot_id(config: &Config) -> String {
 pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartError> {
     let dir = config.data_dir.clone();
     let options = StoreOptions {
-        memtable_bytes: config.memtable_bytes as usize,
+        // The node's memory, whatever the number of its shards.
+        memtable_bytes: (config.memtable_bytes / shards.len().max(1) as u64).max(1 << 20) as usize,
         block_cache_bytes: config.block_cache_bytes as usize,
         // Rarely written column families hold old WAL files: this bounds disk use and replay.
         max_wal_bytes: config.memtable_bytes.saturating_mul(3),
