@@ -84,6 +84,8 @@ pub struct ShardActor {
     pub(super) next_proposal: u64,
     flush_due: bool,
     ticks: u64,
+    /// Followers that may serve pulls, found since the last look.
+    readers: BTreeSet<u64>,
     outbox: Rc<SharedOutbox>,
 }
 
@@ -116,6 +118,7 @@ impl ShardActor {
             next_proposal: INTERNAL + 1,
             flush_due: false,
             ticks: 0,
+            readers: BTreeSet::new(),
             outbox,
         }
     }
@@ -179,6 +182,16 @@ impl ShardActor {
                 || members.learners.contains(&me)
                 || members.learners_next.contains(&me),
         );
+    }
+
+    /// Collects the followers that may serve what was stored earlier. Raft forgets at each of its
+    /// checks for a quorum who was active, so one look could always fall behind such a check.
+    fn look_for_readers(&mut self) {
+        let raft = self.core.raft();
+        let (me, needed) = (raft.id(), raft.committed().saturating_sub(READER_LAG));
+        let near = |p: &PeerProgress| p.active && !p.snapshot && p.matched >= needed;
+        let found = raft.progress().into_iter().filter(near).map(|p| p.node);
+        self.readers.extend(found.filter(|node| *node != me));
     }
 
     /// Asks the others whether this replica still leads.
@@ -429,18 +442,12 @@ impl Actor for ShardActor {
             shard.input(ShardInput::Tick { now_ms }, ctx);
             if shard.ticks % CONFIRM_TICKS == 0 {
                 shard.confirm(ctx);
+                shard.look_for_readers();
             }
             shard.send_timer(TimerInput::Tick { now_ms });
             if shard.ticks % queue_ticks == 0 {
-                let raft = shard.core.raft();
-                let (me, needed) = (raft.id(), raft.committed().saturating_sub(READER_LAG));
-                let progress = raft.progress();
-                let near = |p: &&PeerProgress| p.active && !p.snapshot && p.matched >= needed;
-                let readers = progress.iter().filter(near).map(|p| p.node);
-                shard
-                    .deps
-                    .status
-                    .set_readers(readers.filter(|node| *node != me));
+                let readers = std::mem::take(&mut shard.readers);
+                shard.deps.status.set_readers(readers.into_iter());
                 for addr in shard.queues.values() {
                     addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
                 }
