@@ -4,7 +4,7 @@ use super::{Applied, ApplyError, Event, Machine};
 use crate::model::command::{CommitOffsets, DeleteGroup, LockChange, MetaOp, Trim};
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
-use crate::model::{GroupId, QueueKey, TopicId};
+use crate::model::{GroupId, QueueKey, ShardId, TopicId};
 use crate::raft::entry::{self, AppendBlock, Command, TimerKey};
 use crate::raft::members;
 use crate::storage::keys;
@@ -16,8 +16,20 @@ use crate::storage::{LogEntry, StateOp};
 use prost::Message;
 use std::collections::BTreeMap;
 
-fn put(key: Vec<u8>, value: Vec<u8>) -> StateOp {
+pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> StateOp {
     StateOp::Put { key, value }
+}
+
+/// Where the records of a block lie, for whoever reads their queue.
+pub(super) fn index_row(shard: ShardId, index: u64, at_ms: i64, block: &AppendBlock) -> StateOp {
+    let row = IndexRow {
+        log_index: index,
+        records_at: block.records_at,
+        first_ordinal: block.first_ordinal,
+        store_ts: at_ms,
+        items: block.metas.iter().map(|m| (m.size, m.tag)).collect(),
+    };
+    put(keys::index::key(shard, block.key, block.base), row.encode())
 }
 
 fn range((from, to): (Vec<u8>, Vec<u8>)) -> StateOp {
@@ -153,17 +165,7 @@ impl Machine {
         }
         meta.next += block.metas.len() as u64;
         meta.segment = seq;
-        let row = IndexRow {
-            log_index: index,
-            records_at: block.records_at,
-            first_ordinal: block.first_ordinal,
-            store_ts: at_ms,
-            items: block.metas.iter().map(|m| (m.size, m.tag)).collect(),
-        };
-        out.rows.push(put(
-            keys::index::key(self.shard, block.key, block.base),
-            row.encode(),
-        ));
+        out.rows.push(index_row(self.shard, index, at_ms, &block));
         out.rows
             .push(put(keys::queue::key(self.shard, block.key), meta.encode()));
         out.events.push(Event::Appended(block));

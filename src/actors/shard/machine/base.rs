@@ -6,10 +6,10 @@
 //! version u8 = 1 | made at log index u64 | rows: (key length u32 | key | value length u32 | value) …
 //! ```
 
+use super::apply::{index_row, put};
 use super::{load, Applied, ApplyError, Machine};
 use crate::model::QueueKey;
 use crate::raft::entry::{self, AppendBlock, Command};
-use crate::storage::keys::index::IndexRow;
 use crate::storage::keys::timer::TimerRow;
 use crate::storage::{keys, LogEntry, SimStateStore, StateBatch, StateOp, StateStore};
 use bytes::{Buf, BufMut, Bytes};
@@ -153,15 +153,7 @@ impl Machine {
     fn fill_command(&self, index: u64, at_ms: i64, command: Command, out: &mut Applied) {
         let row = match command {
             Command::Append(block) if self.holds(block.key, &block) => {
-                let row = IndexRow {
-                    log_index: index,
-                    records_at: block.records_at,
-                    first_ordinal: block.first_ordinal,
-                    store_ts: at_ms,
-                    items: block.metas.iter().map(|m| (m.size, m.tag)).collect(),
-                };
-                let key = keys::index::key(self.shard, block.key, block.base);
-                (key, row.encode())
+                index_row(self.shard, index, at_ms, &block)
             }
             Command::Schedule {
                 timer,
@@ -176,12 +168,11 @@ impl Machine {
                     size,
                 };
                 let key = keys::timer::key(self.shard, timer.due_ms, timer.position);
-                (key, row.encode())
+                put(key, row.encode())
             }
             _ => return,
         };
-        let (key, value) = row;
-        out.rows.push(StateOp::Put { key, value });
+        out.rows.push(row);
     }
 
     /// The records are still in their queue.
