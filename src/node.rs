@@ -287,6 +287,7 @@ impl Broker {
                 link.clone(),
                 GroupLimits::default(),
             );
+            let host = host_on(of_shard);
             self.groups.push(groups.clone());
             let forget = groups.clone();
             let hook = Box::new(move || forget.reset());
@@ -309,6 +310,7 @@ impl Broker {
                     node: config.node_id,
                     status: handle.status().clone(),
                 }),
+                host: Some(host),
                 ..self.gateway_deps(of_shard, link)
             };
             let gateway = Gateway::start(deps)?;
@@ -451,6 +453,12 @@ pub fn run_server(
     ready: impl FnOnce(&Config, Listening),
 ) -> Result<(), StartError> {
     use tokio::signal::unix::{signal, SignalKind};
+    if !config.huge_pages {
+        // The allocator asks for huge pages wherever the kernel leaves it to the process.
+        if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+            tracing::debug!(%error, "huge pages stay on");
+        }
+    }
     let system = actix_rt::System::new();
     system.block_on(async move {
         let mut terminate = signal(SignalKind::terminate())?;

@@ -41,7 +41,9 @@ impl Sim {
         let machine = MachineOptions {
             segment_bytes: self.plan.segment_bytes + u64::from(other) * 1000,
         };
-        let voters = (1..=self.first_members() as u64).collect();
+        let mut voters: Vec<u64> = (1..=self.first_members() as u64).collect();
+        let preferred = self.seed % voters.len() as u64;
+        voters.rotate_left(preferred as usize);
         let raft = RaftOptions {
             quiet: true,
             life: self.life + 1,

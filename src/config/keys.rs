@@ -228,6 +228,9 @@ config_keys! {
     /// Messages accepted from clients and not yet answered; beyond it producers get the answer
     /// "system busy". Bytes, at least twice `max_message_size`.
     max_inflight_bytes: u64 as Integer = 67_108_864, [];
+    /// Memory comes in pages of 2 MiB where the kernel offers them. About 4 % less CPU per message,
+    /// and up to twice the memory: a page is taken whole however little of it is used.
+    huge_pages: bool as Boolean = false, [];
 
     section "Connections";
     /// Longest frame of the remoting protocol, its length field included. Bytes; at least

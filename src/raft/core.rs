@@ -95,6 +95,8 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
+    /// A leader was known since the start.
+    met_leader: bool,
     /// Elections begun since a leader was last known.
     attempts: u32,
     /// The election under way needs every vote.
@@ -180,6 +182,7 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
+            met_leader: false,
             attempts: 0,
             needs_all: recovering,
             answer_all: false,

@@ -277,38 +277,6 @@ fn a_follower_far_behind_gets_its_entries_from_the_disk() {
 }
 
 #[test]
-fn leadership_is_handed_over_without_a_timeout() {
-    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
-    net.tick(25);
-    let old = net.leader();
-    let to = old % 3 + 1;
-    net.at(old).raft.transfer(to).unwrap();
-    net.settle();
-    assert_eq!(net.leader(), to);
-    assert_eq!(net.at(to).raft.transfer(9), Err(MemberError::NoVoter(9)));
-    assert_eq!(net.at(old).raft.transfer(to), Err(MemberError::NotLeader));
-}
-
-#[test]
-fn a_lost_connection_to_the_leader_brings_the_election_forward() {
-    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
-    net.tick(25);
-    let old = net.leader();
-    net.propose(old, "a");
-    let others: Vec<u64> = (1..=3).filter(|n| *n != old).collect();
-    // Only one lost it: the leader stays.
-    net.at(others[0]).raft.peer_lost(old);
-    net.tick(8);
-    assert_eq!(net.leader(), old);
-    net.down.insert(old);
-    for node in &others {
-        net.at(*node).raft.peer_lost(old);
-    }
-    net.tick(4);
-    assert_ne!(net.leader(), old);
-}
-
-#[test]
 fn members_change_one_by_one_and_together() {
     let mut net = Net::new(&[1, 2, 3, 4], &[1, 2, 3]);
     net.down.insert(4);
@@ -429,5 +397,7 @@ fn any_bytes_are_refused_or_taken_without_a_panic() {
 
 #[path = "core_catch_up_tests.rs"]
 mod catch_up_tests;
+#[path = "core_election_tests.rs"]
+mod election_tests;
 #[path = "core_lost_tests.rs"]
 mod lost;

@@ -41,6 +41,7 @@ impl RaftCore {
         self.mend_members();
         self.tick_catch_up();
         if self.leader() != 0 {
+            self.met_leader = true;
             self.attempts = 0;
             self.needs_all = self.recovering;
         }
@@ -201,7 +202,8 @@ impl RaftCore {
     }
 
     /// raft draws election timeouts from a thread-local source; replace them by a function of the
-    /// seed, so that a run can be replayed.
+    /// seed, so that a run can be replayed. Between one and two election timeouts; where all have
+    /// just started, the preferred leader is first: it leads from the beginning when it is there.
     pub(super) fn fix_election_timeout(&mut self) {
         let (term, state) = (self.node.raft.term, self.node.raft.state);
         if (self.drawn.0, self.drawn.1) != (term, state) {
@@ -212,7 +214,13 @@ impl RaftCore {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^= x >> 31;
-        self.timeout = (span + x % span) as usize;
+        let quarter = (span / 4).max(1);
+        let wait = match self.options.voters.first() {
+            _ if self.met_leader => x % span,
+            Some(first) if *first == self.options.node => x % quarter,
+            _ => 2 * quarter + x % span.saturating_sub(2 * quarter).max(1),
+        };
+        self.timeout = (span + wait) as usize;
         self.node.raft.set_randomized_election_timeout(self.timeout);
     }
 }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 pub struct RaftOptions {
     /// This node's id, never 0.
     pub node: u64,
-    /// Voters of a new shard; one that was started before knows its members itself.
+    /// Voters of a new shard, the preferred leader first; one that was started before knows its
+    /// members itself.
     pub voters: Vec<u64>,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
