@@ -36,6 +36,8 @@ final class Failover {
     private static final int KEYS = 8;
     /** Messages an asynchronous producer has on the way at most. */
     private static final int IN_FLIGHT = 32;
+    /** Later than this a message is worth a line. */
+    private static final long LATE_MS = 5_000;
 
     private final Map<String, String> options;
     private final String run = Long.toString(System.nanoTime(), 36);
@@ -165,6 +167,8 @@ final class Failover {
         final String name;
         final Map<String, AtomicLong> seen = new ConcurrentHashMap<>();
         final Map<String, Long> last = new HashMap<>();
+        /** Each later one than those before is printed. */
+        long lateShown;
 
         Group(String name) {
             this.name = name;
@@ -176,7 +180,13 @@ final class Failover {
                 count(name + "_again").incrementAndGet();
                 return;
             }
-            most(name + "_latest_ms", System.currentTimeMillis() - m.getStoreTimestamp());
+            long late = System.currentTimeMillis() - m.getStoreTimestamp();
+            most(name + "_latest_ms", late);
+            if (late > LATE_MS && late > lateShown) {
+                lateShown = late;
+                System.err.println(java.time.Instant.now() + " late: " + name + " " + id + ", " + m.getBrokerName() + " queue " + m.getQueueId()
+                        + " offset " + m.getQueueOffset() + ", " + late + " ms after its store at " + m.getStoreHost());
+            }
             if (ordered) {
                 int colon = id.indexOf(':');
                 long seq = Long.parseLong(id.substring(colon + 1));
