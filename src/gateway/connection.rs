@@ -44,6 +44,7 @@ pub struct Conn {
     /// Bytes wait and the connection is in the worker's list already.
     listed: Cell<bool>,
     closed: Cell<bool>,
+    lost: Cell<bool>,
     was_quiet: Cell<bool>,
     /// Requests not answered yet.
     pending: Cell<u32>,
@@ -126,6 +127,7 @@ impl Conn {
             out: RefCell::default(),
             listed: Cell::new(false),
             closed: Cell::new(false),
+            lost: Cell::new(false),
             was_quiet: Cell::new(false),
             pending: Cell::new(0),
             kick: Notify::new(),
@@ -456,6 +458,16 @@ impl Conn {
             }
             self.kick.notify_one();
         }
+    }
+
+    /// It goes with the node that has the client's socket: the client has not left.
+    pub fn lose(&self) {
+        self.lost.set(true);
+    }
+
+    /// See [`Conn::lose`].
+    pub fn is_lost(&self) -> bool {
+        self.lost.get()
     }
 
     /// There is room for another request.

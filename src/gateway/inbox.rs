@@ -23,6 +23,8 @@ pub struct Mail {
     pub talks: Vec<(u64, Talk)>,
     /// Links to other nodes that broke.
     pub links_lost: Vec<u64>,
+    /// Links to other nodes that came up; whether this thread speaks for the whole node.
+    pub links_up: Vec<(u64, bool)>,
     /// Another leader, or a way to it.
     pub lead_changed: bool,
     /// Time to look at requests that wait for a leader.

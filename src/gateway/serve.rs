@@ -42,7 +42,10 @@ pub fn leave(conn: &Rc<Conn>) {
         registry.conn_closed(conn.id);
     }
     let Some(broker) = &shared.broker else { return };
-    broker.groups.conn_closed(conn.id);
+    match conn.is_lost() {
+        true => broker.groups.conn_lost(conn.id),
+        false => broker.groups.conn_closed(conn.id),
+    }
     let mut by_queue: FxHashMap<QueueKey, Vec<Token>> = FxHashMap::default();
     for (token, key) in conn.take_parked() {
         conn.worker.forget(token);

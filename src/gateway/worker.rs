@@ -63,6 +63,8 @@ pub struct Worker {
     pub tunnels: Tunnels,
     /// The last term that this thread knows this node served in.
     pub served_term: Cell<u64>,
+    /// And since when it knows.
+    pub served_since: Cell<Instant>,
     /// When the mail that is handled now was taken: the end of all latencies of one go.
     pub mail_at: Cell<Instant>,
 }
@@ -89,6 +91,7 @@ impl Worker {
             read_buffer: Cell::default(),
             tunnels: Tunnels::default(),
             served_term: Cell::new(0),
+            served_since: Cell::new(Instant::now()),
             mail_at: Cell::new(Instant::now()),
         })
     }
@@ -265,6 +268,7 @@ impl Worker {
             let forwarding = ForwardMail {
                 talks: mail.talks,
                 links_lost: mail.links_lost,
+                links_up: mail.links_up,
                 lead_changed: mail.lead_changed,
                 sweep: mail.sweep,
             };

@@ -32,6 +32,8 @@ pub enum Mail {
         reply: oneshot::Sender<()>,
     },
     ConnClosed {
+        /// It went with another node.
+        lost: bool,
         conn: ConnId,
     },
     Deleted,
@@ -206,7 +208,12 @@ impl Handler<Mail> for GroupActor {
                 }
                 unregistered = Some(reply);
             }
-            Mail::ConnClosed { conn } => self.core.conn_closed(conn, now_ms, &mut out),
+            Mail::ConnClosed { conn, lost: false } => {
+                self.core.conn_closed(conn, now_ms, &mut out);
+            }
+            Mail::ConnClosed { conn, lost: true } => {
+                self.core.conn_lost(conn, now_ms, &mut out);
+            }
             Mail::Closed => {
                 self.cell.handled.fetch_add(1, Ordering::Release);
                 return ctx.stop();

@@ -156,6 +156,12 @@ impl GroupCore {
         self.left(change, now_ms, out);
     }
 
+    /// A connection went with the node that had it: see [`Members::conn_lost`].
+    pub fn conn_lost(&mut self, conn: ConnId, now_ms: i64, out: &mut Vec<Effect>) {
+        let change = self.members.conn_lost(conn, now_ms);
+        self.left(change, now_ms, out);
+    }
+
     fn left(&mut self, change: Change, now_ms: i64, out: &mut Vec<Effect>) {
         self.changed(change, out);
         if change.publish && self.members.is_empty() {

@@ -111,10 +111,22 @@ impl Groups {
     /// A connection closed: its consumers and producers leave at once. Call
     /// it after the connection's last request was handed over. Never blocks.
     pub fn conn_closed(&self, conn: ConnId) {
+        self.conn_ended(conn, false);
+    }
+
+    /// A connection went with the node that had it: its consumers stay for a while, because they
+    /// are probably there and will be heard by another connection. As [`Groups::conn_closed`].
+    pub fn conn_lost(&self, conn: ConnId) {
+        self.conn_ended(conn, true);
+    }
+
+    fn conn_ended(&self, conn: ConnId, lost: bool) {
         self.shared.producers.lock().conn_closed(conn);
         for group in self.shared.take_conn(conn) {
             // Asleep: it has no members.
-            let _ = self.shared.send_awake(&group, Mail::ConnClosed { conn });
+            let _ = self
+                .shared
+                .send_awake(&group, Mail::ConnClosed { conn, lost });
         }
     }
 

@@ -9,6 +9,10 @@ use std::sync::Arc;
 /// A member that sends no heartbeat for this long is gone, ms.
 pub const MEMBER_TIMEOUT_MS: i64 = 120_000;
 
+/// A member whose connection went with another node is kept for this long, ms: clients send a
+/// heartbeat every 30 s, and this one has not left (decision 16).
+pub const LOST_MS: i64 = 40_000;
+
 /// What a change of members asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Change {
@@ -22,6 +26,8 @@ pub struct Change {
 #[derive(Debug, Default)]
 pub struct Members {
     by_conn: BTreeMap<ConnId, Connection>,
+    /// Those of them that are gone though their client is not, as far as is known, and until when.
+    lost: BTreeMap<ConnId, i64>,
     subscriptions: BTreeMap<String, Arc<Subscription>>,
     consume_type: ConsumeType,
     message_model: MessageModel,
@@ -72,6 +78,7 @@ impl Members {
             )));
         }
         let rejoined = known.is_none_or(|c| c.client_id != beat.client_id);
+        let found = self.lost_of(&beat.client_id);
         let described = known.is_none_or(|c| {
             c.client_addr != beat.client_addr
                 || c.language != beat.language
@@ -80,8 +87,10 @@ impl Members {
         let fields = (beat.consume_type, beat.message_model, beat.start_from);
         let mut publish = rejoined
             || described
+            || !found.is_empty()
             || fields != (self.consume_type, self.message_model, self.start_from);
         (self.consume_type, self.message_model, self.start_from) = fields;
+        let at = beat.conn;
         self.by_conn.insert(
             beat.conn,
             Connection {
@@ -93,6 +102,12 @@ impl Members {
                 last_update_ms: now_ms,
             },
         );
+        for conn in found {
+            self.lost.remove(&conn);
+            if conn != at {
+                self.by_conn.remove(&conn);
+            }
+        }
         let mut topics_changed = false;
         if !beat.without_sub {
             let (topics, versions) = self.subscribe(beat.subscriptions);
@@ -140,7 +155,11 @@ impl Members {
     /// A member unregisters: only its own connection counts, and only under its own id.
     pub fn unregister(&mut self, conn: ConnId, client_id: &str) -> Change {
         match self.by_conn.get(&conn) {
-            Some(c) if c.client_id == client_id => self.remove(&[conn]),
+            Some(c) if c.client_id == client_id => {
+                let mut gone = self.lost_of(client_id);
+                gone.push(conn);
+                self.remove(&gone)
+            }
             _ => Change::default(),
         }
     }
@@ -150,12 +169,41 @@ impl Members {
         self.remove(&[conn])
     }
 
-    /// Drops members without a heartbeat for [`MEMBER_TIMEOUT_MS`].
+    /// The connection went with the node that had it: its client may well be there. It stays a
+    /// member until the client is heard by another connection, for [`LOST_MS`] at most.
+    pub fn conn_lost(&mut self, conn: ConnId, now_ms: i64) -> Change {
+        let Some(lost) = self.by_conn.get(&conn) else {
+            return Change::default();
+        };
+        let elsewhere = |c: &Connection| {
+            c.conn != conn && c.client_id == lost.client_id && !self.lost.contains_key(&c.conn)
+        };
+        if self.by_conn.values().any(elsewhere) {
+            return self.remove(&[conn]);
+        }
+        self.lost.insert(conn, now_ms.saturating_add(LOST_MS));
+        Change::default()
+    }
+
+    /// Lost connections of a client.
+    fn lost_of(&self, client_id: &str) -> Vec<ConnId> {
+        let of_client = |conn: &&ConnId| {
+            let at = self.by_conn.get(*conn);
+            at.is_some_and(|c| c.client_id == client_id)
+        };
+        self.lost.keys().filter(of_client).copied().collect()
+    }
+
+    /// Drops members without a heartbeat for [`MEMBER_TIMEOUT_MS`], and lost ones in time.
     pub fn expire(&mut self, now_ms: i64) -> (Vec<ConnId>, Change) {
         let gone: Vec<ConnId> = self
             .by_conn
             .values()
-            .filter(|c| now_ms.saturating_sub(c.last_update_ms) > MEMBER_TIMEOUT_MS)
+            .filter(|c| {
+                let lost = self.lost.get(&c.conn);
+                now_ms.saturating_sub(c.last_update_ms) > MEMBER_TIMEOUT_MS
+                    || lost.is_some_and(|until| *until <= now_ms)
+            })
             .map(|c| c.conn)
             .collect();
         let change = self.remove(&gone);
@@ -172,6 +220,7 @@ impl Members {
         let before = self.by_conn.len();
         for conn in conns {
             self.by_conn.remove(conn);
+            self.lost.remove(conn);
         }
         if self.by_conn.len() == before {
             return Change::default();

@@ -229,3 +229,46 @@ fn limits_refuse_the_whole_heartbeat() {
         Err(Refusal::Invalid(_))
     ));
 }
+
+#[test]
+fn a_member_whose_connection_went_with_a_node_stays_until_it_is_heard_or_time_is_up() {
+    let mut t = Table(Members::default());
+    t.beat(beat(1, "a", &["T"]));
+    t.beat(beat(2, "b", &["T"]));
+    assert_eq!(t.0.conn_lost(ConnId(1), 1_000), QUIET);
+    assert_eq!(t.0.snapshot().client_ids, ["a", "b"]);
+    assert!(t.0.subscription("T").is_some());
+    // Heard by another connection: only that one counts.
+    t.beat(beat(3, "a", &["T"]));
+    assert_eq!(t.0.conns(), [ConnId(2), ConnId(3)]);
+    // Lost again, and not heard any more.
+    t.0.conn_lost(ConnId(3), 2_000);
+    assert_eq!(t.0.expire(1_999 + LOST_MS).0, []);
+    let (gone, change) = t.0.expire(2_000 + LOST_MS);
+    assert_eq!((gone, change), (vec![ConnId(3)], NOTIFY));
+}
+
+#[test]
+fn a_lost_connection_of_a_client_that_is_there_or_leaves_is_forgotten_at_once() {
+    let mut t = Table(Members::default());
+    t.beat(beat(1, "a", &["T"]));
+    t.beat(beat(2, "a", &["T"]));
+    t.0.conn_lost(ConnId(2), 0);
+    assert_eq!(t.0.conns(), [ConnId(1)], "it is there by another one");
+    t.0.conn_lost(ConnId(1), 0);
+    assert_eq!(t.0.conns(), [ConnId(1)]);
+    // It says goodbye by a connection that has told nothing else: nobody believes that.
+    t.0.unregister(ConnId(9), "a");
+    assert_eq!(t.0.conns(), [ConnId(1)]);
+    let short = MemberHeartbeat {
+        without_sub: true,
+        ..beat(3, "b", &[])
+    };
+    t.beat(short);
+    t.beat(beat(4, "a", &["T"]));
+    t.0.conn_lost(ConnId(4), 0);
+    t.beat(beat(5, "a", &["T"]));
+    t.0.unregister(ConnId(5), "a");
+    assert_eq!(t.0.snapshot().client_ids, ["b"]);
+    assert_eq!(t.0.conn_lost(ConnId(77), 0), QUIET, "not a member");
+}

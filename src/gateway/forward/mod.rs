@@ -9,8 +9,10 @@
 //! nobody leads, requests wait a little.
 //!
 //! A leader knows its clients by their heartbeats, which come every 30 s. Every connection
-//! remembers its last one, and a new leader hears all of them at once.
+//! remembers its last one, and a new leader hears all of them at once; [`known`] has those whose
+//! connections went with the nodes that had them.
 
+mod known;
 mod local;
 mod outward;
 mod tunnel;
@@ -53,6 +55,7 @@ pub struct Forward {
     /// Requests that wait for a leader.
     pub waiting: AtomicU64,
     pub metrics: ShardMetrics,
+    known: Mutex<known::KnownClients>,
 }
 
 /// What a gateway is given to forward.
@@ -91,6 +94,7 @@ impl Forward {
             max_held,
             waiting: AtomicU64::new(0),
             metrics,
+            known: Mutex::default(),
         }
     }
 
@@ -193,9 +197,12 @@ impl ForwardInput {
         if !up {
             self.forward.epochs.lock().remove(&peer);
         }
-        for inbox in self.inboxes.iter() {
+        for (n, inbox) in self.inboxes.iter().enumerate() {
             inbox.put(|mail| match up {
-                true => mail.lead_changed = true,
+                true => {
+                    mail.lead_changed = true;
+                    mail.links_up.push((peer, n == 0));
+                }
                 false => mail.links_lost.push(peer),
             });
         }
@@ -207,6 +214,7 @@ impl ForwardInput {
 pub struct ForwardMail {
     pub talks: Vec<(u64, Talk)>,
     pub links_lost: Vec<u64>,
+    pub links_up: Vec<(u64, bool)>,
     pub lead_changed: bool,
     pub sweep: bool,
 }
@@ -220,8 +228,13 @@ pub fn handle(worker: &Rc<Worker>, mail: ForwardMail) {
         tunnel::link_lost(worker, peer);
         outward::link_lost(worker, &forward, peer);
     }
+    for (peer, all) in mail.links_up {
+        known::tell(worker, &forward, peer, all);
+    }
     for (from, talk) in mail.talks {
-        if talk.to_leader() {
+        if matches!(talk.said, Said::Known { .. }) {
+            known::told(worker, &forward, talk);
+        } else if talk.to_leader() {
             tunnel::said(worker, from, talk);
         } else {
             outward::said(worker, &forward, from, talk);

@@ -10,6 +10,7 @@ use super::super::reply::{Reply, OVERLOAD};
 use super::super::send::Burst;
 use super::super::shared::now_ms;
 use super::super::worker::Worker;
+use super::known;
 use super::local::{is_current, Kept};
 use super::wire::{Said, Talk};
 use super::{Forward, Held};
@@ -18,12 +19,14 @@ use crate::wire::remoting::body::Heartbeat;
 use crate::wire::remoting::code::{request as code, response as rc};
 use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::header::FLAG_ONEWAY;
+use crate::wire::remoting::requests::UnregisterClient;
 use crate::wire::remoting::{split_frame, Command, FrameLimits, Language, RawFrame};
 use bytes::{BufMut, Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A request waits so long for a leader; then the client is told to try elsewhere.
@@ -100,6 +103,11 @@ impl Outward {
         Some(convert::subscription(found.clone()))
     }
 
+    /// The last full heartbeat.
+    pub(super) fn beat(&self) -> Option<Bytes> {
+        self.beat.clone()
+    }
+
     /// Another heartbeat, or none.
     fn set_beat(&mut self, beat: Option<Bytes>) {
         self.beat = beat;
@@ -152,7 +160,12 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     match command.code {
         code::HEART_BEAT => remember(conn, whole(raw)),
         // What it was registered for may be over; its next heartbeat says.
-        code::UNREGISTER_CLIENT => conn.outward.borrow_mut().set_beat(None),
+        code::UNREGISTER_CLIENT => {
+            conn.outward.borrow_mut().set_beat(None);
+            if let Ok(request) = UnregisterClient::parse(command) {
+                forward.known.lock().remove(request.client_id);
+            }
+        }
         _ => {}
     }
     let serving = forward.serving() && is_current(conn, command.code);
@@ -213,11 +226,12 @@ pub fn takes_answer(conn: &Rc<Conn>, forward: &Forward, raw: &RawFrame) {
 
 /// Keeps the last full heartbeat: a short one only confirms it.
 pub fn remember(conn: &Conn, frame: Bytes) {
-    let full = decode(&frame)
-        .and_then(|command| Heartbeat::parse(&command.body).ok())
-        .is_some_and(|beat| !beat.is_short());
-    if full {
+    let beat = decode(&frame).and_then(|command| Heartbeat::parse(&command.body).ok());
+    if let Some(beat) = beat.filter(|beat| !beat.is_short()) {
         conn.outward.borrow_mut().set_beat(Some(frame));
+        if let Some(forward) = &conn.shared().forward {
+            forward.known.lock().remove(&beat.client_id);
+        }
     }
 }
 
@@ -226,7 +240,7 @@ fn split(frame: &Bytes) -> Option<RawFrame> {
     split_frame(&mut buf, &FrameLimits::default()).ok()?
 }
 
-fn decode(frame: &Bytes) -> Option<Command> {
+pub(super) fn decode(frame: &Bytes) -> Option<Command> {
     Command::decode(split(frame)?).ok()
 }
 
@@ -351,10 +365,14 @@ pub fn became_leader(conn: &Rc<Conn>) {
 }
 
 /// Another leader, or a way to it.
-pub fn lead_changed(worker: &Rc<Worker>, forward: &Forward) {
+pub fn lead_changed(worker: &Rc<Worker>, forward: &Arc<Forward>) {
     let lead = forward.lead();
     let here = forward.serving();
     let began = here && worker.served_term.replace(lead.term) != lead.term;
+    if began {
+        worker.served_since.set(Instant::now());
+        known::lead(worker, forward, lead.term);
+    }
     for conn in worker.connections() {
         if conn.service != Service::Broker {
             continue;

@@ -32,6 +32,18 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// What node `node` calls `conn`, by the link numbered `epoch`.
+    pub fn new(forward: Arc<Forward>, node: u64, epoch: u64, conn: u64) -> Self {
+        Self {
+            forward,
+            node,
+            epoch,
+            conn,
+            done: RefCell::default(),
+            refused: RefCell::default(),
+        }
+    }
+
     /// Sends answers; `false` when the link does not take them.
     pub fn send(&self, frames: Bytes) -> bool {
         let (done, refused) = (self.done.take(), self.refused.take());
@@ -87,14 +99,7 @@ pub fn said(worker: &Rc<Worker>, from: u64, talk: Talk) {
                 return;
             };
             forward.metrics.tunnelled.inc();
-            let tunnel = Tunnel {
-                forward,
-                node: from,
-                epoch: talk.epoch,
-                conn: talk.conn,
-                done: RefCell::default(),
-                refused: RefCell::default(),
-            };
+            let tunnel = Tunnel::new(forward, from, talk.epoch, talk.conn);
             let conn = worker.open_tunnel(peer, local, tunnel);
             let (to, inbound) = mpsc::unbounded_channel();
             tokio::task::spawn_local(serve_tunnel(conn.clone(), inbound));
@@ -122,7 +127,7 @@ fn drop_one(worker: &Worker, key: (u64, u64)) {
     }
 }
 
-/// Nothing more comes by this link: its connections are closed.
+/// Nothing more comes by this link: its connections are closed, though their clients may be there.
 pub fn link_lost(worker: &Worker, node: u64) {
     let of_node: Vec<(u64, u64)> = worker
         .tunnels
@@ -133,6 +138,9 @@ pub fn link_lost(worker: &Worker, node: u64) {
         .copied()
         .collect();
     for key in of_node {
+        if let Some(open) = worker.tunnels.open.borrow().get(&key) {
+            open.conn.lose();
+        }
         drop_one(worker, key);
     }
 }

@@ -17,6 +17,13 @@ pub enum Said {
     Beat(Bytes),
     /// To the leader: the client's connection closed.
     Close,
+    /// To any replica that came back: a client that is known, by its last heartbeat, and for how
+    /// long that may be believed.
+    Known {
+        peer: SocketAddr,
+        left_ms: u32,
+        beat: Bytes,
+    },
     /// From the leader: frames for the client, which of its requests are answered with them, and
     /// which were not begun because the node does not lead.
     Answer {
@@ -45,6 +52,7 @@ const CLOSE: u8 = 4;
 const ANSWER: u8 = 5;
 const CLOSED: u8 = 6;
 const UNSURE: u8 = 7;
+const KNOWN: u8 = 8;
 /// Most numbers in an answer: more cannot be unanswered.
 const MAX_NUMBERS: usize = 1_000_000;
 
@@ -67,6 +75,7 @@ impl Talk {
                 frames,
             } => frames.len() + 4 * (done.len() + refused.len()) + 8,
             Said::Unsure(which) => 4 * which.len() + 4,
+            Said::Known { beat, .. } => beat.len() + 64,
             _ => 64,
         };
         let mut out = BytesMut::with_capacity(17 + size);
@@ -78,17 +87,24 @@ impl Talk {
             Said::Answer { .. } => ANSWER,
             Said::Unsure(_) => UNSURE,
             Said::Closed => CLOSED,
+            Said::Known { .. } => KNOWN,
         };
         out.put_u8(kind);
         out.put_u64(self.epoch);
         out.put_u64(self.conn);
         match &self.said {
             Said::Open { peer, local } => {
-                for addr in [peer, local] {
-                    let text = addr.to_string();
-                    out.put_u8(text.len() as u8);
-                    out.put_slice(text.as_bytes());
-                }
+                put_addr(&mut out, peer);
+                put_addr(&mut out, local);
+            }
+            Said::Known {
+                peer,
+                left_ms,
+                beat,
+            } => {
+                out.put_u32(*left_ms);
+                put_addr(&mut out, peer);
+                out.put_slice(beat);
             }
             Said::Frame(bytes) | Said::Beat(bytes) => out.put_slice(bytes),
             Said::Answer {
@@ -128,6 +144,11 @@ impl Talk {
             },
             UNSURE => Said::Unsure(numbers(&mut bytes)?),
             CLOSED => Said::Closed,
+            KNOWN => Said::Known {
+                left_ms: bytes.try_get_u32().ok()?,
+                peer: addr(&mut bytes)?,
+                beat: bytes,
+            },
             _ => return None,
         };
         Some(Self { epoch, conn, said })
@@ -137,6 +158,12 @@ impl Talk {
 fn put_numbers(out: &mut BytesMut, numbers: &[i32]) {
     out.put_u32(numbers.len() as u32);
     numbers.iter().for_each(|n| out.put_i32(*n));
+}
+
+fn put_addr(out: &mut BytesMut, addr: &SocketAddr) {
+    let text = addr.to_string();
+    out.put_u8(text.len() as u8);
+    out.put_slice(text.as_bytes());
 }
 
 fn addr(bytes: &mut Bytes) -> Option<SocketAddr> {
@@ -179,6 +206,11 @@ mod tests {
             },
             Said::Unsure(vec![3]),
             Said::Closed,
+            Said::Known {
+                peer: "127.0.0.1:1".parse().unwrap(),
+                left_ms: 40_000,
+                beat: Bytes::from_static(b"beat"),
+            },
         ];
         for said in all {
             let talk = Talk {
@@ -192,6 +224,7 @@ mod tests {
                 Said::Frame(_) | Said::Beat(_) | Said::Close | Said::Closed => 17,
                 Said::Answer { .. } => bytes.len() - 6,
                 Said::Open { .. } | Said::Unsure(_) => bytes.len(),
+                Said::Known { .. } => bytes.len() - 4,
             };
             for cut in 0..open {
                 assert_eq!(Talk::decode(bytes.slice(..cut)), None, "{talk:?} {cut}");

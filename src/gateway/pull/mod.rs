@@ -28,7 +28,7 @@ use rules::{remark, Step};
 pub use stale::StalePulls;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest a pull is held, whatever it asks for, ms.
 const MAX_HOLD_MS: i64 = 60_000;
@@ -64,12 +64,56 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) {
     };
     match check(conn, broker, &request) {
         Ok(checked) => begin(conn, broker, ticket, &request, checked),
+        Err(Refused::Reply(reply)) if is_new_leader(conn, &reply) => {
+            let (conn, broker, command) = (conn.clone(), broker.clone(), command.clone());
+            tokio::task::spawn_local(async move {
+                once_clients_are_known(&conn, &broker, ticket, &command).await;
+            });
+        }
         Err(Refused::Reply(reply)) => ticket.answer(reply),
         Err(Refused::NoGroup) => {
             let (conn, broker, command) = (conn.clone(), broker.clone(), command.clone());
             tokio::task::spawn_local(async move {
                 with_new_group(&conn, &broker, ticket, &command).await;
             });
+        }
+    }
+}
+
+/// Longest time in which a new leader hears the clients that other nodes know.
+const HEARD_WITHIN: Duration = Duration::from_millis(1_000);
+
+/// The group is unknown because this node leads only since a moment.
+fn is_new_leader(conn: &Conn, reply: &Reply) -> bool {
+    let worker = &conn.worker;
+    let forward = conn.shared().forward.as_ref();
+    reply.code == rc::SUBSCRIPTION_NOT_EXIST
+        && forward.is_some_and(|forward| {
+            let term = forward.lead().term;
+            worker.served_term.get() != term || worker.served_since.get().elapsed() < HEARD_WITHIN
+        })
+}
+
+/// A pull for a new leader: looks again until its clients are known.
+async fn once_clients_are_known(
+    conn: &Rc<Conn>,
+    broker: &BrokerSide,
+    ticket: Ticket,
+    command: &Command,
+) {
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(HEARD_WITHIN / 20).await;
+        let request = match PullRequest::parse(command) {
+            Ok(request) => request,
+            Err(e) => return ticket.answer(e.into()),
+        };
+        match check(conn, broker, &request) {
+            Ok(checked) => return begin(conn, broker, ticket, &request, checked),
+            Err(Refused::Reply(reply))
+                if is_new_leader(conn, &reply) && began.elapsed() < HEARD_WITHIN => {}
+            Err(Refused::Reply(reply)) => return ticket.answer(reply),
+            Err(Refused::NoGroup) => return ticket.answer(no_group(request.consumer_group)),
         }
     }
 }
