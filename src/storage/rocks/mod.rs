@@ -22,6 +22,7 @@
 //!   removed, synced, before anything else is written.
 
 mod dir;
+mod log_tail;
 mod marks;
 mod meta;
 mod open;

@@ -5,8 +5,8 @@ use super::marks::{Mark, Marks};
 use super::meta::{self, MetaKind};
 use super::reader::{ShardView, Shared};
 use super::{
-    default_bounds, log_cf, map_error, options, RocksStore, ShardLog, StoreOptions, CF_META,
-    CF_STATE,
+    default_bounds, log_cf, log_tail, map_error, options, RocksStore, ShardLog, StoreOptions,
+    CF_META, CF_STATE,
 };
 use crate::model::ShardId;
 use crate::storage::{entry, keys, LogBounds, Loss, Standing, StoreError};
@@ -211,6 +211,7 @@ fn open_database(
         ColumnFamilyDescriptor::new(CF_STATE, options::state(o, &cache)),
         ColumnFamilyDescriptor::new(CF_META, options::meta(&cache)),
     ];
+    log_tail::check(&path)?;
     if path.join("CURRENT").exists() {
         for name in DB::list_cf(&db_options, &path).map_err(map_error)? {
             if let Some(number) = name.strip_prefix("log-").and_then(|n| n.parse().ok()) {

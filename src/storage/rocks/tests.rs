@@ -224,6 +224,40 @@ pub(super) fn wal_of(dir: &Path) -> std::path::PathBuf {
 
 /// A power cut may cut the log file anywhere behind the last sync, and only there.
 #[test]
+fn what_lies_behind_the_end_of_a_log_is_no_trap() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("live");
+    let mut store = open(&dir).unwrap();
+    for n in 1..6 {
+        store.append(&[append(n..n + 1, 1, 500, true)]).unwrap();
+    }
+    // RocksDB would read a record of such a type for ever.
+    for kind in [5u8, 8, 131] {
+        let copy = home.path().join(format!("copy{kind}"));
+        copy_dir(&dir, &copy);
+        let end = [1, 2, 3, 4, 9, 0, kind, 7, 7, 7, 7, 7, 7, 7, 7, 7];
+        let mut wal = std::fs::OpenOptions::new()
+            .append(true)
+            .open(wal_of(&copy))
+            .unwrap();
+        std::io::Write::write_all(&mut wal, &end).unwrap();
+        let store = open(&copy).unwrap();
+        assert_eq!(
+            store.read(S, 1, 100, u64::MAX).unwrap(),
+            entries(1..6, 1, 500)
+        );
+    }
+    // In front of what was synced it is damage.
+    let copy = home.path().join("damaged");
+    copy_dir(&dir, &copy);
+    let mut bytes = std::fs::read(wal_of(&copy)).unwrap();
+    let second = 7 + usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+    bytes[second + 6] = 5;
+    std::fs::write(wal_of(&copy), bytes).unwrap();
+    assert!(matches!(open(&copy), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
 fn a_torn_tail_is_dropped_and_a_lost_synced_entry_is_corruption() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("live");

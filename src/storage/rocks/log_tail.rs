@@ -1,0 +1,162 @@
+//! Damage on which RocksDB's reader of log files never ends.
+//!
+//! A log file (WAL or MANIFEST) is made of blocks of 32 KiB with records of `crc u32 | length u16 |
+//! type u8 | data`, little-endian; less than a header at the end of a block is left empty. When a
+//! log is not a recycled one, as none is here, and what lies where a record should be has the type
+//! of a recycled record, the reader (11.8, `log_reader.cc`) takes it for bad and stays where it is,
+//! for ever. What a power cut leaves behind the end of a file may look like that.
+
+use crate::storage::StoreError;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+const BLOCK: usize = 32 * 1024;
+const HEADER: usize = 7;
+/// Types of records that are whole or the last part of one.
+const ENDS: [u8; 2] = [1, 4];
+/// Types that only recycled logs have.
+const RECYCLED: [u8; 6] = [5, 6, 7, 8, 11, 131];
+
+/// Where the reader would stay. Checksums are not looked at: behind a record with a wrong one
+/// nothing is replayed anyway.
+fn trap(log: &mut impl Read) -> std::io::Result<Option<u64>> {
+    let mut block = Vec::with_capacity(BLOCK);
+    let (mut start, mut began) = (0, false);
+    loop {
+        block.clear();
+        log.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+        let mut at = 0;
+        while let Some(header) = block.get(at..at + HEADER) {
+            let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
+            let kind = header[6];
+            if RECYCLED.contains(&kind) {
+                // One that begins like this is read as a recycled log, which ends.
+                return Ok(began.then_some(start + at as u64));
+            }
+            if (kind == 0 && length == 0) || at + HEADER + length > block.len() {
+                // The rest of the block is skipped.
+                break;
+            }
+            began |= ENDS.contains(&kind);
+            at += HEADER + length;
+        }
+        if block.len() < BLOCK {
+            return Ok(None);
+        }
+        start += BLOCK as u64;
+    }
+}
+
+/// Looks at the database's log files before RocksDB does. Nothing can follow such damage in the
+/// newest WAL, so it is cut off there; elsewhere the database is [`StoreError::Corrupt`].
+pub(super) fn check(db: &Path) -> Result<(), StoreError> {
+    let current = match std::fs::read_to_string(db.join("CURRENT")) {
+        Ok(name) => name,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(StoreError::Io(format!("CURRENT: {e}"))),
+    };
+    let manifest = db.join(current.trim_end());
+    let mut logs = wals(db)?;
+    let newest = logs.pop();
+    for path in logs.into_iter().chain([manifest]) {
+        if let Some(at) = trap_in(&path)? {
+            let text = format!("{}: not a record at byte {at}", path.display());
+            return Err(StoreError::Corrupt(text));
+        }
+    }
+    let Some(path) = newest else { return Ok(()) };
+    if let Some(at) = trap_in(&path)? {
+        let failed = |e| StoreError::Io(format!("{}: {e}", path.display()));
+        let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        file.set_len(at).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        tracing::warn!(
+            file = %path.display(),
+            at,
+            bytes = len - at,
+            "what a crash left behind the end of the log is cut off"
+        );
+    }
+    Ok(())
+}
+
+fn trap_in(path: &Path) -> Result<Option<u64>, StoreError> {
+    match File::open(path).and_then(|mut file| trap(&mut file)) {
+        Ok(found) => Ok(found),
+        // RocksDB has its own words for what is missing.
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::Io(format!("{}: {e}", path.display()))),
+    }
+}
+
+/// WAL files, the oldest first.
+fn wals(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |e| StoreError::Io(format!("{}: {e}", db.display()));
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(db).map_err(failed)? {
+        let path = file.map_err(failed)?.path();
+        let number = path
+            .file_stem()
+            .and_then(|s| s.to_str()?.parse::<u64>().ok());
+        if let (Some(number), Some("log")) = (number, path.extension().and_then(|e| e.to_str())) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u8, data: &[u8]) -> Vec<u8> {
+        let mut out = vec![9, 9, 9, 9];
+        out.extend((data.len() as u16).to_le_bytes());
+        out.push(kind);
+        out.extend(data);
+        out
+    }
+
+    fn found(log: &[u8]) -> Option<u64> {
+        trap(&mut &log[..]).unwrap()
+    }
+
+    #[test]
+    fn only_a_recycled_record_behind_one_of_this_log_is_a_trap() {
+        let whole = record(1, b"abc");
+        for kind in RECYCLED {
+            let log = [&whole[..], &record(kind, b"x")].concat();
+            assert_eq!(found(&log), Some(10), "{kind}");
+            assert_eq!(found(&record(kind, b"x")), None, "a recycled log");
+        }
+        for kind in [0, 1, 2, 3, 4, 9, 10, 12, 130, 255] {
+            assert_eq!(found(&[&whole[..], &record(kind, b"x")].concat()), None);
+        }
+        let parts = [record(2, b"a"), record(3, b"b"), record(4, b"c")].concat();
+        assert_eq!(found(&[&parts[..], &record(5, b"")].concat()), Some(24));
+        let first = record(2, b"a");
+        assert_eq!(found(&[&first[..], &record(5, b"")].concat()), None);
+        for cut in 0..whole.len() {
+            assert_eq!(found(&whole[..cut]), None);
+        }
+    }
+
+    #[test]
+    fn it_is_found_in_any_block() {
+        let mut log = record(1, &vec![7; BLOCK - HEADER - 3]);
+        // Less than a header is left empty.
+        log.extend([0; 3]);
+        // A length that reaches beyond the block, and zeros, skip the rest of it.
+        log.extend(record(1, b"abc"));
+        log.extend([1, 1, 1, 1, 255, 255, 1]);
+        log.resize(2 * BLOCK, 5);
+        log.extend(record(1, b"abc"));
+        log.resize(3 * BLOCK, 0);
+        assert_eq!(found(&log), None);
+        log.extend(record(8, b""));
+        assert_eq!(found(&log), Some(3 * BLOCK as u64));
+    }
+}
