@@ -129,6 +129,8 @@ pub trait LogStore {
     /// After a crash a prefix of the appends of all shards survives, at least up to the last
     /// sync, each append wholly or not at all.
     fn append(&mut self, appends: &[LogAppend]) -> Result<(), StoreError>;
+    /// Nobody waits for a write: the store may make later ones cheaper.
+    fn rest(&mut self) {}
     /// Syncs everything appended so far.
     fn sync(&mut self) -> Result<(), StoreError>;
     /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes` of data.

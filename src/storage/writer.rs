@@ -346,6 +346,9 @@ impl<S: SnapshotStore> Rounds<S> {
                 }
             }
             if stop || waiting.is_empty() {
+                if !stop && !self.failed {
+                    self.store.rest();
+                }
                 return stop;
             }
         }

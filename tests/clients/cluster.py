@@ -47,9 +47,12 @@ class Cluster:
         self.children[node] = child
 
     def start_all(self):
+        """All nodes, led by the preferred ones: a client keeps a route for 30 s, and one that was taken
+        while a single node led everything would be all dead when that node is killed."""
         for node in self.ports:
             self.start(node)
         self.ready()
+        self.at_home()
 
     def page(self, node, path):
         try:

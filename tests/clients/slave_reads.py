@@ -23,7 +23,6 @@ class SlaveReads:
         t0 = time.monotonic()
         try:
             cluster.start_all()
-            cluster.at_home()
             cluster.create_topic(TOPIC, 4)
             code, text = cluster.command("bench", "send", "-n", cluster.namesrv, "--topic", TOPIC, "--size", "1024", "-c", "2",
                                          "-w", "32", "--warmup", "0", "-d", "120", "--messages", str(MESSAGES))

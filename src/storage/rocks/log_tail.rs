@@ -1,14 +1,18 @@
-//! Damage on which RocksDB's reader of log files never ends.
+//! What a crash may leave in a log file that RocksDB's reader does not take for its end.
 //!
 //! A log file (WAL or MANIFEST) is made of blocks of 32 KiB with records of `crc u32 | length u16 |
 //! type u8 | data`, little-endian; less than a header at the end of a block is left empty. When a
 //! log is not a recycled one, as none is here, and what lies where a record should be has the type
 //! of a recycled record, the reader (11.8, `log_reader.cc`) takes it for bad and stays where it is,
 //! for ever. What a power cut leaves behind the end of a file may look like that.
+//!
+//! Where zeros stand instead of a record the reader goes on with the next block, and tells nobody.
+//! They stand ahead of the end of a WAL (`ahead`), and a power cut may have kept a later block of what
+//! was written there and not an earlier one. No record is made of zeros, so the log ends where they begin.
 
 use crate::storage::StoreError;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const BLOCK: usize = 32 * 1024;
@@ -18,9 +22,18 @@ const ENDS: [u8; 2] = [1, 4];
 /// Types that only recycled logs have.
 const RECYCLED: [u8; 6] = [5, 6, 7, 8, 11, 131];
 
-/// Where the reader would stay. Checksums are not looked at: behind a record with a wrong one
+/// What stands where a record should begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The reader would stay here.
+    Trap(u64),
+    /// Zeros.
+    Zeros(u64),
+}
+
+/// Where the log ends before the file does. Checksums are not looked at: behind a record with a wrong one
 /// nothing is replayed anyway.
-fn trap(log: &mut impl Read) -> std::io::Result<Option<u64>> {
+fn end(log: &mut impl Read) -> std::io::Result<Option<End>> {
     let mut block = Vec::with_capacity(BLOCK);
     let (mut start, mut began) = (0, false);
     loop {
@@ -32,9 +45,12 @@ fn trap(log: &mut impl Read) -> std::io::Result<Option<u64>> {
             let kind = header[6];
             if RECYCLED.contains(&kind) {
                 // One that begins like this is read as a recycled log, which ends.
-                return Ok(began.then_some(start + at as u64));
+                return Ok(began.then_some(End::Trap(start + at as u64)));
             }
-            if (kind == 0 && length == 0) || at + HEADER + length > block.len() {
+            if kind == 0 && length == 0 {
+                return Ok(Some(End::Zeros(start + at as u64)));
+            }
+            if at + HEADER + length > block.len() {
                 // The rest of the block is skipped.
                 break;
             }
@@ -49,7 +65,8 @@ fn trap(log: &mut impl Read) -> std::io::Result<Option<u64>> {
 }
 
 /// Looks at the database's log files before RocksDB does. Nothing can follow such damage in the
-/// newest WAL, so it is cut off there; elsewhere the database is [`StoreError::Corrupt`].
+/// newest WAL, so it is cut off there; elsewhere the database is [`StoreError::Corrupt`]. Zeros up to
+/// the end of a file are no damage.
 pub(super) fn check(db: &Path) -> Result<(), StoreError> {
     let current = match std::fs::read_to_string(db.join("CURRENT")) {
         Ok(name) => name,
@@ -57,46 +74,74 @@ pub(super) fn check(db: &Path) -> Result<(), StoreError> {
         Err(e) => return Err(StoreError::Io(format!("CURRENT: {e}"))),
     };
     let manifest = db.join(current.trim_end());
-    let mut logs = wals(db)?;
+    let mut logs = wals(db).map_err(|e| failed(db, &e))?;
     let newest = logs.pop();
     for path in logs.into_iter().chain([manifest]) {
-        if let Some(at) = trap_in(&path)? {
+        if let Some(at) = damage(&path)? {
             let text = format!("{}: not a record at byte {at}", path.display());
             return Err(StoreError::Corrupt(text));
         }
     }
     let Some(path) = newest else { return Ok(()) };
-    if let Some(at) = trap_in(&path)? {
-        let failed = |e| StoreError::Io(format!("{}: {e}", path.display()));
-        let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
-        file.set_len(at).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+    if let Some(at) = damage(&path)? {
+        let cut = || {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            let len = file.metadata()?.len();
+            file.set_len(at)?;
+            file.sync_all().map(|()| len - at)
+        };
+        let bytes = cut().map_err(|e| failed(&path, &e))?;
         tracing::warn!(
             file = %path.display(),
             at,
-            bytes = len - at,
+            bytes,
             "what a crash left behind the end of the log is cut off"
         );
     }
     Ok(())
 }
 
-fn trap_in(path: &Path) -> Result<Option<u64>, StoreError> {
-    match File::open(path).and_then(|mut file| trap(&mut file)) {
+fn failed(path: &Path, e: &std::io::Error) -> StoreError {
+    StoreError::Io(format!("{}: {e}", path.display()))
+}
+
+/// Where something stands behind the log's end that the reader would not take for that.
+fn damage(path: &Path) -> Result<Option<u64>, StoreError> {
+    let look = || -> std::io::Result<Option<u64>> {
+        let mut file = File::open(path)?;
+        match end(&mut file)? {
+            Some(End::Zeros(at)) => {
+                file.seek(SeekFrom::Start(at))?;
+                Ok((!only_zeros(&mut file)?).then_some(at))
+            }
+            Some(End::Trap(at)) => Ok(Some(at)),
+            None => Ok(None),
+        }
+    };
+    match look() {
         Ok(found) => Ok(found),
         // RocksDB has its own words for what is missing.
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StoreError::Io(format!("{}: {e}", path.display()))),
+        Err(e) => Err(failed(path, &e)),
+    }
+}
+
+fn only_zeros(rest: &mut impl Read) -> std::io::Result<bool> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        match rest.read(&mut block)? {
+            0 => return Ok(true),
+            n if block[..n].iter().any(|b| *b != 0) => return Ok(false),
+            _ => {}
+        }
     }
 }
 
 /// WAL files, the oldest first.
-fn wals(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let failed = |e| StoreError::Io(format!("{}: {e}", db.display()));
+pub(super) fn wals(db: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for file in std::fs::read_dir(db).map_err(failed)? {
-        let path = file.map_err(failed)?.path();
+    for file in std::fs::read_dir(db)? {
+        let path = file?.path();
         let number = path
             .file_stem()
             .and_then(|s| s.to_str()?.parse::<u64>().ok());
@@ -121,7 +166,10 @@ mod tests {
     }
 
     fn found(log: &[u8]) -> Option<u64> {
-        trap(&mut &log[..]).unwrap()
+        match end(&mut &log[..]).unwrap() {
+            Some(End::Trap(at)) => Some(at),
+            Some(End::Zeros(_)) | None => None,
+        }
     }
 
     #[test]
@@ -149,14 +197,32 @@ mod tests {
         let mut log = record(1, &vec![7; BLOCK - HEADER - 3]);
         // Less than a header is left empty.
         log.extend([0; 3]);
-        // A length that reaches beyond the block, and zeros, skip the rest of it.
+        // A length that reaches beyond the block skips the rest of it.
         log.extend(record(1, b"abc"));
         log.extend([1, 1, 1, 1, 255, 255, 1]);
         log.resize(2 * BLOCK, 5);
         log.extend(record(1, b"abc"));
+        let zeros = log.len() as u64;
+        assert_eq!(end(&mut &log[..]).unwrap(), None);
+        let mut trap = log.clone();
+        trap.extend(record(8, b""));
+        assert_eq!(found(&trap), Some(zeros));
         log.resize(3 * BLOCK, 0);
-        assert_eq!(found(&log), None);
         log.extend(record(8, b""));
-        assert_eq!(found(&log), Some(3 * BLOCK as u64));
+        assert_eq!(end(&mut &log[..]).unwrap(), Some(End::Zeros(zeros)));
+    }
+
+    #[test]
+    fn zeros_are_the_end_and_what_follows_them_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000009.log");
+        let mut log = record(1, b"abc");
+        let at = log.len() as u64;
+        log.resize(3 * BLOCK, 0);
+        std::fs::write(&path, &log).unwrap();
+        assert_eq!(damage(&path).unwrap(), None);
+        log[2 * BLOCK] = 1;
+        std::fs::write(&path, &log).unwrap();
+        assert_eq!(damage(&path).unwrap(), Some(at));
     }
 }

@@ -106,3 +106,41 @@ fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
     assert_eq!(store.loss(S).unwrap().kept, 0);
     assert!(dir.join("db.damaged").exists());
 }
+
+/// The machine stopped when a WAL had lost its unsynced end and the next one had not.
+#[test]
+fn what_is_behind_a_hole_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut store = open_in_boot(dir, "a", false).unwrap();
+    let hard_state = |commit| HardState {
+        term: 1,
+        vote: 1,
+        commit,
+    };
+    let mut first = append(1..3, 1, 100, true);
+    first.hard_state = Some(hard_state(2));
+    store.append(&[first]).unwrap();
+    store.regained(S).unwrap();
+    let mut later = append(3..12, 1, 100, false);
+    later.hard_state = Some(hard_state(10));
+    store.append(&[later]).unwrap();
+    for lost in [6u64, 7] {
+        let cf = store.shared.cf("log-3").unwrap();
+        store.shared.db.delete_cf(cf, lost.to_be_bytes()).unwrap();
+    }
+    drop(store);
+    let store = open_in_boot(dir, "b", false).unwrap();
+    let bounds = store.bounds(S).unwrap();
+    assert_eq!((bounds.last, bounds.hard_state.commit), (5, 5));
+    assert_eq!(store.standing(S), Standing::Unsynced { kept: 5 });
+    assert_eq!(store.loss(S).map(|l| l.kept), Some(5), "it is told");
+    drop(store);
+    let mut store = open_in_boot(dir, "b", false).unwrap();
+    assert_eq!(store.bounds(S).unwrap().last, 5, "it stays so");
+    assert_eq!(store.read(S, 1, 100, u64::MAX).unwrap().len(), 5);
+    store.append(&[append(6..8, 2, 100, true)]).unwrap();
+    drop(store);
+    let store = open_in_boot(dir, "b", false).unwrap();
+    assert_eq!(store.read(S, 1, 100, u64::MAX).unwrap().len(), 7);
+}

@@ -21,6 +21,7 @@
 //! * **Close**: state out, WAL and marks synced, then the clean marker. At open the marker is
 //!   removed, synced, before anything else is written.
 
+mod ahead;
 mod dir;
 mod log_tail;
 mod marks;
@@ -44,6 +45,7 @@ use super::{
     StateOp, StoreError,
 };
 use crate::model::ShardId;
+use ahead::Ahead;
 use marks::{Mark, Marks};
 use meta::MetaKind;
 use reader::Shared;
@@ -60,6 +62,7 @@ pub struct RocksStore {
     shared: Arc<Shared>,
     logs: BTreeMap<ShardId, ShardLog>,
     marks: Marks,
+    ahead: Ahead,
     scratch: Vec<u8>,
     /// Set by the first failed write or sync; nothing is written any more.
     failed: Option<StoreError>,
@@ -239,6 +242,7 @@ impl RocksStore {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        self.ahead.wrote(batch.size_in_bytes(), sync);
         self.shared
             .db
             .write_opt(batch, &options)
@@ -377,6 +381,12 @@ impl LogStore for RocksStore {
         self.usable()?;
         let result = self.sync_wal();
         self.settle(result)
+    }
+
+    fn rest(&mut self) {
+        if self.ahead.wanted() && self.failed.is_none() && !self.closed {
+            self.ahead.extend();
+        }
     }
 
     fn read(

@@ -1,5 +1,6 @@
 //! Opening the store, and the checks of what a crash left.
 
+use super::ahead::Ahead;
 use super::dir::DataDir;
 use super::marks::{Mark, Marks};
 use super::meta::{self, MetaKind};
@@ -43,6 +44,7 @@ impl RocksStore {
             dir,
         };
         let was_clean = meta_row(&shared, meta::CLEAN)?.is_some();
+        let loose = !was_clean && stopped_loose(&shared, &options.boot_id)?;
         let mut logs = BTreeMap::new();
         let mut losses = BTreeMap::new();
         for shard in shards {
@@ -58,7 +60,10 @@ impl RocksStore {
                 losses.insert(shard, loss);
             }
             let file = file.map(|(_, mark)| *mark);
-            let found = find(&shared, shard)?;
+            let mut found = find(&shared, shard)?;
+            if loose {
+                found.cut_at_hole(&shared, shard, file)?;
+            }
             let log = match found.check(shard, file, was_clean) {
                 Ok(log) => log,
                 Err(StoreError::Corrupt(why)) if options.repair => {
@@ -70,10 +75,12 @@ impl RocksStore {
             };
             logs.insert(shard, log);
         }
+        let ahead = Ahead::new(&shared.dir.db());
         let mut store = Self {
             shared: Arc::new(with_views(shared, &logs)),
             logs,
             marks,
+            ahead,
             scratch: Vec::new(),
             failed: None,
             closed: false,
@@ -84,14 +91,14 @@ impl RocksStore {
             standings: BTreeMap::new(),
             losses,
         };
-        store.begin(&options.boot_id, was_clean)?;
+        store.begin(&options.boot_id, loose)?;
         Ok(store)
     }
 
     /// Notes what the start found, and whose start it is, in one synced write; brings the marks up
     /// to what was found (recovery has written it out into files, synced) and deletes files that
     /// an interrupted trim left.
-    fn begin(&mut self, boot_id: &str, was_clean: bool) -> Result<(), StoreError> {
+    fn begin(&mut self, boot_id: &str, loose: bool) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let cf = shared.cf(CF_META)?;
         let mut batch = WriteBatch::default();
@@ -102,16 +109,17 @@ impl RocksStore {
             Some(row) => meta::parse_store(&row)?,
             None => new_number()?,
         };
-        // Entries the machine had not written back went with it.
-        let same_boot = meta_row(&shared, meta::BOOT)?.is_some_and(|b| b == boot_id.as_bytes());
-        let stopped = lives > 0 && !was_clean && !boot_id.is_empty() && !same_boot;
-        let loose = stopped && meta_row(&shared, meta::LOOSE)?.is_some();
         batch.delete_cf(cf, meta::CLEAN);
         batch.delete_cf(cf, meta::LOOSE);
         batch.put_cf(cf, meta::LIFE, self.life.to_be_bytes());
         batch.put_cf(cf, meta::STORE, self.number.to_be_bytes());
         batch.put_cf(cf, meta::BOOT, boot_id);
         for (shard, log) in &self.logs {
+            if loose {
+                // Nothing, unless there was a hole.
+                let behind = log.bounds.last.saturating_add(1).to_be_bytes();
+                batch.delete_range_cf(shared.cf(&log.cf)?, behind, [u8::MAX; 8]);
+            }
             let key = meta::key(*shard, MetaKind::Standing);
             let known = meta_row(&shared, &key)?.map(|row| meta::parse_standing(&row));
             let mut standing = known.transpose()?.unwrap_or_default();
@@ -248,6 +256,13 @@ fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> 
         .map_err(map_error)
 }
 
+/// The machine stopped, and entries it had not written back went with it. (The process was not
+/// stopped in an orderly way.)
+fn stopped_loose(shared: &Shared, boot_id: &str) -> Result<bool, StoreError> {
+    let same_boot = meta_row(shared, meta::BOOT)?.is_some_and(|b| b == boot_id.as_bytes());
+    Ok(!boot_id.is_empty() && !same_boot && meta_row(shared, meta::LOOSE)?.is_some())
+}
+
 /// What lies on the disk of a shard's log.
 pub(super) struct Found {
     bounds: LogBounds,
@@ -286,6 +301,32 @@ fn find(shared: &Shared, shard: ShardId) -> Result<Found, StoreError> {
 }
 
 impl Found {
+    /// RocksDB goes on with the next WAL where the one before has lost an unsynced end: what comes
+    /// behind such a hole goes too, since a loss is always an end of the log.
+    fn cut_at_hole(
+        &mut self,
+        shared: &Shared,
+        shard: ShardId,
+        file_mark: Option<Mark>,
+    ) -> Result<(), StoreError> {
+        let epoch = self.mark.epoch;
+        let file = file_mark.filter(|mark| mark.epoch == epoch);
+        let synced = file.map_or(0, |mark| mark.index).max(self.mark.index);
+        let from = synced.saturating_add(1).max(self.bounds.first);
+        let kept = contiguous(shared, shard, from)?;
+        if kept < self.bounds.last && self.ends.is_ok() {
+            tracing::warn!(
+                shard = shard.0,
+                kept,
+                last = self.bounds.last,
+                "the stop of the machine left a hole in the log: what is behind it is dropped"
+            );
+            self.bounds.last = kept;
+            self.bounds.hard_state.commit = self.bounds.hard_state.commit.min(kept);
+        }
+        Ok(())
+    }
+
     /// Checks the log against marks, commit index and state.
     fn check(
         &self,
@@ -397,6 +438,21 @@ fn repair(
         why,
     };
     Ok((log, loss))
+}
+
+/// The last of the entries that follow each other from `from` on.
+fn contiguous(shared: &Shared, shard: ShardId, from: u64) -> Result<u64, StoreError> {
+    let cf = shared.cf(&log_cf(shard))?;
+    let start = from.to_be_bytes();
+    let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
+    let mut next = from;
+    for row in shared.db.iterator_cf(cf, mode) {
+        if row.map_err(map_error)?.0[..] != next.to_be_bytes() {
+            break;
+        }
+        next += 1;
+    }
+    Ok(next - 1)
 }
 
 /// Sets `last` and verifies the two ends of the log.

@@ -324,6 +324,69 @@ fn a_torn_tail_is_dropped_and_a_lost_synced_entry_is_corruption() {
     drop(store);
 }
 
+/// Small synced writes go over zeros; a crash at any write finds all of them.
+#[test]
+fn space_ahead_of_the_log_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("live");
+    let mut store = open(&dir).unwrap();
+    let mut next = 1;
+    let mut write = |store: &mut RocksStore, count: u64, sync: bool| -> u64 {
+        for _ in 0..count {
+            store
+                .append(&[append(next..next + 1, 1, 900, sync)])
+                .unwrap();
+            store.rest();
+            next += 1;
+        }
+        next
+    };
+    write(&mut store, 10, true);
+    let len = |dir: &Path| std::fs::metadata(wal_of(dir)).unwrap().len();
+    assert!(len(&dir) < 16 << 10, "not before it is known to be useful");
+    let mut longest = 0;
+    // The memtable goes out several times meanwhile, and each time a new WAL begins.
+    for n in 0..40 {
+        let end = write(&mut store, 37, true);
+        longest = longest.max(len(&dir));
+        let end = if n % 8 == 7 {
+            write(&mut store, 3, false)
+        } else {
+            end
+        };
+        // A copy is of one moment only while nothing goes on.
+        let wait = rocksdb::WaitForCompactOptions::default();
+        store.shared.db.wait_for_compact(&wait).unwrap();
+        let copy = home.path().join(format!("copy{n}"));
+        copy_dir(&dir, &copy);
+        let found = open(&copy).unwrap();
+        assert_eq!(found.bounds(S).unwrap().last, end - 1);
+        assert_eq!(
+            found.read(S, 1, end, u64::MAX).unwrap(),
+            entries(1..end, 1, 900)
+        );
+        drop(found);
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    assert!(longest >= 1 << 20, "{longest}");
+    // A later block came to the disk and an earlier one did not.
+    let copy = home.path().join("hole");
+    copy_dir(&dir, &copy);
+    let mut bytes = std::fs::read(wal_of(&copy)).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    let behind = (end / (32 << 10) + 2) * (32 << 10);
+    bytes.resize(bytes.len().max(behind + 1000), 0);
+    let earlier = bytes[..600].to_vec();
+    bytes[behind..behind + 600].copy_from_slice(&earlier);
+    std::fs::write(wal_of(&copy), bytes).unwrap();
+    let found = open(&copy).unwrap();
+    assert_eq!(
+        found.bounds(S).unwrap().last,
+        store.bounds(S).unwrap().last,
+        "what is behind zeros is no part of the log"
+    );
+}
+
 #[test]
 fn every_opening_is_a_new_life_also_after_a_crash() {
     let home = tempfile::tempdir().unwrap();
