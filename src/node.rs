@@ -51,15 +51,6 @@ pub enum StartError {
     Config(String),
     #[error("data directory {dir}: {error}")]
     Store { dir: String, error: StoreError },
-    #[error(
-        "data directory {dir}: the disk is nearly full ({used} % used, {free} bytes free); {hint}"
-    )]
-    DiskFull {
-        dir: String,
-        used: u64,
-        free: u64,
-        hint: &'static str,
-    },
     #[error(transparent)]
     Shard(#[from] StartShardError),
     #[error("name server configuration: {0}")]

@@ -146,13 +146,15 @@ pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksSto
             error,
         })?;
     if let Ok((total, free)) = store.space() {
+        // Consumers, and retention, which makes room, need the node as it is.
         if nearly_full(config, total, free) {
-            return Err(StartError::DiskFull {
+            tracing::warn!(
                 dir,
-                used: total.saturating_sub(free).saturating_mul(100) / total.max(1),
+                used_percent = total.saturating_sub(free).saturating_mul(100) / total.max(1),
                 free,
-                hint: "free space or change disk_max_used_space_ratio or disk_min_free_bytes",
-            });
+                "the disk is nearly full: producers are refused until there is space \
+                 (disk_max_used_space_ratio, disk_min_free_bytes)"
+            );
         }
     }
     Ok(store)

@@ -12,6 +12,8 @@ struct State<T> {
     items: VecDeque<T>,
     /// The receiver sleeps and must be woken.
     asleep: bool,
+    /// It was nudged, and has not looked since.
+    nudged: bool,
     /// The receiver is gone.
     closed: bool,
     senders: usize,
@@ -37,6 +39,7 @@ pub fn job_queue<T>() -> (JobSender<T>, JobReceiver<T>) {
         state: Mutex::new(State {
             items: VecDeque::new(),
             asleep: false,
+            nudged: false,
             closed: false,
             senders: 1,
         }),
@@ -68,7 +71,9 @@ impl<T> JobSender<T> {
 
     /// Wakes the receiver without an item: how long it may sleep has changed.
     pub fn nudge(&self) {
-        if std::mem::take(&mut self.0.state.lock().asleep) {
+        let mut state = self.0.state.lock();
+        state.nudged = true;
+        if std::mem::take(&mut state.asleep) {
             self.0.bell.notify_one();
         }
     }
@@ -101,11 +106,12 @@ impl<T> JobReceiver<T> {
     /// Waits up to `wait` for items.
     pub fn wait(&self, wait: Duration) {
         let mut state = self.0.state.lock();
-        if state.items.is_empty() && state.senders > 0 {
+        if state.items.is_empty() && state.senders > 0 && !state.nudged {
             state.asleep = true;
             self.0.bell.wait_for(&mut state, wait);
             state.asleep = false;
         }
+        state.nudged = false;
     }
 
     /// Moves all items to the end of `out`. Returns false once no item can come any more.
@@ -133,6 +139,19 @@ impl<T> Drop for JobReceiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nudge_before_the_sleep_is_not_lost() {
+        let (send, receive) = job_queue::<()>();
+        send.nudge();
+        receive.wait(Duration::from_secs(600));
+        let thread = std::thread::spawn(move || receive.wait(Duration::from_secs(600)));
+        while !send.0.state.lock().asleep {
+            std::thread::yield_now();
+        }
+        send.nudge();
+        thread.join().unwrap();
+    }
 
     #[test]
     fn items_come_in_order_and_both_ends_learn_of_the_other() {

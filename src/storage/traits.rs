@@ -122,7 +122,7 @@ pub enum StoreError {
 pub trait LogStore {
     /// Where the shard's log begins and ends, and its hard state.
     fn bounds(&self, shard: ShardId) -> Result<LogBounds, StoreError>;
-    /// Writes all appends at once, then syncs when any of them wants it. An error is final, but
+    /// Writes all appends at once, then syncs when any of them wants it or replaces entries. An error is final, but
     /// for appends that cannot follow what is there (a gap, or entries already trimmed): these
     /// are refused with [`StoreError::Io`] before anything is written.
     ///

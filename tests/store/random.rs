@@ -210,13 +210,19 @@ fn run<H: Harness>(h: &mut H, seed: u64, steps: u32, crash_part: u64) {
             n if n < 70 => {
                 let mut logs = m.log_now().clone();
                 let shards: &[ShardId] = if rng.chance(1, 3) { &[B, A] } else { &[A] };
+                let mut replaces = false;
                 let appends: Vec<_> = shards
                     .iter()
-                    .map(|s| random_append(&mut rng, &mut logs, *s, term))
+                    .map(|s| {
+                        let end = h.store().bounds(*s).unwrap().last;
+                        let made = random_append(&mut rng, &mut logs, *s, term);
+                        replaces |= made.entries.first().is_some_and(|e| e.index <= end);
+                        made
+                    })
                     .collect();
                 h.store().append(&appends).unwrap();
                 m.write_log(logs);
-                if appends.iter().any(|a| a.sync) {
+                if replaces || appends.iter().any(|a| a.sync) {
                     m.log_durable();
                     h.synced();
                 }

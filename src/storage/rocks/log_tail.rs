@@ -64,9 +64,9 @@ fn end(log: &mut impl Read) -> std::io::Result<Option<End>> {
     }
 }
 
-/// Looks at the database's log files before RocksDB does. Nothing can follow such damage in the
-/// newest WAL, so it is cut off there; elsewhere the database is [`StoreError::Corrupt`]. Zeros up to
-/// the end of a file are no damage.
+/// Looks at the database's log files before RocksDB does. A WAL is cut off where such damage begins:
+/// nothing that was synced comes behind it, or else the manifest or our marks will tell. A MANIFEST that
+/// RocksDB would read for ever is [`StoreError::Corrupt`]. Zeros up to the end of a file are no damage.
 pub(super) fn check(db: &Path) -> Result<(), StoreError> {
     let current = match std::fs::read_to_string(db.join("CURRENT")) {
         Ok(name) => name,
@@ -74,16 +74,15 @@ pub(super) fn check(db: &Path) -> Result<(), StoreError> {
         Err(e) => return Err(StoreError::Io(format!("CURRENT: {e}"))),
     };
     let manifest = db.join(current.trim_end());
-    let mut logs = wals(db).map_err(|e| failed(db, &e))?;
-    let newest = logs.pop();
-    for path in logs.into_iter().chain([manifest]) {
-        if let Some(at) = damage(&path)? {
-            let text = format!("{}: not a record at byte {at}", path.display());
-            return Err(StoreError::Corrupt(text));
-        }
+    if let Some((End::Trap(at), _)) = find(&manifest)? {
+        let text = format!("{}: not a record at byte {at}", manifest.display());
+        return Err(StoreError::Corrupt(text));
     }
-    let Some(path) = newest else { return Ok(()) };
-    if let Some(at) = damage(&path)? {
+    for path in wals(db).map_err(|e| failed(db, &e))? {
+        let at = match find(&path)? {
+            Some((End::Trap(at), _)) | Some((End::Zeros(at), false)) => at,
+            Some((End::Zeros(_), true)) | None => continue,
+        };
         let cut = || {
             let file = OpenOptions::new().write(true).open(&path)?;
             let len = file.metadata()?.len();
@@ -105,17 +104,16 @@ fn failed(path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Io(format!("{}: {e}", path.display()))
 }
 
-/// Where something stands behind the log's end that the reader would not take for that.
-fn damage(path: &Path) -> Result<Option<u64>, StoreError> {
-    let look = || -> std::io::Result<Option<u64>> {
+/// Where the log in a file ends before the file does, and whether nothing but zeros follows.
+fn find(path: &Path) -> Result<Option<(End, bool)>, StoreError> {
+    let look = || -> std::io::Result<Option<(End, bool)>> {
         let mut file = File::open(path)?;
         match end(&mut file)? {
             Some(End::Zeros(at)) => {
                 file.seek(SeekFrom::Start(at))?;
-                Ok((!only_zeros(&mut file)?).then_some(at))
+                Ok(Some((End::Zeros(at), only_zeros(&mut file)?)))
             }
-            Some(End::Trap(at)) => Ok(Some(at)),
-            None => Ok(None),
+            found => Ok(found.map(|end| (end, false))),
         }
     };
     match look() {
@@ -220,9 +218,9 @@ mod tests {
         let at = log.len() as u64;
         log.resize(3 * BLOCK, 0);
         std::fs::write(&path, &log).unwrap();
-        assert_eq!(damage(&path).unwrap(), None);
+        assert_eq!(find(&path).unwrap(), Some((End::Zeros(at), true)));
         log[2 * BLOCK] = 1;
         std::fs::write(&path, &log).unwrap();
-        assert_eq!(damage(&path).unwrap(), Some(at));
+        assert_eq!(find(&path).unwrap(), Some((End::Zeros(at), false)));
     }
 }

@@ -234,7 +234,12 @@ impl RocksStore {
                 .last
                 .fetch_min(log.bounds.last, Ordering::AcqRel);
         }
-        let mut sync = appends.iter().any(|a| a.sync);
+        // An overwrite that a crash took while later entries stayed would bring back what it replaced.
+        let overwrites = changed.iter().any(|(shard, log)| {
+            let before = self.logs.get(shard);
+            before.is_some_and(|before| before.epoch != log.epoch)
+        });
+        let mut sync = overwrites || appends.iter().any(|a| a.sync);
         if !sync && !self.loose && appends.iter().any(|a| !a.entries.is_empty()) {
             // From here on a stop of the machine may take entries; that much is certain then.
             batch.put_cf(self.shared.cf(CF_META)?, meta::LOOSE, b"1");

@@ -47,6 +47,7 @@ impl RocksStore {
         let loose = !was_clean && stopped_loose(&shared, &options.boot_id)?;
         let mut logs = BTreeMap::new();
         let mut losses = BTreeMap::new();
+        let mut holes = BTreeMap::new();
         for shard in shards {
             let mut file = file_marks.iter().find(|(s, _)| *s == shard);
             if let Some(why) = &damage {
@@ -61,18 +62,19 @@ impl RocksStore {
             }
             let file = file.map(|(_, mark)| *mark);
             let mut found = find(&shared, shard)?;
-            if loose {
-                found.cut_at_hole(&shared, shard, file)?;
-            }
-            let log = match found.check(shard, file, was_clean) {
+            found.look_for_hole(&shared, shard, file)?;
+            let log = match found.check(shard, file, was_clean, loose) {
                 Ok(log) => log,
                 Err(StoreError::Corrupt(why)) if options.repair => {
-                    let (log, loss) = repair(&shared, shard, found, file, why)?;
+                    let (log, loss) = repair(&shared, shard, &found, file, why)?;
                     losses.insert(shard, loss);
                     log
                 }
                 Err(error) => return Err(error),
             };
+            if let Some(reached) = found.hole {
+                holes.insert(shard, reached);
+            }
             logs.insert(shard, log);
         }
         let ahead = Ahead::new(&shared.dir.db());
@@ -91,23 +93,30 @@ impl RocksStore {
             standings: BTreeMap::new(),
             losses,
         };
-        store.begin(&options.boot_id, loose)?;
+        store.begin(&options.boot_id, loose, &holes)?;
         Ok(store)
     }
 
     /// Notes what the start found, and whose start it is, in one synced write; brings the marks up
     /// to what was found (recovery has written it out into files, synced) and deletes files that
-    /// an interrupted trim left.
-    fn begin(&mut self, boot_id: &str, loose: bool) -> Result<(), StoreError> {
+    /// an interrupted trim left. `holes` has the last index of logs that are cut because one before it
+    /// is missing.
+    fn begin(
+        &mut self,
+        boot_id: &str,
+        loose: bool,
+        holes: &BTreeMap<ShardId, u64>,
+    ) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let cf = shared.cf(CF_META)?;
         let mut batch = WriteBatch::default();
         let found = meta_row(&shared, meta::LIFE)?;
         let lives = found.map_or(Ok(0), |row| meta::parse_life(&row))?;
         self.life = lives.saturating_add(1);
+        // What was damaged is another store from now on: nobody counts on it for what it held.
         self.number = match meta_row(&shared, meta::STORE)? {
-            Some(row) => meta::parse_store(&row)?,
-            None => new_number()?,
+            Some(row) if self.losses.is_empty() => meta::parse_store(&row)?,
+            _ => new_number()?,
         };
         batch.delete_cf(cf, meta::CLEAN);
         batch.delete_cf(cf, meta::LOOSE);
@@ -115,10 +124,12 @@ impl RocksStore {
         batch.put_cf(cf, meta::STORE, self.number.to_be_bytes());
         batch.put_cf(cf, meta::BOOT, boot_id);
         for (shard, log) in &self.logs {
-            if loose {
-                // Nothing, unless there was a hole.
-                let behind = log.bounds.last.saturating_add(1).to_be_bytes();
-                batch.delete_range_cf(shared.cf(&log.cf)?, behind, [u8::MAX; 8]);
+            if holes.contains_key(shard) {
+                for key in behind(&shared, log)? {
+                    batch.delete_cf(shared.cf(&log.cf)?, key);
+                }
+                let hard_state = meta::hard_state(&log.bounds.hard_state);
+                batch.put_cf(cf, meta::key(*shard, MetaKind::HardState), hard_state);
             }
             let key = meta::key(*shard, MetaKind::Standing);
             let known = meta_row(&shared, &key)?.map(|row| meta::parse_standing(&row));
@@ -145,12 +156,11 @@ impl RocksStore {
                 if standing == Standing::Whole {
                     standing = Standing::Unsynced { kept };
                 }
-                let why = "the machine stopped with unsynced entries written".to_owned();
-                let loss = Loss {
-                    kept,
-                    reached: 0,
-                    why,
-                };
+                let why = STOPPED.to_owned();
+                let reached = holes.get(shard).copied().unwrap_or(0);
+                let loss = Loss { kept, reached, why };
+                self.losses.insert(*shard, loss);
+            } else if let Some(loss) = untold(standing) {
                 self.losses.insert(*shard, loss);
             }
             if standing != Standing::Whole {
@@ -173,6 +183,30 @@ impl RocksStore {
         }
         self.marks.sync()
     }
+}
+
+const STOPPED: &str = "the machine stopped with unsynced entries written";
+
+/// What an earlier opening found, and may have found no time to tell.
+fn untold(standing: Standing) -> Option<Loss> {
+    let (kept, reached, why) = match standing {
+        Standing::Unsynced { kept } => (kept, 0, STOPPED),
+        Standing::Forgotten { kept, reached } if reached > 0 => {
+            (kept, reached, "an earlier start found the store damaged")
+        }
+        Standing::Forgotten { .. } | Standing::Whole => return None,
+    };
+    let why = why.to_owned();
+    Some(Loss { kept, reached, why })
+}
+
+/// Keys of entries behind the end of the log.
+fn behind(shared: &Shared, log: &ShardLog) -> Result<Vec<Box<[u8]>>, StoreError> {
+    let from = log.bounds.last.saturating_add(1).to_be_bytes();
+    let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
+    let rows = shared.db.iterator_cf(shared.cf(&log.cf)?, mode);
+    rows.map(|row| row.map(|(key, _)| key).map_err(map_error))
+        .collect()
 }
 
 /// Milliseconds since 1970 and 16 random bits: unlike any other, and larger than earlier ones.
@@ -269,6 +303,8 @@ pub(super) struct Found {
     mark: Mark,
     /// Why the log's ends cannot be trusted.
     ends: Result<(), StoreError>,
+    /// The last index found, when one before it is missing.
+    hole: Option<u64>,
     applied: u64,
 }
 
@@ -296,14 +332,15 @@ fn find(shared: &Shared, shard: ShardId) -> Result<Found, StoreError> {
         bounds,
         mark,
         ends,
+        hole: None,
         applied,
     })
 }
 
 impl Found {
-    /// RocksDB goes on with the next WAL where the one before has lost an unsynced end: what comes
+    /// RocksDB goes on with the next WAL where the one before has lost an unsynced end. What comes
     /// behind such a hole goes too, since a loss is always an end of the log.
-    fn cut_at_hole(
+    fn look_for_hole(
         &mut self,
         shared: &Shared,
         shard: ShardId,
@@ -313,16 +350,13 @@ impl Found {
         let file = file_mark.filter(|mark| mark.epoch == epoch);
         let synced = file.map_or(0, |mark| mark.index).max(self.mark.index);
         let from = synced.saturating_add(1).max(self.bounds.first);
+        if self.ends.is_err() || from > self.bounds.last {
+            return Ok(());
+        }
         let kept = contiguous(shared, shard, from)?;
-        if kept < self.bounds.last && self.ends.is_ok() {
-            tracing::warn!(
-                shard = shard.0,
-                kept,
-                last = self.bounds.last,
-                "the stop of the machine left a hole in the log: what is behind it is dropped"
-            );
+        if kept < self.bounds.last {
+            self.hole = Some(self.bounds.last);
             self.bounds.last = kept;
-            self.bounds.hard_state.commit = self.bounds.hard_state.commit.min(kept);
         }
         Ok(())
     }
@@ -333,6 +367,7 @@ impl Found {
         shard: ShardId,
         file_mark: Option<Mark>,
         was_clean: bool,
+        loose: bool,
     ) -> Result<ShardLog, StoreError> {
         self.ends.clone()?;
         let mut bounds = self.bounds;
@@ -343,6 +378,16 @@ impl Found {
                 shard.0
             )))
         };
+        if let (Some(reached), false) = (self.hole, loose) {
+            return bad(format!(
+                "has entries up to {reached}, but none at {}",
+                last + 1
+            ));
+        }
+        if self.hole.is_some() {
+            // Nothing behind it was synced.
+            bounds.hard_state.commit = bounds.hard_state.commit.min(last);
+        }
         if last < mark.index {
             return bad(format!(
                 "ends at {last}, but was synced up to {}",
@@ -398,13 +443,14 @@ impl ShardLog {
 fn repair(
     shared: &Shared,
     shard: ShardId,
-    found: Found,
+    found: &Found,
     file_mark: Option<Mark>,
     why: String,
 ) -> Result<(ShardLog, Loss), StoreError> {
     let file = file_mark.unwrap_or_default();
     let hard_state = found.bounds.hard_state;
     let known = [
+        found.hole.unwrap_or(0),
         found.mark.index,
         file.index,
         hard_state.commit,

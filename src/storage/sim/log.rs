@@ -320,6 +320,8 @@ impl LogStore for SimLogStore {
         check_appends(appends, |shard| self.bounds(shard))?;
         let mut stored = Vec::with_capacity(appends.len());
         let mut overwritten = Vec::new();
+        let mut sync = appends.iter().any(|a| a.sync);
+        let mut ends = BTreeMap::new();
         for append in appends {
             let known = self.log(append.shard)?.hard_state.commit;
             let commit = append.hard_state.map_or(known, |h| h.commit);
@@ -330,6 +332,12 @@ impl LogStore for SimLogStore {
                 entries.push((e.index, Bytes::from(bytes)));
             }
             if let Some((first, _)) = entries.first() {
+                let end = match ends.get(&append.shard) {
+                    Some(end) => *end,
+                    None => self.bounds(append.shard)?.last,
+                };
+                sync |= *first <= end;
+                ends.insert(append.shard, first + entries.len() as u64 - 1);
                 overwritten.push((append.shard, *first));
             }
             stored.push(Stored {
@@ -344,7 +352,7 @@ impl LogStore for SimLogStore {
                 *synced = (*synced).min(first - 1);
             }
         }
-        if appends.iter().any(|a| a.sync) {
+        if sync {
             self.sync_all()?;
         }
         Ok(())
