@@ -330,7 +330,9 @@ impl Sim {
         }
         self.disk.busy = true;
         let mut delay = self.rng.below(self.plan.disk_us);
-        if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, 500) {
+        // While a snapshot is written much may happen to the leader.
+        let often = if self.disk.installs_next() { 3 } else { 500 };
+        if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
             self.counters.stalls += 1;
             delay += self.rng.below(3_000_000);
         }

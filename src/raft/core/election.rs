@@ -17,9 +17,11 @@ impl RaftCore {
         self.fix_election_timeout();
     }
 
-    /// A single voter wins at once, which raft allows only with its whole log on disk.
+    /// raft looks through what is committed and not applied before it stands: while a snapshot is
+    /// being installed that begins before the log does. A single voter wins at once, which raft
+    /// allows only with its whole log on disk.
     pub(super) fn may_campaign(&self) -> bool {
-        !self.is_sole_voter() || self.open_writes.is_empty()
+        self.installing.is_none() && (!self.is_sole_voter() || self.open_writes.is_empty())
     }
 
     /// No other replica has a vote.
