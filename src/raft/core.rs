@@ -95,6 +95,11 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
+    /// Ticks since the start.
+    clock: u64,
+    /// Term and tick of the last answer of each peer. raft notes these only from one of its checks
+    /// for a quorum to the next, and has just forgotten them at each.
+    answered: BTreeMap<u64, (u64, u64)>,
     /// A leader was known since the start.
     met_leader: bool,
     /// Elections begun since a leader was last known.
@@ -182,6 +187,8 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
+            clock: 0,
+            answered: BTreeMap::new(),
             met_leader: false,
             attempts: 0,
             needs_all: recovering,
@@ -268,13 +275,20 @@ impl RaftCore {
                 snapshot: p.state == ProgressState::Snapshot,
                 snapshot_sent,
                 snapshot_len,
-                active: p.recent_active || *node == self.options.node,
+                active: *node == self.options.node || self.has_answered(*node),
                 voter: self.members.has_vote(*node),
             }
         };
         let mut all: Vec<_> = prs.iter().map(one).collect();
         all.sort_by_key(|p| p.node);
         all
+    }
+
+    /// The peer answered this leader within the last election timeout.
+    fn has_answered(&self, peer: u64) -> bool {
+        let timeout = self.options.election_ticks as u64;
+        let recent = |(term, at): &(u64, u64)| *term == self.term() && self.clock - at <= timeout;
+        self.answered.get(&peer).is_some_and(recent)
     }
 
     /// Proposes `data`; it gets exactly [`RaftCore::next_index`] in the current term.

@@ -171,6 +171,12 @@ pub(super) fn answers_vote(kind: MessageType) -> bool {
     matches!(kind, MsgRequestVoteResponse | MsgRequestPreVoteResponse)
 }
 
+/// Answers what a leader says.
+pub(super) fn answers_leader(kind: MessageType) -> bool {
+    use MessageType::*;
+    matches!(kind, MsgAppendResponse | MsgHeartbeatResponse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

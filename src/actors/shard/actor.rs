@@ -184,8 +184,7 @@ impl ShardActor {
         );
     }
 
-    /// Collects the followers that may serve what was stored earlier. Raft forgets at each of its
-    /// checks for a quorum who was active, so one look could always fall behind such a check.
+    /// Collects the followers that may serve what was stored earlier.
     fn look_for_readers(&mut self) {
         let raft = self.core.raft();
         let (me, needed) = (raft.id(), raft.committed().saturating_sub(READER_LAG));

@@ -31,6 +31,7 @@ impl RaftCore {
 
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
+        self.clock += 1;
         self.age = (self.age + 1).min(self.options.election_ticks);
         if self.is_leader() || self.may_campaign() {
             let raft = &self.node.raft;
@@ -124,9 +125,9 @@ impl RaftCore {
         let prs = self.node.raft.prs();
         let whole = |node: &&u64| {
             let store = self.lives.get(*node).map(|(store, _)| store);
-            let caught_up =
-                |p: &raft::Progress| p.recent_active && p.matched + CAUGHT_UP >= committed;
-            store == self.members.admitted.get(*node)
+            let caught_up = |p: &raft::Progress| p.matched + CAUGHT_UP >= committed;
+            self.has_answered(**node)
+                && store == self.members.admitted.get(*node)
                 && !self.still_forgotten.contains(*node)
                 && prs.get(**node).is_some_and(caught_up)
         };

@@ -50,6 +50,9 @@ impl RaftCore {
             && head.receiver_life == self.options.life;
         let confirmed = confirms.then_some((m.commit, m.term));
         let term = m.term;
+        if self.is_leader() && term == self.term() && message::answers_leader(kind) {
+            self.answered.insert(from, (term, self.clock));
+        }
         if self.needs_all && message::answers_vote(kind) && !m.reject {
             if head.all {
                 self.vote(from, m);

@@ -137,8 +137,15 @@ mod tests {
 
     #[test]
     fn a_leader_whose_disk_hangs_hands_over_and_not_before() {
+        // At any distance from raft's own checks for a quorum.
+        for extra in 0..10 {
+            hangs_after(40 + extra);
+        }
+    }
+
+    fn hangs_after(ticks: usize) {
         let mut three = Three::new();
-        three.tick(40);
+        three.tick(ticks);
         let old = three.leader().expect("one leads");
         three.hangs = Some(old);
         let op = MetaOp::PutTopic(TopicConfig {
