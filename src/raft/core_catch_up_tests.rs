@@ -158,6 +158,27 @@ fn a_voter_does_not_stand_for_election_while_a_snapshot_is_written() {
     assert!(asks > 0, "it stands once the snapshot is in place");
 }
 
+#[test]
+fn a_transfer_that_goes_on_slowly_is_never_given_up() {
+    // 200 ticks and more, of which many see no part.
+    let (mut one, mut two) = (leader(PART / 10), follower(1, None));
+    tick(&mut one, &mut two);
+    let mut before = 0;
+    for ticks in 0..400 {
+        if let (Some(found), _) = tick(&mut one, &mut two) {
+            assert!(ticks > 2 * SNAPSHOT_TIMEOUTS * one.election_ticks() - 20);
+            assert_eq!(found.base, base());
+            return;
+        }
+        let told = one.progress();
+        let told = told.iter().find(|p| p.node == 2).unwrap();
+        assert!(told.snapshot || before == 0, "reported failed in tick {ticks}");
+        assert!(told.snapshot_sent >= before);
+        before = told.snapshot_sent;
+    }
+    panic!("it never ends");
+}
+
 fn staged_in(staged: &[Stage]) -> Option<Staged> {
     let mut found: Option<(SnapshotId, Vec<u8>)> = None;
     for stage in staged {

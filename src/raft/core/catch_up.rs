@@ -42,6 +42,8 @@ impl RaftCore {
             return self.unanswered.clear();
         }
         self.drop_finished();
+        // Before the ticks of the transfers: after one none of them has just moved.
+        self.repeat_snapshots();
         let patience = self.options.election_ticks;
         for (node, sending) in &mut self.sending {
             let waits = self.node.raft.prs().get(*node);
@@ -49,7 +51,6 @@ impl RaftCore {
                 sending.tick(patience);
             }
         }
-        self.repeat_snapshots();
     }
 
     /// What nobody waits for any more, or what would lead to an entry that is gone too.
@@ -83,7 +84,9 @@ impl RaftCore {
         for node in waiting {
             let moves = self.sending.get(&node).is_some_and(|s| s.idle() == 0);
             let ticks = self.unanswered.entry(node).or_default();
-            *ticks = if moves { 0 } else { *ticks + 1 };
+            // Nobody can answer parts that may not go yet.
+            let counts = usize::from(self.budget.has_some());
+            *ticks = if moves { 0 } else { *ticks + counts };
             if *ticks > SNAPSHOT_TIMEOUTS * self.options.election_ticks {
                 *ticks = 0;
                 self.node.report_snapshot(node, SnapshotStatus::Failure);
