@@ -84,6 +84,7 @@ pub struct ShardActor {
     pub(super) next_proposal: u64,
     flush_due: bool,
     ticks: u64,
+    last_tick: Option<Instant>,
     /// Followers that may serve pulls, found since the last look.
     readers: BTreeSet<u64>,
     outbox: Rc<SharedOutbox>,
@@ -118,6 +119,7 @@ impl ShardActor {
             next_proposal: INTERNAL + 1,
             flush_due: false,
             ticks: 0,
+            last_tick: None,
             readers: BTreeSet::new(),
             outbox,
         }
@@ -436,6 +438,14 @@ impl Actor for ShardActor {
             (QUEUE_TICK.as_millis() / self.deps.tick.as_millis().max(1)).max(1) as u64;
         ctx.run_interval(self.deps.tick, move |shard, ctx| {
             let _guard = AbortOnPanic;
+            // After a stall of this thread the missed ticks come all at once: time in which
+            // nobody could be heard must not count as silence.
+            let now = Instant::now();
+            let since = shard.last_tick.map(|at| now.duration_since(at));
+            if since.is_some_and(|since| since < shard.deps.tick / 2) {
+                return;
+            }
+            shard.last_tick = Some(now);
             let now_ms = wall_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
