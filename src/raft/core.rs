@@ -48,6 +48,9 @@ const KEEP_BYTES: usize = 8 << 20;
 /// Election timeouts for which an answer to a snapshot is waited for.
 const SNAPSHOT_TIMEOUTS: usize = 10;
 
+/// Ticks within which what waited for a replica that slept has been heard.
+const DEAF_TICKS: usize = 4;
+
 /// A learner this many entries behind has caught up.
 const CAUGHT_UP: u64 = 256;
 
@@ -95,6 +98,8 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
+    /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
+    deaf: usize,
     /// Ticks since the start.
     clock: u64,
     /// Term and tick of the last answer of each peer. raft notes these only from one of its checks
@@ -187,6 +192,7 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
+            deaf: 0,
             clock: 0,
             answered: BTreeMap::new(),
             met_leader: false,

@@ -43,6 +43,23 @@ fn leadership_is_handed_over_without_a_timeout() {
 }
 
 #[test]
+fn a_transfer_that_was_slept_through_is_not_taken_up() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let old = net.leader();
+    let to = old % 3 + 1;
+    net.at(old).raft.transfer(to).unwrap();
+    net.at(to).raft.slept();
+    net.settle();
+    assert_eq!(net.leader(), old);
+    // Later ones are.
+    net.tick(12);
+    net.at(old).raft.transfer(to).unwrap();
+    net.settle();
+    assert_eq!(net.leader(), to);
+}
+
+#[test]
 fn a_lost_connection_to_the_leader_brings_the_election_forward() {
     let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
     net.tick(25);

@@ -195,6 +195,14 @@ impl ShardActor {
         self.readers.extend(found.filter(|node| *node != me));
     }
 
+    /// After a stop of the process, or a long stall of this thread, what waited to be heard is old.
+    fn notice_sleep(&mut self, ctx: &mut Context<Self>) {
+        let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
+        if self.last_tick.is_some_and(|at| at.elapsed() >= timeout) {
+            self.input(ShardInput::Slept, ctx);
+        }
+    }
+
     /// Asks the others whether this replica still leads.
     fn confirm(&mut self, ctx: &mut Context<Self>) {
         if self.core.raft().is_leader() {
@@ -445,6 +453,7 @@ impl Actor for ShardActor {
             if since.is_some_and(|since| since < shard.deps.tick / 2) {
                 return;
             }
+            shard.notice_sleep(ctx);
             shard.last_tick = Some(now);
             let now_ms = wall_ms();
             shard.ticks += 1;
@@ -469,6 +478,9 @@ impl Handler<ShardMail> for ShardActor {
     type Result = ();
     fn handle(&mut self, ShardMail(input): ShardMail, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
+        if matches!(input, ShardInput::Message { .. }) {
+            self.notice_sleep(ctx);
+        }
         // Another may lead before the others' promise to this one is over.
         let early = match &input {
             ShardInput::PeerLost { .. } => true,

@@ -213,6 +213,7 @@ impl ShardCore {
                 self.fail(why, out);
             }
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
+            ShardInput::Slept => self.raft.slept(),
             ShardInput::Message { from, bytes } => {
                 if let Err(why) = self.raft.step(from, &bytes) {
                     self.refused_messages = (self.refused_messages.0 + 1, Some(why));

@@ -32,6 +32,7 @@ impl RaftCore {
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
         self.clock += 1;
+        self.deaf = self.deaf.saturating_sub(1);
         self.age = (self.age + 1).min(self.options.election_ticks);
         if self.is_leader() || self.may_campaign() {
             let raft = &self.node.raft;
@@ -79,6 +80,13 @@ impl RaftCore {
         raft.election_elapsed = raft.election_elapsed.max(self.options.election_ticks);
         let before_us = |id: &&u64| **id != peer && **id < self.options.node;
         self.hurry = Some(self.members.voters.iter().filter(before_us).count());
+    }
+
+    /// This replica was not ticked for an election timeout or longer. A transfer of leadership
+    /// that was offered to it meanwhile has been given up, and to take it up would topple a
+    /// leader that works.
+    pub fn slept(&mut self) {
+        self.deaf = DEAF_TICKS;
     }
 
     /// See the module text.

@@ -29,7 +29,7 @@ impl RaftCore {
             _ => m,
         };
         self.check_state(&mut m)?;
-        let stands = self.may_campaign() && !self.recovering;
+        let stands = self.may_campaign() && !self.recovering && self.deaf == 0;
         if !stands && kind == MessageType::MsgTimeoutNow {
             return Ok(());
         }

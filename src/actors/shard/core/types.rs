@@ -68,6 +68,9 @@ pub enum ShardInput {
     Tick {
         now_ms: i64,
     },
+    /// There were no ticks for an election timeout or longer: messages that come now may have
+    /// waited as long.
+    Slept,
     /// From the same shard's replica on node `from`, which the link has authenticated.
     Message {
         from: u64,
