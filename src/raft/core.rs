@@ -18,10 +18,12 @@
 //! leader has the vote of everyone who could know of a promise.
 //!
 //! For one election timeout after its start a replica gives no vote, as a follower that has just
-//! heard of its leader: before the start it may have, and the leader's lease rests on that.
+//! heard of its leader: before the start it may have, and the leader's lease rests on that. See
+//! [`promise`].
 
 mod catch_up;
 mod election;
+mod promise;
 mod ready;
 mod receive;
 mod types;
@@ -38,6 +40,7 @@ use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 use catch_up::Budget;
+use promise::Promise;
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,9 +60,16 @@ const CAUGHT_UP: u64 = 256;
 /// Bytes of proposals a leader takes beyond those committed.
 const MAX_UNCOMMITTED: usize = 256 << 20;
 
-/// A message, whether it belongs to an election that needs every vote, and whether this replica
-/// had forgotten when it said so.
-type Outgoing = (Message, bool, bool);
+/// A message and what is known about it when it is said.
+struct Outgoing {
+    message: Message,
+    /// It belongs to an election that needs every vote.
+    all: bool,
+    /// This replica had forgotten.
+    forgotten: bool,
+    /// A vote that breaks a promise.
+    early: bool,
+}
 
 /// See the module text.
 pub struct RaftCore {
@@ -98,6 +108,7 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
+    promise: Promise,
     /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
     deaf: usize,
     /// Ticks since the start.
@@ -169,6 +180,10 @@ impl RaftCore {
         let committed = start.hard_state.commit;
         let fresh = |staged: &Staged| staged.id.index > committed;
         let budget = Budget::new(options.snapshot_per_tick);
+        let promise = Promise::new(match options.life {
+            0 => 0,
+            _ => options.election_ticks,
+        });
         let mut core = Self {
             node,
             options,
@@ -192,6 +207,7 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
+            promise,
             deaf: 0,
             clock: 0,
             answered: BTreeMap::new(),
@@ -344,6 +360,10 @@ impl RaftCore {
         }
         if !self.members.has_vote(to) {
             return Err(MemberError::NoVoter(to));
+        }
+        // The next one would wait for this leader's lease, and not for the one before.
+        if !self.may_serve() {
+            return Err(MemberError::NotLeader);
         }
         self.node.transfer_leader(to);
         Ok(())

@@ -38,6 +38,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CONFIRM_TICKS: u64 = 2;
 /// A follower this many entries behind, or fewer, may serve what was stored earlier.
 const READER_LAG: u64 = 1_000;
+/// No leader's lease is longer: a new leader may have to wait for its end.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(1);
 /// Queues look at their deadlines so often.
 const QUEUE_TICK: Duration = Duration::from_millis(500);
 
@@ -211,10 +213,14 @@ impl ShardActor {
     }
 
     /// How long after it was asked for a confirmation no other replica can have been elected: the
-    /// others refuse their votes that long, by clocks that may run somewhat differently.
+    /// others refuse their votes that long, by clocks that may run somewhat differently, or the
+    /// one they elect waits as long. See [`RaftCore::lease_ticks`].
+    ///
+    /// [`RaftCore::lease_ticks`]: crate::raft::RaftCore::lease_ticks
     pub(super) fn lease(&self) -> Duration {
         let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
-        (timeout * 3 / 4).saturating_sub(self.deps.tick * 2)
+        let lease = (timeout * 3 / 4).saturating_sub(self.deps.tick * 2);
+        lease.min(LONGEST_LEASE)
     }
 
     fn send_timer(&self, input: TimerInput) {

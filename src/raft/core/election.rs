@@ -14,6 +14,7 @@ impl RaftCore {
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "campaign refused");
         }
+        self.weighed(None, 0);
         self.fix_election_timeout();
     }
 
@@ -33,6 +34,7 @@ impl RaftCore {
     pub fn tick(&mut self) {
         self.clock += 1;
         self.deaf = self.deaf.saturating_sub(1);
+        self.promise.tick();
         self.age = (self.age + 1).min(self.options.election_ticks);
         if self.is_leader() || self.may_campaign() {
             let raft = &self.node.raft;
@@ -41,6 +43,7 @@ impl RaftCore {
                 self.begins_election();
             }
             self.node.tick();
+            self.weighed(None, 0);
         }
         self.mend_members();
         self.tick_catch_up();

@@ -181,19 +181,27 @@ impl RaftCore {
                 }
                 _ => false,
             };
-            (m, all, self.forgotten)
+            let vote = m.get_msg_type() == MessageType::MsgRequestVoteResponse;
+            Outgoing {
+                all,
+                forgotten: self.forgotten,
+                early: vote && !m.reject && self.promise.stands(),
+                message: m,
+            }
         };
         messages.into_iter().map(mark).collect()
     }
 
     pub(super) fn send(&self, messages: &[Outgoing], out: &mut RaftOutput) {
-        for (m, all, forgotten) in messages {
+        for outgoing in messages {
+            let m = &outgoing.message;
             let head = Head {
                 store: self.options.store,
                 sender_life: self.options.life,
                 receiver_life: self.lives.get(&m.to).map_or(0, |(_, life)| *life),
-                all: *all,
-                forgotten: *forgotten,
+                all: outgoing.all,
+                forgotten: outgoing.forgotten,
+                early: outgoing.early,
             };
             // Only a message beyond 2 GiB does not encode; entries are bounded far below.
             if let Some(bytes) = message::encode(m, head) {

@@ -53,6 +53,8 @@ impl RaftCore {
         if self.is_leader() && term == self.term() && message::answers_leader(kind) {
             self.answered.insert(from, (term, self.clock));
         }
+        let before = self.term();
+        self.weigh(from, &m, &head);
         if self.needs_all && message::answers_vote(kind) && !m.reject {
             if head.all {
                 self.vote(from, m);
@@ -60,6 +62,7 @@ impl RaftCore {
         } else {
             let _ = self.node.step(m);
         }
+        self.weighed(Some((from, kind, term)), before);
         self.check_elected(&head, from, kind, term);
         if let Some((commit, term)) = confirmed.filter(|(_, term)| *term == self.term()) {
             // It sent this after it heard of this life, and has committed in its own term.

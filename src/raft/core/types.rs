@@ -17,6 +17,10 @@ pub struct RaftOptions {
     pub voters: Vec<u64>,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    /// No leader's lease is longer, ticks; see [`RaftCore::lease_ticks`].
+    ///
+    /// [`RaftCore::lease_ticks`]: super::RaftCore::lease_ticks
+    pub longest_lease: usize,
     /// Counts the starts of this replica; grows with every start. 0: not counted.
     pub life: u64,
     /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
@@ -52,6 +56,7 @@ impl RaftOptions {
             voters,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            longest_lease: usize::MAX,
             life: 0,
             recovering: false,
             forgotten: false,
