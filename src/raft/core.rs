@@ -1,7 +1,8 @@
 //! Raft of one shard as a pure core: ticks, messages, proposals and finished log writes in;
 //! messages, log writes, committed entries and role changes out. A log write counts only when its
 //! ticket comes back, and what a replica says as a follower or candidate leaves only when all it
-//! wrote before is on disk.
+//! wrote before is on disk. Only that it hears its leader it says at once, once its term and vote
+//! are: quorum checks and leases must not go by the disks of others.
 //!
 //! A *life* is one start of a replica. A leader that hears of a new life forgets how far the
 //! replica's log matched: with unsynced entries a machine crash may have taken some of it.
@@ -78,8 +79,9 @@ pub struct RaftCore {
     members: Members,
     last_hard_state: HardState,
     role: Option<Role>,
-    /// Numbers of log writes handed out and not answered, oldest first.
-    open_writes: VecDeque<u64>,
+    /// Numbers of log writes handed out and not answered, oldest first, and whether they hold a
+    /// new term or vote.
+    open_writes: VecDeque<(u64, bool)>,
     /// Messages that wait for the log write with this number.
     held: VecDeque<(u64, Vec<Outgoing>)>,
     released: Vec<Outgoing>,

@@ -235,6 +235,21 @@ fn a_follower_and_a_candidate_speak_only_of_what_is_written() {
 }
 
 #[test]
+fn a_slow_disk_does_not_silence_a_follower() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    for node in (1..=3).filter(|n| *n != leader) {
+        net.at(node).fast = false;
+    }
+    let index = net.propose(leader, "a");
+    net.tick(40);
+    assert_eq!(net.leader(), leader, "it hears a majority");
+    assert!(net.at(leader).raft.committed() < index, "which has not written");
+    assert!(net.at(leader).raft.progress().iter().all(|p| p.active));
+}
+
+#[test]
 fn what_a_lost_leader_did_not_replicate_is_overwritten() {
     let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
     net.tick(25);

@@ -5,7 +5,7 @@ use super::*;
 impl RaftCore {
     /// The write with this number, and every one before it, is on disk as it asked to be.
     pub fn persisted(&mut self, number: u64) {
-        while self.open_writes.front().is_some_and(|n| *n <= number) {
+        while self.open_writes.front().is_some_and(|(n, _)| *n <= number) {
             self.open_writes.pop_front();
         }
         self.node.on_persist_ready(number);
@@ -99,7 +99,7 @@ impl RaftCore {
             self.send(&now, out);
             // A commit index alone rides along with the next write.
             if !entries.is_empty() || must_sync {
-                self.open_writes.push_back(number);
+                self.open_writes.push_back((number, must_sync));
                 self.installing = match &snapshot {
                     Some(snapshot) => Some((number, snapshot.index)),
                     None => self.installing,
@@ -114,9 +114,16 @@ impl RaftCore {
             } else if self.open_writes.is_empty() {
                 self.node.on_persist_ready(number);
             }
+            let (held, now) = match self.open_writes.iter().any(|(_, term)| *term) {
+                true => (held, Vec::new()),
+                false => held.into_iter().partition(|o: &Outgoing| {
+                    o.message.get_msg_type() != MessageType::MsgHeartbeatResponse
+                }),
+            };
+            self.send(&now, out);
             match self.open_writes.back() {
                 _ if held.is_empty() => {}
-                Some(write) => self.held.push_back((*write, held)),
+                Some((write, _)) => self.held.push_back((*write, held)),
                 None => self.send(&held, out),
             }
         }
