@@ -388,7 +388,9 @@ impl ShardCore {
             && term == self.raft.term()
             && applied + 1 == self.raft.next_index()
             && !self.raft.is_transferring()
-            && !self.machine.is_filling();
+            && !self.machine.is_filling()
+            // Queues are not shown before; the next tick looks again.
+            && self.filled.is_none();
         // (planted)
         let early = self.options.defect == Some(Defect::ServeEarly) && self.raft.is_leader();
         let term = if early { self.raft.term() } else { term };
