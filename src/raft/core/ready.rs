@@ -88,10 +88,10 @@ impl RaftCore {
                 vote: hs.vote,
                 commit: hs.commit,
             });
-            let must_sync = snapshot.is_some()
-                || changed.is_some_and(|hs| {
-                    (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
-                });
+            let new_term = changed.is_some_and(|hs| {
+                (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
+            });
+            let must_sync = snapshot.is_some() || new_term;
             if let Some(hs) = changed {
                 self.last_hard_state = hs;
             }
@@ -99,7 +99,7 @@ impl RaftCore {
             self.send(&now, out);
             // A commit index alone rides along with the next write.
             if !entries.is_empty() || must_sync {
-                self.open_writes.push_back((number, must_sync));
+                self.open_writes.push_back((number, new_term));
                 self.installing = match &snapshot {
                     Some(snapshot) => Some((number, snapshot.index)),
                     None => self.installing,
