@@ -58,6 +58,10 @@ const DEAF_TICKS: usize = 4;
 /// A learner this many entries behind has caught up.
 const CAUGHT_UP: u64 = 256;
 
+/// Longest entry. It goes to the others in one message, and links carry none beyond 32 MiB: one
+/// that is longer could never be committed, and nothing behind it.
+pub const MAX_ENTRY_BYTES: usize = 24 << 20;
+
 /// Bytes of proposals a leader takes beyond those committed.
 const MAX_UNCOMMITTED: usize = 256 << 20;
 
@@ -320,6 +324,12 @@ impl RaftCore {
         // A follower would pass it on, where its offsets mean nothing.
         if !self.is_leader() {
             return Err(Refusal::NotLeader);
+        }
+        if data.len() > MAX_ENTRY_BYTES {
+            return Err(Refusal::Invalid(format!(
+                "{} bytes are too much for one entry of the log",
+                data.len()
+            )));
         }
         let index = self.next_index();
         match self.node.propose(Vec::new(), data) {

@@ -235,6 +235,18 @@ fn a_follower_and_a_candidate_speak_only_of_what_is_written() {
 }
 
 #[test]
+fn an_entry_that_no_link_carries_is_refused() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    let too_long = net.at(leader).raft.propose(vec![0; MAX_ENTRY_BYTES + 1]);
+    assert!(matches!(too_long, Err(Refusal::Invalid(_))));
+    net.propose(leader, "a");
+    net.tick(3);
+    assert_eq!(net.at(leader).texts(), [b"a"]);
+}
+
+#[test]
 fn a_slow_disk_does_not_silence_a_follower() {
     let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
     net.tick(25);
