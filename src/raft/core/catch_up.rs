@@ -166,6 +166,22 @@ impl RaftCore {
         }))
     }
 
+    /// A follower that answers and gets on would need a snapshot, or another one, if the log began
+    /// behind `last`.
+    pub fn feeds_below(&self, last: u64) -> bool {
+        let limit = SNAPSHOT_TIMEOUTS * self.options.election_ticks;
+        let fed = |(node, p): (&u64, &raft::Progress)| {
+            let moves = match p.state {
+                ProgressState::Snapshot => {
+                    self.unanswered.get(node).is_some_and(|ticks| *ticks < limit)
+                }
+                _ => p.matched < last,
+            };
+            *node != self.options.node && moves && self.has_answered(*node)
+        };
+        self.is_leader() && self.node.raft.prs().iter().any(fed)
+    }
+
     /// Bytes held of a snapshot that comes in, of how many.
     pub fn receiving(&self) -> Option<(u64, u64)> {
         self.receiving.as_ref().map(Receiving::progress)
