@@ -50,6 +50,7 @@ impl Net {
             forgotten: self.blank.contains_key(&node),
             store: self.blank.get(&node).copied().unwrap_or(node),
             quiet: true,
+            no_peers: false,
             ..RaftOptions::group(node, voters.to_vec(), 7)
         };
         let mut start_state = hard_state;
@@ -58,6 +59,7 @@ impl Net {
             hard_state: start_state,
             first: (1, 0),
             entries: log.clone(),
+            configured: log.is_empty(),
             ..RaftStart::default()
         };
         let replica = Replica {

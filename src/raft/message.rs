@@ -43,6 +43,14 @@ pub enum MessageError {
     /// Its content cannot come from a correct replica.
     #[error("impossible message: {0}")]
     Impossible(&'static str),
+    /// The leader's log differs where this replica's is committed: one of the two was lost and
+    /// begun anew. Nothing that this replica says can be right.
+    #[error(
+        "committed entry {index} is of term {own} here and of term {theirs} in the leader's log: \
+         this replica belongs to another history of the group, and has to begin with an empty \
+         data directory"
+    )]
+    OtherLog { index: u64, own: u64, theirs: u64 },
 }
 
 /// What goes along with a message.

@@ -214,6 +214,10 @@ impl ShardCore {
             ShardInput::Slept => self.raft.slept(),
             ShardInput::Message { from, bytes } => {
                 if let Err(why) = self.raft.step(from, &bytes) {
+                    if matches!(why, MessageError::OtherLog { .. }) {
+                        self.fail(why.to_string(), out);
+                        return;
+                    }
                     self.refused_messages = (self.refused_messages.0 + 1, Some(why));
                 }
                 self.drive(out);

@@ -20,9 +20,11 @@ impl RaftCore {
 
     /// raft looks through what is committed and not applied before it stands: while a snapshot is
     /// being installed that begins before the log does. A single voter wins at once, which raft
-    /// allows only with its whole log on disk.
+    /// allows only with its whole log on disk, and which must not be where it may have been joined
+    /// by others.
     pub(super) fn may_campaign(&self) -> bool {
-        self.installing.is_none() && (!self.is_sole_voter() || self.open_writes.is_empty())
+        let sole_and_ready = self.open_writes.is_empty() && self.lone_wait.is_none();
+        self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
     }
 
     /// No other replica has a vote.
@@ -44,6 +46,9 @@ impl RaftCore {
             }
             self.node.tick();
             self.weighed(None, 0);
+        }
+        if !self.met_leader {
+            self.lone_wait = self.lone_wait.and_then(|left| left.checked_sub(1));
         }
         self.mend_members();
         self.tick_catch_up();
@@ -180,6 +185,7 @@ impl RaftCore {
         let admitted = self.members.admitted.get(&self.options.node);
         if leads || (self.options.store != 0 && admitted == Some(&self.options.store)) {
             self.forgotten = false;
+            self.lone_wait = None;
         }
         let log = &self.node.raft.raft_log;
         let holds = self.confirmed.is_some_and(|(term, commit)| {

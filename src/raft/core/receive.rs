@@ -152,6 +152,21 @@ impl RaftCore {
         let last = raft.raft_log.last_index();
         match m.get_msg_type() {
             // The leader may count on entries that a machine crash took.
+            MessageType::MsgAppend if m.term >= raft.term && m.index <= self.committed() => {
+                // raft would answer that it holds the leader's log up to there.
+                let known = m.index + 1 >= self.node.store().first();
+                let own = raft.raft_log.term(m.index);
+                match own {
+                    Ok(own) if known && own != m.log_term => {
+                        return Err(MessageError::OtherLog {
+                            index: m.index,
+                            own,
+                            theirs: m.log_term,
+                        })
+                    }
+                    _ => {}
+                }
+            }
             MessageType::MsgHeartbeat => m.commit = m.commit.min(last),
             MessageType::MsgAppendResponse
                 if raft.state == StateRole::Leader

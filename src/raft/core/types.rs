@@ -29,6 +29,8 @@ pub struct RaftOptions {
     /// The store is new, or lost what was synced: votes and promises of this replica may be
     /// forgotten with it. Implies `recovering`.
     pub forgotten: bool,
+    /// The configuration names no other node: nobody can have joined the group meanwhile.
+    pub no_peers: bool,
     /// A number that no other store of this node has; 0: not known.
     pub store: u64,
     /// Seeds election timeouts, so that a simulation replays them.
@@ -53,6 +55,7 @@ impl RaftOptions {
     pub fn group(node: u64, voters: Vec<u64>, seed: u64) -> Self {
         Self {
             node,
+            no_peers: voters == [node],
             voters,
             election_ticks: 10,
             heartbeat_ticks: 2,
@@ -81,6 +84,8 @@ pub struct RaftStart {
     pub entries: Vec<LogEntry>,
     /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
     pub members: Option<Members>,
+    /// They are those of the configuration: the store knows of no others.
+    pub configured: bool,
     /// A snapshot that was coming in.
     pub staged: Option<Staged>,
 }
