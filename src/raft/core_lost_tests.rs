@@ -191,6 +191,49 @@ fn a_sole_voter_of_the_configuration_waits_for_the_group_it_may_have_had() {
 }
 
 #[test]
+fn a_repaired_store_with_a_new_number_is_admitted_like_an_empty_one() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    let hurt = leader % 3 + 1;
+    lose_store(&mut net, hurt, &all);
+    net.tick(80);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    net.tick(10);
+    let first = net.blank[&hurt];
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(members.admitted.get(&hurt), Some(&first));
+    assert_eq!(members.voters, all);
+    // It loses the end of its log and perhaps votes, keeps the rest, and says so by its number.
+    let kept = net.at(hurt).log.len() - 1;
+    net.at(hurt).log.truncate(kept);
+    net.at(hurt).hard_state = HardState::default();
+    net.blank.insert(hurt, first + 7);
+    net.start(hurt, &all, 2);
+    let late = (1..=3).find(|n| *n != leader && *n != hurt).unwrap();
+    net.down.insert(late);
+    net.at(leader).raft.propose(b"b".to_vec()).unwrap();
+    net.settle();
+    assert!(
+        net.at(leader).texts().len() == 1,
+        "it does not count with the number it was admitted with before"
+    );
+    net.down.clear();
+    net.tick(100);
+    let leader = net.leader();
+    net.propose(leader, "c");
+    net.tick(40);
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(members.admitted.get(&hurt), Some(&(first + 7)));
+    assert_eq!((members.voters, members.returning), (all.to_vec(), vec![]));
+    let log = net.at(leader).log.clone();
+    assert_eq!(net.at(hurt).log, log);
+    assert!(!net.at(hurt).raft.is_recovering());
+}
+
+#[test]
 fn a_replica_with_another_history_says_so() {
     let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
     net.tick(25);
