@@ -130,7 +130,9 @@ pub struct ClusterNode {
     links: Mutex<Option<PeerLinks>>,
     pub(super) peers: Peers,
     /// Nodes that are not in the configuration.
-    pub(super) extra: Mutex<Known>,
+    pub(super) extra: Arc<Mutex<Known>>,
+    /// Held while their list is written.
+    pub(super) keeps_list: Arc<Mutex<()>>,
     stats: Arc<StoreStats>,
 }
 
@@ -197,7 +199,8 @@ impl ClusterNode {
             router: router.clone(),
             links: Mutex::new(Some(running)),
             peers,
-            extra: Mutex::default(),
+            extra: Arc::default(),
+            keeps_list: Arc::default(),
             stats,
         });
         let _ = router.node.set(Arc::downgrade(&node));

@@ -65,13 +65,14 @@ impl ClusterNode {
             news = true;
         }
         if news {
-            let (file, text) = (
-                PathBuf::from(&self.config.data_dir).join(FILE),
-                to_text(&extra),
-            );
             drop(extra);
+            let file = PathBuf::from(&self.config.data_dir).join(FILE);
+            let (list, keeps) = (self.extra.clone(), self.keeps_list.clone());
             // Links must not wait for the disk.
             std::thread::spawn(move || {
+                // Whoever comes last writes the newest list.
+                let _one = keeps.lock();
+                let text = to_text(&list.lock());
                 if let Err(error) = super::replace_file(&file, &text) {
                     tracing::error!(%error, "the list of nodes cannot be kept");
                 }
