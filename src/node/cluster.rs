@@ -29,6 +29,8 @@ const STEADY: u32 = 4;
 const CLOSE: u64 = 1_000;
 /// Looks for one to hand over to, at the stop of a leader.
 const LOOKS_AT_STOP: u32 = 20;
+/// Messages kept for a gateway that is not there yet.
+const MAX_EARLY: usize = 10_000;
 /// Longest a leader waits at its stop for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 
@@ -49,6 +51,46 @@ impl ReplicaLink for Links {
 struct Way {
     handle: ShardHandle,
     forward: OnceLock<ForwardInput>,
+    /// What came for it before it was there, in order: links open first, and peers say at once
+    /// which clients they have.
+    early: Mutex<Vec<ToForward>>,
+}
+
+/// What a shard's gateway hears of other nodes.
+enum ToForward {
+    Message(u64, Bytes),
+    Link(u64, bool),
+}
+
+impl ToForward {
+    fn tell(self, forward: &ForwardInput) {
+        match self {
+            Self::Message(from, bytes) => forward.deliver(from, bytes),
+            Self::Link(peer, up) => forward.link(peer, up),
+        }
+    }
+}
+
+impl Way {
+    fn forward(&self, what: ToForward) {
+        if let Some(forward) = self.forward.get() {
+            return what.tell(forward);
+        }
+        let mut early = self.early.lock();
+        match self.forward.get() {
+            Some(forward) => what.tell(forward),
+            None if early.len() < MAX_EARLY => early.push(what),
+            None => {}
+        }
+    }
+
+    fn set_forward(&self, forward: ForwardInput) {
+        let mut early = self.early.lock();
+        for what in std::mem::take(&mut *early) {
+            what.tell(&forward);
+        }
+        let _ = self.forward.set(forward);
+    }
 }
 
 /// Brings what comes from other nodes to the shard it is for.
@@ -82,11 +124,7 @@ impl PeerEvents for Router {
                     from,
                     bytes: message.bytes,
                 }),
-                Lane::Forward => {
-                    if let Some(forward) = way.forward.get() {
-                        forward.deliver(from, message.bytes);
-                    }
-                }
+                Lane::Forward => way.forward(ToForward::Message(from, message.bytes)),
                 Lane::Bulk => {}
             }
         }
@@ -100,9 +138,7 @@ impl PeerEvents for Router {
             if !up {
                 way.handle.input(ShardInput::PeerLost { node: peer });
             }
-            if let Some(forward) = way.forward.get() {
-                forward.link(peer, up);
-            }
+            way.forward(ToForward::Link(peer, up));
         }
     }
 }
@@ -179,6 +215,7 @@ impl ClusterNode {
             let way = Way {
                 handle: handle.clone(),
                 forward: OnceLock::new(),
+                early: Mutex::default(),
             };
             router.ways.write().insert(place.id, Arc::new(way));
         }
@@ -220,7 +257,7 @@ impl ClusterNode {
     /// Where forwarded requests of a shard go from now on.
     pub fn set_forward(&self, shard: u32, input: ForwardInput) {
         if let Some(way) = self.router.ways.read().get(&shard) {
-            let _ = way.forward.set(input);
+            way.set_forward(input);
         }
     }
 
