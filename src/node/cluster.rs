@@ -1,6 +1,7 @@
 //! What a node of a cluster has besides: links to the others, a view for people, and the wish that
 //! each shard is led by its preferred node.
 
+use super::homing::Homing;
 use super::operate::{Known, NO_SHARD};
 use crate::actors::link::ReplicaLink;
 use crate::actors::shard::core::ShardInput;
@@ -23,10 +24,10 @@ use std::time::{Duration, Instant};
 
 /// How often the view is brought up to date.
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row at which the preferred node must be fit to lead.
-const STEADY: u32 = 4;
-/// A replica this many entries behind may be handed the lead.
+/// A replica this many entries and bytes behind may be handed the lead: writes wait until it has
+/// them.
 const CLOSE: u64 = 1_000;
+const CLOSE_BYTES: u64 = 4 << 20;
 /// Looks for one to hand over to, at the stop of a leader.
 const LOOKS_AT_STOP: u32 = 20;
 /// Messages kept for a gateway that is not there yet.
@@ -266,7 +267,7 @@ impl ClusterNode {
     pub async fn watch(self: Arc<Self>, metrics: Arc<Metrics>) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut fit: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut homing: BTreeMap<u32, Homing> = BTreeMap::new();
         loop {
             ticks.tick().await;
             for (peer, link) in self.peers.states() {
@@ -291,15 +292,10 @@ impl ClusterNode {
                     len.set(other.snapshot_len as i64);
                 }
                 let preferred = member.place.nodes.first().copied().unwrap_or_default();
-                let count = fit.entry(member.place.id).or_default();
                 let before = member.view.lock().replicas.clone();
-                if self.may_hand_over(&view, &before, preferred) && self.leads(member) {
-                    *count += 1;
-                } else {
-                    *count = 0;
-                }
-                if *count >= STEADY {
-                    *count = 0;
+                let fit = self.may_hand_over(&view, &before, preferred);
+                let homing = homing.entry(member.place.id).or_default();
+                if homing.look(self.leads(member), fit, Instant::now()) {
                     tracing::info!(
                         shard = %member.place.name,
                         to = preferred,
@@ -345,6 +341,7 @@ impl ClusterNode {
         to != self.config.node_id
             && self.peers.connected(to)
             && view.last <= now.matched + CLOSE
+            && now.behind.is_some_and(|bytes| bytes <= CLOSE_BYTES)
             && writes
     }
 
@@ -457,13 +454,18 @@ impl NodeView for ClusterNode {
                     .get(&o.node)
                     .map(|at| at.elapsed().as_millis() as u64),
             };
-            // Entries differ in size; the average of the node's log is near enough for people.
+            // Where it is not known: entries differ in size, but their average is near enough for
+            // people.
             let entry = entry_bytes(&self.stats);
+            let behind = |o: &PeerProgress| {
+                let entries = view.last.saturating_sub(o.matched);
+                o.behind.unwrap_or(entries.saturating_mul(entry))
+            };
             let others = view.others.iter().map(|o| {
                 json!({
                     "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
                     "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
-                    "lag_bytes": view.last.saturating_sub(o.matched).saturating_mul(entry),
+                    "lag_bytes": behind(o),
                     "lag_ms": behind_ms(o),
                     "snapshot_sent": o.snapshot_sent, "snapshot_bytes": o.snapshot_len,
                 })

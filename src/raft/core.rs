@@ -301,6 +301,11 @@ impl RaftCore {
         &self.members
     }
 
+    /// Bytes of entries behind `index`, where they are in memory.
+    pub fn bytes_behind(&self, index: u64) -> Option<u64> {
+        self.node.store().bytes_behind(index)
+    }
+
     /// How far the other replicas are; known to a leader only.
     pub fn progress(&self) -> Vec<PeerProgress> {
         if !self.is_leader() {
@@ -313,6 +318,7 @@ impl RaftCore {
             PeerProgress {
                 node: *node,
                 matched: p.matched,
+                behind: None,
                 snapshot: p.state == ProgressState::Snapshot,
                 snapshot_sent,
                 snapshot_len,

@@ -153,6 +153,8 @@ pub struct PeerProgress {
     pub node: u64,
     /// Last index known to be in its log.
     pub matched: u64,
+    /// Bytes of entries that it is not known to have; `None` when that is not at hand.
+    pub behind: Option<u64>,
     /// It waits for a snapshot.
     pub snapshot: bool,
     /// Bytes it holds of one that is on its way to it, of how many; 0 for none.
