@@ -32,6 +32,8 @@ const CLOSE_BYTES: u64 = 4 << 20;
 const LOOKS_AT_STOP: u32 = 20;
 /// Messages kept for a gateway that is not there yet.
 const MAX_EARLY: usize = 10_000;
+/// A node that says that it stops does so within this time, or is taken to run on.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Longest a leader waits at its stop for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 
@@ -113,7 +115,7 @@ impl PeerEvents for Router {
         for message in batch {
             if message.shard == NO_SHARD {
                 if let Some(node) = self.node() {
-                    node.heard(&message.bytes);
+                    node.heard(from, &message.bytes);
                 }
                 continue;
             }
@@ -132,8 +134,12 @@ impl PeerEvents for Router {
     }
 
     fn link(&self, peer: u64, outgoing: bool, up: bool) {
-        if let (true, true, Some(node)) = (outgoing, up, self.node()) {
-            node.tell(peer);
+        if let (true, Some(node)) = (up, self.node()) {
+            // It is back, or was never gone.
+            node.stopping.lock().remove(&peer);
+            if outgoing {
+                node.tell(peer);
+            }
         }
         for way in self.ways.read().values() {
             if !up {
@@ -168,6 +174,8 @@ pub struct ClusterNode {
     pub(super) peers: Peers,
     /// Nodes that are not in the configuration.
     pub(super) extra: Arc<Mutex<Known>>,
+    /// Nodes that said that they stop, and when.
+    pub(super) stopping: Mutex<BTreeMap<u64, Instant>>,
     /// Held while their list is written.
     pub(super) keeps_list: Arc<Mutex<()>>,
     stats: Arc<StoreStats>,
@@ -238,6 +246,7 @@ impl ClusterNode {
             links: Mutex::new(Some(running)),
             peers,
             extra: Arc::default(),
+            stopping: Mutex::default(),
             keeps_list: Arc::default(),
             stats,
         });
@@ -329,6 +338,12 @@ impl ClusterNode {
         member.handle.status().serving()
     }
 
+    /// The node said a while ago that it stops, and has not come back since.
+    fn stops(&self, node: u64) -> bool {
+        let said = self.stopping.lock().get(&node).copied();
+        said.is_some_and(|at| at.elapsed() < STOP_WITHIN)
+    }
+
     /// The node may be handed the lead. `before` is an earlier look: one that answers, but whose
     /// log stands still although there is more for it, has a disk that hangs.
     fn may_hand_over(&self, view: &ReplicaView, before: &ReplicaView, to: u64) -> bool {
@@ -340,15 +355,27 @@ impl ClusterNode {
         let writes = now.matched >= view.last || was.is_some_and(|was| now.matched > was.matched);
         to != self.config.node_id
             && self.peers.connected(to)
+            && !self.stops(to)
             && view.last <= now.matched + CLOSE
             && now.behind.is_some_and(|bytes| bytes <= CLOSE_BYTES)
             && writes
+    }
+
+    fn stays(&self, node: u64) -> bool {
+        self.peers.connected(node) && !self.stops(node)
     }
 
     /// Gives away what this node leads, so that clients see no election. Returns when it is done,
     /// or after a while.
     pub async fn hand_over(&self) {
         let begun = Instant::now();
+        // Links and replicas stay up while clients are served to the end: without this the lead
+        // would be given back meanwhile.
+        for peer in self.peers.states().keys() {
+            let word = Bytes::from_static(super::operate::STOPPING);
+            self.peers.send(*peer, Lane::Bulk, NO_SHARD, word);
+        }
+        let mut handed = false;
         let mut left: Vec<_> = self.members.iter().filter(|m| self.leads(m)).collect();
         let seen = left.iter().map(|m| m.view.lock().replicas.clone());
         let mut seen: Vec<ReplicaView> = seen.collect();
@@ -365,9 +392,10 @@ impl ClusterNode {
                     Some(best) => {
                         let to = best.node;
                         tracing::info!(shard = %member.place.name, to, "handing over the lead");
+                        handed = true;
                         member.handle.input(ShardInput::Transfer { to });
                     }
-                    None if view.others.iter().any(|o| self.peers.connected(o.node)) => {
+                    None if view.others.iter().any(|o| self.stays(o.node)) => {
                         again.0.push(member);
                         again.1.push(before);
                     }
@@ -380,7 +408,7 @@ impl ClusterNode {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        while self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
+        while handed && self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
