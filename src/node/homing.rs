@@ -91,7 +91,10 @@ mod tests {
             waits.push(until_back(&mut homing, &mut now).as_secs());
         }
         assert!(waits[0] >= 4 && waits[8] >= 300 && waits[8] < 303);
-        assert!(waits.windows(2).all(|w| w[0] < w[1] || w[1] >= 300), "{waits:?}");
+        assert!(
+            waits.windows(2).all(|w| w[0] < w[1] || w[1] >= 300),
+            "{waits:?}"
+        );
         // It goes and comes back too soon, then lasts.
         now += LOOK;
         assert!(!homing.look(false, true, now));

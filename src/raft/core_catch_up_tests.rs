@@ -172,7 +172,10 @@ fn a_transfer_that_goes_on_slowly_is_never_given_up() {
         }
         let told = one.progress();
         let told = told.iter().find(|p| p.node == 2).unwrap();
-        assert!(told.snapshot || before == 0, "reported failed in tick {ticks}");
+        assert!(
+            told.snapshot || before == 0,
+            "reported failed in tick {ticks}"
+        );
         assert!(told.snapshot_sent >= before);
         before = told.snapshot_sent;
     }

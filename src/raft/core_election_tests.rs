@@ -68,7 +68,10 @@ fn a_leader_waits_for_the_lease_of_one_that_may_still_live() {
     }
     net.tick(4);
     let new = net.leader();
-    assert_eq!(net.at(new).raft.transfer(new % 3 + 1), Err(MemberError::NotLeader));
+    assert_eq!(
+        net.at(new).raft.transfer(new % 3 + 1),
+        Err(MemberError::NotLeader)
+    );
     // It was elected within these ticks.
     let waited = ticks_until_serving(&mut net, new);
     assert!((lease + 1 - 4..=lease + 1).contains(&waited), "{waited}");

@@ -259,7 +259,10 @@ fn a_slow_disk_does_not_silence_a_follower() {
     let index = net.propose(leader, "a");
     net.tick(40);
     assert_eq!(net.leader(), leader, "it hears a majority");
-    assert!(net.at(leader).raft.committed() < index, "which has not written");
+    assert!(
+        net.at(leader).raft.committed() < index,
+        "which has not written"
+    );
     assert!(net.at(leader).raft.progress().iter().all(|p| p.active));
 }
 

@@ -74,7 +74,11 @@ pub(super) fn encode(message: &Message, head: Head) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(HEAD + size);
     out.put_u8(VERSION);
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-    out.put_u8(flag(head.all, FLAG_ALL) | flag(head.forgotten, FLAG_FORGOTTEN) | flag(head.early, FLAG_EARLY));
+    out.put_u8(
+        flag(head.all, FLAG_ALL)
+            | flag(head.forgotten, FLAG_FORGOTTEN)
+            | flag(head.early, FLAG_EARLY),
+    );
     out.put_u64(head.store);
     out.put_u64(head.sender_life);
     out.put_u64(head.receiver_life);

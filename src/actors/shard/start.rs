@@ -159,8 +159,8 @@ pub fn start_shards(
             store: store.number(),
             recovering: standing != Standing::Whole,
             forgotten: matches!(standing, Standing::Forgotten { .. }),
-            longest_lease: (LONGEST_LEASE.as_nanos())
-                .div_ceil(options.tick.as_nanos().max(1)) as usize,
+            longest_lease: (LONGEST_LEASE.as_nanos()).div_ceil(options.tick.as_nanos().max(1))
+                as usize,
             ..options.raft.clone()
         };
         let loss = store.loss(shard).cloned();

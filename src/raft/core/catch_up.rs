@@ -172,9 +172,10 @@ impl RaftCore {
         let limit = SNAPSHOT_TIMEOUTS * self.options.election_ticks;
         let fed = |(node, p): (&u64, &raft::Progress)| {
             let moves = match p.state {
-                ProgressState::Snapshot => {
-                    self.unanswered.get(node).is_some_and(|ticks| *ticks < limit)
-                }
+                ProgressState::Snapshot => self
+                    .unanswered
+                    .get(node)
+                    .is_some_and(|ticks| *ticks < limit),
                 _ => p.matched < last,
             };
             *node != self.options.node && moves && self.has_answered(*node)

@@ -16,7 +16,7 @@ const LONGEST_HOLD: u64 = 2_400;
 /// When the leader looked last, and for how long it has held trims back.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
-    last_ms: i64,
+    pub(super) last_ms: i64,
     /// Tick at which it began to.
     held_since: Option<u64>,
     /// Tick until which it does so no more.
@@ -59,7 +59,10 @@ impl ShardCore {
         let needed = dropped.is_some_and(|(_, s)| self.raft.feeds_below(s.last_index));
         let longest = LONGEST_HOLD * self.raft.election_ticks() as u64;
         if self.retention.holds(needed, self.ticks, longest) {
-            tracing::debug!(shard = self.options.shard.0, "a follower needs the oldest segment");
+            tracing::debug!(
+                shard = self.options.shard.0,
+                "a follower needs the oldest segment"
+            );
             return;
         }
         self.trimming = true;
