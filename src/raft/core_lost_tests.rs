@@ -209,7 +209,7 @@ fn a_repaired_store_with_a_new_number_is_admitted_like_an_empty_one() {
     // It loses the end of its log and perhaps votes, keeps the rest, and says so by its number.
     let kept = net.at(hurt).log.len() - 1;
     net.at(hurt).log.truncate(kept);
-    net.at(hurt).hard_state = HardState::default();
+    net.at(hurt).hard_state.vote = 0;
     net.blank.insert(hurt, first + 7);
     net.start(hurt, &all, 2);
     let late = (1..=3).find(|n| *n != leader && *n != hurt).unwrap();
