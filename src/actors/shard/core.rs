@@ -374,7 +374,9 @@ impl ShardCore {
     /// it: only then are the queues' next offsets known.
     fn maybe_serve(&mut self, out: &mut Vec<Effect>) {
         let (applied, term) = self.machine.applied;
-        let ready = self.raft.may_serve()
+        let waits = self.options.defect != Some(Defect::ServeInLease); // (planted)
+        let ready = self.raft.is_leader()
+            && (self.raft.may_serve() || !waits)
             && term == self.raft.term()
             && applied + 1 == self.raft.next_index()
             && !self.raft.is_transferring()

@@ -152,6 +152,8 @@ pub enum Defect {
     ReplyByIndex,
     /// A leader serves before it has applied what earlier leaders left.
     ServeEarly,
+    /// A leader does not wait for the lease of the one before.
+    ServeInLease,
 }
 
 impl Defect {
