@@ -2,6 +2,7 @@
 //! and stops them in the reverse order. Also the embedder's door: [`Broker`].
 
 mod cluster;
+mod homing;
 mod identity;
 mod operate;
 mod parts;

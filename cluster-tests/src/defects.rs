@@ -69,13 +69,14 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 19] = [
+pub const GROUP: [Planted; 20] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
     Planted::Core(Defect::AckAtAppend),
     Planted::Core(Defect::ReplyByIndex),
     Planted::Core(Defect::ServeEarly),
+    Planted::Core(Defect::ServeInLease),
     Planted::DiskLies,
     Planted::TailLostAtKill,
     Planted::ReplyOfAnotherTerm,

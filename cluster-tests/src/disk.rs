@@ -51,6 +51,14 @@ impl Disk {
         !(self.failed || idle)
     }
 
+    /// A snapshot is the next thing to be installed.
+    pub fn installs_next(&self) -> bool {
+        match self.round.front() {
+            Some(step) => matches!(step, Step::Install(..)),
+            None => matches!(self.waiting.front(), Some(DiskWork::Install { .. })),
+        }
+    }
+
     /// Does one step; what it has to tell the shard.
     pub fn step(
         &mut self,

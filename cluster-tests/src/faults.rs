@@ -28,6 +28,10 @@ impl Sim {
                 self.partition(now_us + lasts);
             }
         }
+        if self.rng.chance(self.plan.net.partitions, 2000) {
+            let one = self.rng.below(nodes) as usize;
+            self.reset_links(one);
+        }
         if self.rng.chance(self.plan.net.pauses, 1000) {
             self.counters.pauses += 1;
             let most = [300_000, 3_000_000, 10_000_000][self.rng.below(3) as usize];
@@ -71,6 +75,9 @@ impl Sim {
         let kind = self.rng.below(5);
         let one = self.rng.below(nodes as u64) as usize;
         let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(1, 2)).collect();
+        if self.rng.chance(1, 2) {
+            self.reset_links(one);
+        }
         let Some(group) = &mut self.group else { return };
         group.heal_at_us = until_us;
         for from in 0..nodes {

@@ -43,6 +43,8 @@ pub struct Place {
     pub store_number: u64,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
+    /// See [`Sim::lease_until`].
+    pub lease_until: u64,
 }
 
 impl Place {
@@ -65,6 +67,7 @@ impl Place {
             forgot: true,
             store_number: 1,
             paused_until: 0,
+            lease_until: 0,
         }
     }
 }
@@ -179,6 +182,7 @@ impl Sim {
         swap(&mut self.forgot, &mut place.forgot);
         swap(&mut self.store_number, &mut place.store_number);
         swap(&mut self.paused_until, &mut place.paused_until);
+        swap(&mut self.lease_until, &mut place.lease_until);
     }
 
     /// Nodes of the world.

@@ -20,6 +20,7 @@ pub mod end;
 pub mod faults;
 pub mod group;
 pub mod invariants;
+mod lease;
 pub mod node;
 pub mod plan;
 pub mod processes;

@@ -226,6 +226,7 @@ impl Sim {
     }
 
     fn shard(&mut self, input: ShardInput) {
+        let input = self.before_step(input);
         let mut out = Vec::new();
         let Some(node) = &mut self.node else { return };
         node.shard.step(input, &mut out);
@@ -316,6 +317,7 @@ impl Sim {
             }
         }
         self.compare_state();
+        self.after_step();
         if let Some(node) = &mut self.node {
             if !node.flush_due && node.shard.wants_flush() {
                 node.flush_due = true;
@@ -405,6 +407,7 @@ impl Sim {
         let queues: Vec<_> = node.active.iter().map(|(k, l)| (*k, *l)).collect();
         self.ticks += 1;
         self.post_shard(ShardInput::Tick { now_ms: 0 });
+        self.ask_for_lease();
         self.post(Mail::Timer(TimerInput::Tick { now_ms: 0 }));
         if self.ticks.is_multiple_of(5) {
             for (key, life) in queues {

@@ -38,7 +38,8 @@ impl Sim {
             Publish::AckedTruncated(lost) => {
                 self.counters.acked_truncated += lost.entries;
             }
-            Publish::Role(_) | Publish::Locks { .. } | Publish::Confirmed { .. } => {}
+            Publish::Role(_) | Publish::Locks { .. } => {}
+            Publish::Confirmed { stamp } => self.lease(stamp),
             Publish::Serving(term) => {
                 self.view.serving = term;
                 if let (Some(_), Some(group)) = (term, &mut self.group) {
@@ -46,7 +47,10 @@ impl Sim {
                     self.counters.leaderships += 1;
                 }
                 match term {
-                    Some(_) => self.serving(),
+                    Some(_) => {
+                        self.nobody_else_answers();
+                        self.serving();
+                    }
                     None => self.close_queues(|_| true, Refusal::NotLeader),
                 }
             }

@@ -63,6 +63,8 @@ pub struct Sim {
     pub store_number: u64,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
+    /// Its leader may answer reads from memory until then, microseconds.
+    pub lease_until: u64,
     /// A disk fault was planted in this life.
     pub fault_planted: bool,
     pub sync_failed: bool,
@@ -115,6 +117,7 @@ impl Sim {
             forgot: true,
             store_number: 1,
             paused_until: 0,
+            lease_until: 0,
             fault_planted: false,
             sync_failed: false,
             ticks: 0,
@@ -330,7 +333,9 @@ impl Sim {
         }
         self.disk.busy = true;
         let mut delay = self.rng.below(self.plan.disk_us);
-        if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, 500) {
+        // While a snapshot is written much may happen to the leader.
+        let often = if self.disk.installs_next() { 3 } else { 500 };
+        if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
             self.counters.stalls += 1;
             delay += self.rng.below(3_000_000);
         }
@@ -374,6 +379,7 @@ impl Sim {
         self.paused_until = 0;
         self.lost_by_others();
         self.view.serving = None;
+        self.lease_until = 0;
         self.crash_in = None;
         self.disconnected();
         if power {

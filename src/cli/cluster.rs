@@ -79,6 +79,7 @@ fn rescue(args: Rescue) -> Result<(), Failure> {
             shard.voters,
             shard.learners,
             match shard.pending_change {
+                true if shard.rescued => "; a change of members at the end of the log is dropped",
                 true => "; a change of members at the end of the log will still be made",
                 false => "",
             },

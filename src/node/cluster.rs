@@ -1,6 +1,7 @@
 //! What a node of a cluster has besides: links to the others, a view for people, and the wish that
 //! each shard is led by its preferred node.
 
+use super::homing::Homing;
 use super::operate::{Known, NO_SHARD};
 use crate::actors::link::ReplicaLink;
 use crate::actors::shard::core::ShardInput;
@@ -23,12 +24,16 @@ use std::time::{Duration, Instant};
 
 /// How often the view is brought up to date.
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row at which the preferred node must be fit to lead.
-const STEADY: u32 = 4;
-/// A replica this many entries behind may be handed the lead.
+/// A replica this many entries and bytes behind may be handed the lead: writes wait until it has
+/// them.
 const CLOSE: u64 = 1_000;
+const CLOSE_BYTES: u64 = 4 << 20;
 /// Looks for one to hand over to, at the stop of a leader.
 const LOOKS_AT_STOP: u32 = 20;
+/// Messages kept for a gateway that is not there yet.
+const MAX_EARLY: usize = 10_000;
+/// A node that says that it stops does so within this time, or is taken to run on.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Longest a leader waits at its stop for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
 
@@ -49,6 +54,46 @@ impl ReplicaLink for Links {
 struct Way {
     handle: ShardHandle,
     forward: OnceLock<ForwardInput>,
+    /// What came for it before it was there, in order: links open first, and peers say at once
+    /// which clients they have.
+    early: Mutex<Vec<ToForward>>,
+}
+
+/// What a shard's gateway hears of other nodes.
+enum ToForward {
+    Message(u64, Bytes),
+    Link(u64, bool),
+}
+
+impl ToForward {
+    fn tell(self, forward: &ForwardInput) {
+        match self {
+            Self::Message(from, bytes) => forward.deliver(from, bytes),
+            Self::Link(peer, up) => forward.link(peer, up),
+        }
+    }
+}
+
+impl Way {
+    fn forward(&self, what: ToForward) {
+        if let Some(forward) = self.forward.get() {
+            return what.tell(forward);
+        }
+        let mut early = self.early.lock();
+        match self.forward.get() {
+            Some(forward) => what.tell(forward),
+            None if early.len() < MAX_EARLY => early.push(what),
+            None => {}
+        }
+    }
+
+    fn set_forward(&self, forward: ForwardInput) {
+        let mut early = self.early.lock();
+        for what in std::mem::take(&mut *early) {
+            what.tell(&forward);
+        }
+        let _ = self.forward.set(forward);
+    }
 }
 
 /// Brings what comes from other nodes to the shard it is for.
@@ -70,7 +115,7 @@ impl PeerEvents for Router {
         for message in batch {
             if message.shard == NO_SHARD {
                 if let Some(node) = self.node() {
-                    node.heard(&message.bytes);
+                    node.heard(from, &message.bytes);
                 }
                 continue;
             }
@@ -82,27 +127,25 @@ impl PeerEvents for Router {
                     from,
                     bytes: message.bytes,
                 }),
-                Lane::Forward => {
-                    if let Some(forward) = way.forward.get() {
-                        forward.deliver(from, message.bytes);
-                    }
-                }
+                Lane::Forward => way.forward(ToForward::Message(from, message.bytes)),
                 Lane::Bulk => {}
             }
         }
     }
 
     fn link(&self, peer: u64, outgoing: bool, up: bool) {
-        if let (true, true, Some(node)) = (outgoing, up, self.node()) {
-            node.tell(peer);
+        if let (true, Some(node)) = (up, self.node()) {
+            // It is back, or was never gone.
+            node.stopping.lock().remove(&peer);
+            if outgoing {
+                node.tell(peer);
+            }
         }
         for way in self.ways.read().values() {
             if !up {
                 way.handle.input(ShardInput::PeerLost { node: peer });
             }
-            if let Some(forward) = way.forward.get() {
-                forward.link(peer, up);
-            }
+            way.forward(ToForward::Link(peer, up));
         }
     }
 }
@@ -130,7 +173,11 @@ pub struct ClusterNode {
     links: Mutex<Option<PeerLinks>>,
     pub(super) peers: Peers,
     /// Nodes that are not in the configuration.
-    pub(super) extra: Mutex<Known>,
+    pub(super) extra: Arc<Mutex<Known>>,
+    /// Nodes that said that they stop, and when.
+    pub(super) stopping: Mutex<BTreeMap<u64, Instant>>,
+    /// Held while their list is written.
+    pub(super) keeps_list: Arc<Mutex<()>>,
     stats: Arc<StoreStats>,
 }
 
@@ -177,6 +224,7 @@ impl ClusterNode {
             let way = Way {
                 handle: handle.clone(),
                 forward: OnceLock::new(),
+                early: Mutex::default(),
             };
             router.ways.write().insert(place.id, Arc::new(way));
         }
@@ -197,7 +245,9 @@ impl ClusterNode {
             router: router.clone(),
             links: Mutex::new(Some(running)),
             peers,
-            extra: Mutex::default(),
+            extra: Arc::default(),
+            stopping: Mutex::default(),
+            keeps_list: Arc::default(),
             stats,
         });
         let _ = router.node.set(Arc::downgrade(&node));
@@ -217,7 +267,7 @@ impl ClusterNode {
     /// Where forwarded requests of a shard go from now on.
     pub fn set_forward(&self, shard: u32, input: ForwardInput) {
         if let Some(way) = self.router.ways.read().get(&shard) {
-            let _ = way.forward.set(input);
+            way.set_forward(input);
         }
     }
 
@@ -226,7 +276,7 @@ impl ClusterNode {
     pub async fn watch(self: Arc<Self>, metrics: Arc<Metrics>) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut fit: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut homing: BTreeMap<u32, Homing> = BTreeMap::new();
         loop {
             ticks.tick().await;
             for (peer, link) in self.peers.states() {
@@ -251,15 +301,10 @@ impl ClusterNode {
                     len.set(other.snapshot_len as i64);
                 }
                 let preferred = member.place.nodes.first().copied().unwrap_or_default();
-                let count = fit.entry(member.place.id).or_default();
                 let before = member.view.lock().replicas.clone();
-                if self.may_hand_over(&view, &before, preferred) && self.leads(member) {
-                    *count += 1;
-                } else {
-                    *count = 0;
-                }
-                if *count >= STEADY {
-                    *count = 0;
+                let fit = self.may_hand_over(&view, &before, preferred);
+                let homing = homing.entry(member.place.id).or_default();
+                if homing.look(self.leads(member), fit, Instant::now()) {
                     tracing::info!(
                         shard = %member.place.name,
                         to = preferred,
@@ -293,6 +338,12 @@ impl ClusterNode {
         member.handle.status().serving()
     }
 
+    /// The node said a while ago that it stops, and has not come back since.
+    fn stops(&self, node: u64) -> bool {
+        let said = self.stopping.lock().get(&node).copied();
+        said.is_some_and(|at| at.elapsed() < STOP_WITHIN)
+    }
+
     /// The node may be handed the lead. `before` is an earlier look: one that answers, but whose
     /// log stands still although there is more for it, has a disk that hangs.
     fn may_hand_over(&self, view: &ReplicaView, before: &ReplicaView, to: u64) -> bool {
@@ -304,14 +355,27 @@ impl ClusterNode {
         let writes = now.matched >= view.last || was.is_some_and(|was| now.matched > was.matched);
         to != self.config.node_id
             && self.peers.connected(to)
+            && !self.stops(to)
             && view.last <= now.matched + CLOSE
+            && now.behind.is_some_and(|bytes| bytes <= CLOSE_BYTES)
             && writes
+    }
+
+    fn stays(&self, node: u64) -> bool {
+        self.peers.connected(node) && !self.stops(node)
     }
 
     /// Gives away what this node leads, so that clients see no election. Returns when it is done,
     /// or after a while.
     pub async fn hand_over(&self) {
         let begun = Instant::now();
+        // Links and replicas stay up while clients are served to the end: without this the lead
+        // would be given back meanwhile.
+        for peer in self.peers.states().keys() {
+            let word = Bytes::from_static(super::operate::STOPPING);
+            self.peers.send(*peer, Lane::Bulk, NO_SHARD, word);
+        }
+        let mut handed = false;
         let mut left: Vec<_> = self.members.iter().filter(|m| self.leads(m)).collect();
         let seen = left.iter().map(|m| m.view.lock().replicas.clone());
         let mut seen: Vec<ReplicaView> = seen.collect();
@@ -328,9 +392,10 @@ impl ClusterNode {
                     Some(best) => {
                         let to = best.node;
                         tracing::info!(shard = %member.place.name, to, "handing over the lead");
+                        handed = true;
                         member.handle.input(ShardInput::Transfer { to });
                     }
-                    None if view.others.iter().any(|o| self.peers.connected(o.node)) => {
+                    None if view.others.iter().any(|o| self.stays(o.node)) => {
                         again.0.push(member);
                         again.1.push(before);
                     }
@@ -343,7 +408,7 @@ impl ClusterNode {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        while self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
+        while handed && self.members.iter().any(|m| self.leads(m)) && begun.elapsed() < HAND_OVER {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -417,13 +482,18 @@ impl NodeView for ClusterNode {
                     .get(&o.node)
                     .map(|at| at.elapsed().as_millis() as u64),
             };
-            // Entries differ in size; the average of the node's log is near enough for people.
+            // Where it is not known: entries differ in size, but their average is near enough for
+            // people.
             let entry = entry_bytes(&self.stats);
+            let behind = |o: &PeerProgress| {
+                let entries = view.last.saturating_sub(o.matched);
+                o.behind.unwrap_or(entries.saturating_mul(entry))
+            };
             let others = view.others.iter().map(|o| {
                 json!({
                     "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
                     "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
-                    "lag_bytes": view.last.saturating_sub(o.matched).saturating_mul(entry),
+                    "lag_bytes": behind(o),
                     "lag_ms": behind_ms(o),
                     "snapshot_sent": o.snapshot_sent, "snapshot_bytes": o.snapshot_len,
                 })

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const FILE: &str = "nodes.txt";
 /// Messages between nodes about the cluster itself have this for a shard.
 pub const NO_SHARD: u32 = 0;
+/// Instead of a list of nodes: the node stops, and is not to lead any more.
+pub(super) const STOPPING: &[u8] = b"stopping";
 /// Longest a transfer is waited for.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(3);
 /// Most nodes that may become known.
@@ -65,13 +67,14 @@ impl ClusterNode {
             news = true;
         }
         if news {
-            let (file, text) = (
-                PathBuf::from(&self.config.data_dir).join(FILE),
-                to_text(&extra),
-            );
             drop(extra);
+            let file = PathBuf::from(&self.config.data_dir).join(FILE);
+            let (list, keeps) = (self.extra.clone(), self.keeps_list.clone());
             // Links must not wait for the disk.
             std::thread::spawn(move || {
+                // Whoever comes last writes the newest list.
+                let _one = keeps.lock();
+                let text = to_text(&list.lock());
                 if let Err(error) = super::replace_file(&file, &text) {
                     tracing::error!(%error, "the list of nodes cannot be kept");
                 }
@@ -83,8 +86,13 @@ impl ClusterNode {
         news
     }
 
-    /// What a peer says about the nodes it knows.
-    pub(super) fn heard(&self, bytes: &Bytes) {
+    /// What a peer says about itself, or the nodes it knows.
+    pub(super) fn heard(&self, from: u64, bytes: &Bytes) {
+        if bytes[..] == *STOPPING {
+            tracing::info!(node = from, "another node stops");
+            self.stopping.lock().insert(from, Instant::now());
+            return;
+        }
         let nodes = std::str::from_utf8(bytes).map_err(|e| e.to_string());
         match nodes.and_then(crate::config::parse_nodes) {
             Ok(nodes) => {

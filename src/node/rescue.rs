@@ -10,7 +10,8 @@ use crate::actors::shard::{core::ShardOptions, machine::MachineOptions};
 use crate::config::{ClusterShard, Config};
 use crate::model::ShardId;
 use crate::raft::members::Members;
-use crate::storage::{keys, LogStore, RocksStore, StateBatch, StateOp, StateStore};
+use crate::storage::{keys, LogAppend, LogEntry, LogStore, RocksStore};
+use crate::storage::{StateBatch, StateOp, StateStore};
 use std::path::Path;
 
 /// One shard on the node that is asked.
@@ -23,7 +24,8 @@ pub struct ShardRest {
     /// Members until now.
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
-    /// A change of members stands in the log and was not known to be committed; it will be made.
+    /// A change of members stands in the log and was not known to be committed: it will be made,
+    /// or was dropped if this node is the only member now.
     pub pending_change: bool,
     /// This node is the only member now.
     pub rescued: bool,
@@ -104,8 +106,19 @@ fn one(
         };
         let batch = StateBatch { ops: vec![row] };
         StateStore::write(store, &batch).map_err(|e| text(&e))?;
-        store.regained(shard).map_err(|e| text(&e))?;
+        // Whoever stops in between has a shard that nobody leads, and says it again.
         StateStore::flush(store).map_err(|e| text(&e))?;
+        let changes = without_changes(&rest);
+        if !changes.is_empty() {
+            let append = LogAppend {
+                shard,
+                entries: changes,
+                hard_state: None,
+                sync: true,
+            };
+            store.append(&[append]).map_err(|e| text(&e))?;
+        }
+        store.regained(shard).map_err(|e| text(&e))?;
         tracing::warn!(
             event = "rescued",
             shard = place.name,
@@ -128,10 +141,25 @@ fn one(
     })
 }
 
+/// The end of the log from the first change of members on, with an empty entry for each: made from
+/// the members there are now, they could be impossible.
+fn without_changes(rest: &[LogEntry]) -> Vec<LogEntry> {
+    let from = rest.iter().position(|e| e.kind != 0);
+    let changed = |e: &LogEntry| match e.kind {
+        0 => e.clone(),
+        _ => LogEntry {
+            kind: 0,
+            data: Default::default(),
+            ..*e
+        },
+    };
+    from.map_or(vec![], |from| rest[from..].iter().map(changed).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{HardState, LogAppend, LogEntry};
+    use crate::storage::HardState;
 
     fn config(dir: &Path) -> Config {
         Config {
@@ -160,9 +188,19 @@ mod tests {
             kind: 0,
             data: Default::default(),
         };
+        // It leaves a joint configuration, in which the rescued shard will not be.
+        let leave = LogEntry {
+            index: 2,
+            kind: 2,
+            ..entry.clone()
+        };
+        let after = LogEntry {
+            index: 3,
+            ..entry.clone()
+        };
         let append = LogAppend {
             shard: ShardId(shard.id),
-            entries: vec![entry],
+            entries: vec![entry, leave, after],
             hard_state: Some(HardState {
                 term: 1,
                 vote: 2,
@@ -173,7 +211,7 @@ mod tests {
         store.append(&[append]).unwrap();
         drop(store);
         let looked = rescue(&config, false).unwrap();
-        assert_eq!(looked[0].last, (1, 1));
+        assert_eq!((looked[0].last, looked[0].pending_change), ((3, 1), true));
         assert_eq!(
             (&looked[0].voters, looked[0].rescued),
             (&vec![1, 2, 3], false)
@@ -182,6 +220,7 @@ mod tests {
         assert!(rescue(&config, true).unwrap()[0].rescued);
         let after = rescue(&config, false).unwrap();
         assert_eq!(after[0].voters, [2]);
+        assert_eq!((after[0].last, after[0].pending_change), ((3, 1), false));
         let store = open_store(&config, &[ShardId(shard.id)]).unwrap();
         assert_eq!(store.standing(ShardId(shard.id)), Default::default());
         let single = Config::default();

@@ -1,7 +1,8 @@
 //! Raft of one shard as a pure core: ticks, messages, proposals and finished log writes in;
 //! messages, log writes, committed entries and role changes out. A log write counts only when its
 //! ticket comes back, and what a replica says as a follower or candidate leaves only when all it
-//! wrote before is on disk.
+//! wrote before is on disk. Only that it hears its leader it says at once, once its term and vote
+//! are: quorum checks and leases must not go by the disks of others.
 //!
 //! A *life* is one start of a replica. A leader that hears of a new life forgets how far the
 //! replica's log matched: with unsynced entries a machine crash may have taken some of it.
@@ -17,11 +18,16 @@
 //! caught up. Where nobody leads, all must elect a leader together, as in a new group: such a
 //! leader has the vote of everyone who could know of a promise.
 //!
+//! Members that come from the configuration alone may be out of date: a replica that finds itself
+//! the only voter there, on a new store, waits for a leader of the group it may have been part of.
+//!
 //! For one election timeout after its start a replica gives no vote, as a follower that has just
-//! heard of its leader: before the start it may have, and the leader's lease rests on that.
+//! heard of its leader: before the start it may have, and the leader's lease rests on that. See
+//! [`promise`].
 
 mod catch_up;
 mod election;
+mod promise;
 mod ready;
 mod receive;
 mod types;
@@ -38,6 +44,7 @@ use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 use catch_up::Budget;
+use promise::Promise;
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,15 +55,32 @@ const KEEP_BYTES: usize = 8 << 20;
 /// Election timeouts for which an answer to a snapshot is waited for.
 const SNAPSHOT_TIMEOUTS: usize = 10;
 
+/// Election timeouts for which a sole voter on a new store waits for a leader.
+const LONE_TIMEOUTS: usize = 20;
+
+/// Ticks within which what waited for a replica that slept has been heard.
+const DEAF_TICKS: usize = 4;
+
 /// A learner this many entries behind has caught up.
 const CAUGHT_UP: u64 = 256;
+
+/// Longest entry. It goes to the others in one message, and links carry none beyond 32 MiB: one
+/// that is longer could never be committed, and nothing behind it.
+pub const MAX_ENTRY_BYTES: usize = 24 << 20;
 
 /// Bytes of proposals a leader takes beyond those committed.
 const MAX_UNCOMMITTED: usize = 256 << 20;
 
-/// A message, whether it belongs to an election that needs every vote, and whether this replica
-/// had forgotten when it said so.
-type Outgoing = (Message, bool, bool);
+/// A message and what is known about it when it is said.
+struct Outgoing {
+    message: Message,
+    /// It belongs to an election that needs every vote.
+    all: bool,
+    /// This replica had forgotten.
+    forgotten: bool,
+    /// A vote that breaks a promise.
+    early: bool,
+}
 
 /// See the module text.
 pub struct RaftCore {
@@ -65,8 +89,9 @@ pub struct RaftCore {
     members: Members,
     last_hard_state: HardState,
     role: Option<Role>,
-    /// Numbers of log writes handed out and not answered, oldest first.
-    open_writes: VecDeque<u64>,
+    /// Numbers of log writes handed out and not answered, oldest first, and whether they hold a
+    /// new term or vote.
+    open_writes: VecDeque<(u64, bool)>,
     /// Messages that wait for the log write with this number.
     held: VecDeque<(u64, Vec<Outgoing>)>,
     released: Vec<Outgoing>,
@@ -95,6 +120,17 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
+    /// Ticks until a sole voter on a new store may stand; see the module text. They stop when a
+    /// leader is heard of.
+    lone_wait: Option<usize>,
+    promise: Promise,
+    /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
+    deaf: usize,
+    /// Ticks since the start.
+    clock: u64,
+    /// Term and tick of the last answer of each peer. raft notes these only from one of its checks
+    /// for a quorum to the next, and has just forgotten them at each.
+    answered: BTreeMap<u64, (u64, u64)>,
     /// A leader was known since the start.
     met_leader: bool,
     /// Elections begun since a leader was last known.
@@ -151,14 +187,21 @@ impl RaftCore {
         };
         let logger = slog_bridge::logger(options.quiet);
         let node = RawNode::new(&config, window, &logger).map_err(|e| e.to_string())?;
+        let sole = members.is_sole_voter(options.node);
+        let unsure = sole && start.configured && options.forgotten && !options.no_peers;
+        let lone_wait = unsure.then_some(LONE_TIMEOUTS * options.election_ticks);
         // A replica that needs nobody's vote has nobody to wait for.
-        let alone = members.is_sole_voter(options.node);
+        let alone = sole && !unsure;
         let marked = options.recovering || options.forgotten;
         let recovering = marked && !alone;
         let forgotten = options.forgotten && !alone;
         let committed = start.hard_state.commit;
         let fresh = |staged: &Staged| staged.id.index > committed;
         let budget = Budget::new(options.snapshot_per_tick);
+        let promise = Promise::new(match options.life {
+            0 => 0,
+            _ => options.election_ticks,
+        });
         let mut core = Self {
             node,
             options,
@@ -182,6 +225,11 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
+            lone_wait,
+            promise,
+            deaf: 0,
+            clock: 0,
+            answered: BTreeMap::new(),
             met_leader: false,
             attempts: 0,
             needs_all: recovering,
@@ -253,6 +301,11 @@ impl RaftCore {
         &self.members
     }
 
+    /// Bytes of entries behind `index`, where they are in memory.
+    pub fn bytes_behind(&self, index: u64) -> Option<u64> {
+        self.node.store().bytes_behind(index)
+    }
+
     /// How far the other replicas are; known to a leader only.
     pub fn progress(&self) -> Vec<PeerProgress> {
         if !self.is_leader() {
@@ -265,10 +318,11 @@ impl RaftCore {
             PeerProgress {
                 node: *node,
                 matched: p.matched,
+                behind: None,
                 snapshot: p.state == ProgressState::Snapshot,
                 snapshot_sent,
                 snapshot_len,
-                active: p.recent_active || *node == self.options.node,
+                active: *node == self.options.node || self.has_answered(*node),
                 voter: self.members.has_vote(*node),
             }
         };
@@ -277,11 +331,24 @@ impl RaftCore {
         all
     }
 
+    /// The peer answered this leader within the last election timeout.
+    fn has_answered(&self, peer: u64) -> bool {
+        let timeout = self.options.election_ticks as u64;
+        let recent = |(term, at): &(u64, u64)| *term == self.term() && self.clock - at <= timeout;
+        self.answered.get(&peer).is_some_and(recent)
+    }
+
     /// Proposes `data`; it gets exactly [`RaftCore::next_index`] in the current term.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, Refusal> {
         // A follower would pass it on, where its offsets mean nothing.
         if !self.is_leader() {
             return Err(Refusal::NotLeader);
+        }
+        if data.len() > MAX_ENTRY_BYTES {
+            return Err(Refusal::Invalid(format!(
+                "{} bytes are too much for one entry of the log",
+                data.len()
+            )));
         }
         let index = self.next_index();
         match self.node.propose(Vec::new(), data) {
@@ -324,6 +391,10 @@ impl RaftCore {
         }
         if !self.members.has_vote(to) {
             return Err(MemberError::NoVoter(to));
+        }
+        // The next one would wait for this leader's lease, and not for the one before.
+        if !self.may_serve() {
+            return Err(MemberError::NotLeader);
         }
         self.node.transfer_leader(to);
         Ok(())

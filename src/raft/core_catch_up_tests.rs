@@ -1,7 +1,8 @@
 //! A follower whose next entries were trimmed.
 
 use super::*;
-use crate::raft::transfer::SnapshotId;
+use crate::raft::snapshot;
+use crate::raft::transfer::{Sending, SnapshotId};
 
 const PART: u64 = 1_000;
 
@@ -97,6 +98,88 @@ fn tick(one: &mut RaftCore, two: &mut RaftCore) -> (Option<Snapshot>, Vec<Stage>
             }
         }
     }
+}
+
+/// A snapshot of node 1, which leads in this term, for node 2: one part.
+fn whole_snapshot(term: u64, index: u64, members: &Members) -> Bytes {
+    let mut m = Message::default();
+    m.set_msg_type(MessageType::MsgSnapshot);
+    (m.from, m.to, m.term) = (1, 2, term);
+    let snapshot = m.mut_snapshot();
+    snapshot.set_data(snapshot::encode(members, &base()));
+    let meta = snapshot.mut_metadata();
+    (meta.index, meta.term) = (index, term);
+    meta.set_conf_state(members.to_raft());
+    let part = Sending::new(m).part(1 << 20).unwrap();
+    let head = Head {
+        store: 1,
+        sender_life: 1,
+        receiver_life: 1,
+        ..Head::default()
+    };
+    message::encode(&part, head).unwrap()
+}
+
+#[test]
+fn a_voter_does_not_stand_for_election_while_a_snapshot_is_written() {
+    let members = Members::of(vec![1, 2, 3]);
+    let start = RaftStart {
+        members: Some(members.clone()),
+        ..RaftStart::default()
+    };
+    let options = RaftOptions {
+        voters: vec![1, 2, 3],
+        ..options(2, 1, 0)
+    };
+    let mut two = RaftCore::new(options, start).unwrap();
+    two.step(1, &whole_snapshot(3, 40, &members)).unwrap();
+    let mut out = RaftOutput::default();
+    two.ready(&mut out);
+    assert_eq!(out.persist.len(), 1);
+    let number = out.persist[0].number;
+    assert!(out.persist[0].snapshot.is_some());
+    // The disk hangs and the leader is gone.
+    for ticks in 0..100 {
+        two.tick();
+        if ticks == 50 {
+            two.campaign();
+            two.peer_lost(1);
+        }
+        let mut out = RaftOutput::default();
+        two.ready(&mut out);
+        assert!(out.messages.is_empty() && out.persist.is_empty());
+    }
+    two.persisted(number);
+    let mut asks = 0;
+    for _ in 0..25 {
+        two.tick();
+        asks += drive(&mut two).messages.len();
+    }
+    assert!(asks > 0, "it stands once the snapshot is in place");
+}
+
+#[test]
+fn a_transfer_that_goes_on_slowly_is_never_given_up() {
+    // 200 ticks and more, of which many see no part.
+    let (mut one, mut two) = (leader(PART / 10), follower(1, None));
+    tick(&mut one, &mut two);
+    let mut before = 0;
+    for ticks in 0..400 {
+        if let (Some(found), _) = tick(&mut one, &mut two) {
+            assert!(ticks > 2 * SNAPSHOT_TIMEOUTS * one.election_ticks() - 20);
+            assert_eq!(found.base, base());
+            return;
+        }
+        let told = one.progress();
+        let told = told.iter().find(|p| p.node == 2).unwrap();
+        assert!(
+            told.snapshot || before == 0,
+            "reported failed in tick {ticks}"
+        );
+        assert!(told.snapshot_sent >= before);
+        before = told.snapshot_sent;
+    }
+    panic!("it never ends");
 }
 
 fn staged_in(staged: &[Stage]) -> Option<Staged> {

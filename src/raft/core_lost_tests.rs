@@ -153,3 +153,114 @@ fn of_two_members_the_one_with_data_leads_the_one_without() {
     net.tick(5);
     assert_eq!(net.at(lost).texts(), [b"a", b"b"]);
 }
+
+#[test]
+fn a_sole_voter_of_the_configuration_waits_for_the_group_it_may_have_had() {
+    let mut net = Net::new(&[1, 2, 3], &[1]);
+    net.tick(25);
+    net.propose(1, "a");
+    for node in [2, 3] {
+        let change = [Change::AddVoter(node)];
+        net.at(1).raft.propose_members(&change).unwrap();
+        net.tick(5);
+    }
+    net.at(1).raft.transfer(2).unwrap();
+    net.settle();
+    assert_eq!(net.leader(), 2);
+    // The configuration still says that node 1 is alone.
+    lose_store(&mut net, 1, &[1]);
+    net.at(1).raft.campaign();
+    net.tick(40);
+    assert_eq!(net.leader(), 2);
+    net.propose(2, "b");
+    net.tick(5);
+    for r in net.replicas.values() {
+        assert_eq!(r.texts(), [b"a", b"b"]);
+        assert_eq!(r.raft.members().voters, [1, 2, 3]);
+    }
+    // It is filled by nobody: there was no group but itself.
+    let mut net = Net::new(&[], &[1]);
+    lose_store(&mut net, 1, &[1]);
+    let wait = LONE_TIMEOUTS * net.at(1).raft.election_ticks();
+    net.tick(wait - 1);
+    assert!(!net.at(1).raft.is_leader());
+    net.tick(25);
+    assert_eq!(net.leader(), 1);
+    net.propose(1, "a");
+    assert!(!net.at(1).raft.is_recovering());
+}
+
+#[test]
+fn a_repaired_store_with_a_new_number_is_admitted_like_an_empty_one() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    let hurt = leader % 3 + 1;
+    lose_store(&mut net, hurt, &all);
+    net.tick(80);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    net.tick(10);
+    let first = net.blank[&hurt];
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(members.admitted.get(&hurt), Some(&first));
+    assert_eq!(members.voters, all);
+    // It loses the end of its log and perhaps votes, keeps the rest, and says so by its number.
+    let kept = net.at(hurt).log.len() - 1;
+    net.at(hurt).log.truncate(kept);
+    net.at(hurt).hard_state.vote = 0;
+    net.blank.insert(hurt, first + 7);
+    net.start(hurt, &all, 2);
+    let late = (1..=3).find(|n| *n != leader && *n != hurt).unwrap();
+    net.down.insert(late);
+    net.at(leader).raft.propose(b"b".to_vec()).unwrap();
+    net.settle();
+    assert!(
+        net.at(leader).texts().len() == 1,
+        "it does not count with the number it was admitted with before"
+    );
+    net.down.clear();
+    net.tick(100);
+    let leader = net.leader();
+    net.propose(leader, "c");
+    net.tick(40);
+    let members = net.at(leader).raft.members().clone();
+    assert_eq!(members.admitted.get(&hurt), Some(&(first + 7)));
+    assert_eq!((members.voters, members.returning), (all.to_vec(), vec![]));
+    let log = net.at(leader).log.clone();
+    assert_eq!(net.at(hurt).log, log);
+    assert!(!net.at(hurt).raft.is_recovering());
+}
+
+#[test]
+fn a_replica_with_another_history_says_so() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    for n in 0..4 {
+        net.propose(leader, &format!("m{n}"));
+    }
+    net.tick(3);
+    let hurt = leader % 3 + 1;
+    let term = net.at(leader).raft.term();
+    let mut m = Message::default();
+    m.set_msg_type(MessageType::MsgAppend);
+    (m.from, m.to, m.term) = (leader, hurt, term + 3);
+    (m.index, m.log_term, m.commit) = (3, term + 2, 3);
+    let head = Head {
+        store: leader,
+        sender_life: 1,
+        ..Head::default()
+    };
+    let bytes = message::encode(&m, head).unwrap();
+    let other = MessageError::OtherLog {
+        index: 3,
+        own: term,
+        theirs: term + 2,
+    };
+    assert_eq!(net.at(hurt).raft.step(leader, &bytes), Err(other));
+    (m.log_term, m.term) = (term, term);
+    let bytes = message::encode(&m, head).unwrap();
+    assert_eq!(net.at(hurt).raft.step(leader, &bytes), Ok(()));
+}

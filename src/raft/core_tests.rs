@@ -50,6 +50,7 @@ impl Net {
             forgotten: self.blank.contains_key(&node),
             store: self.blank.get(&node).copied().unwrap_or(node),
             quiet: true,
+            no_peers: false,
             ..RaftOptions::group(node, voters.to_vec(), 7)
         };
         let mut start_state = hard_state;
@@ -58,6 +59,7 @@ impl Net {
             hard_state: start_state,
             first: (1, 0),
             entries: log.clone(),
+            configured: log.is_empty(),
             ..RaftStart::default()
         };
         let replica = Replica {
@@ -232,6 +234,36 @@ fn a_follower_and_a_candidate_speak_only_of_what_is_written() {
     net.at(leader).write_all();
     net.settle();
     assert_eq!(net.at(leader).raft.committed(), index);
+}
+
+#[test]
+fn an_entry_that_no_link_carries_is_refused() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    let too_long = net.at(leader).raft.propose(vec![0; MAX_ENTRY_BYTES + 1]);
+    assert!(matches!(too_long, Err(Refusal::Invalid(_))));
+    net.propose(leader, "a");
+    net.tick(3);
+    assert_eq!(net.at(leader).texts(), [b"a"]);
+}
+
+#[test]
+fn a_slow_disk_does_not_silence_a_follower() {
+    let mut net = Net::new(&[1, 2, 3], &[1, 2, 3]);
+    net.tick(25);
+    let leader = net.leader();
+    for node in (1..=3).filter(|n| *n != leader) {
+        net.at(node).fast = false;
+    }
+    let index = net.propose(leader, "a");
+    net.tick(40);
+    assert_eq!(net.leader(), leader, "it hears a majority");
+    assert!(
+        net.at(leader).raft.committed() < index,
+        "which has not written"
+    );
+    assert!(net.at(leader).raft.progress().iter().all(|p| p.active));
 }
 
 #[test]

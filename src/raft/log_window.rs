@@ -207,6 +207,13 @@ impl LogWindow {
         self.bytes
     }
 
+    /// Bytes of the entries behind `index`; `None` when not all of them are here.
+    pub fn bytes_behind(&self, index: u64) -> Option<u64> {
+        let from = index.checked_sub(self.before.0)? as usize;
+        let behind = self.entries.iter().skip(from);
+        Some(behind.map(|e| e.data.len() as u64).sum())
+    }
+
     /// What is to be read and was not told yet.
     pub fn new_fetches(&self) -> Vec<Fetch> {
         let mut asked = self.asked.borrow_mut();

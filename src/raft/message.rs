@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Big-endian. Flag 1: a vote is asked for, or given, of which the candidate needs all; from a
-//! leader: all voted for it. Flag 2: the sender's store is new or damaged. A *life* counts the
+//! leader: all voted for it. Flag 2: the sender's store is new or damaged. Flag 4: a vote that breaks
+//! the sender's promise to the leader before. A *life* counts the
 //! starts of a replica on one *store*; see [`super::core`]. What comes in is checked here before
 //! raft sees it, because raft takes its peers' word and panics on nonsense.
 
@@ -18,6 +19,7 @@ const VERSION: u8 = 2;
 const HEAD: usize = 26;
 const FLAG_ALL: u8 = 1;
 const FLAG_FORGOTTEN: u8 = 2;
+const FLAG_EARLY: u8 = 4;
 /// Terms grow by elections: one beyond this was never reached by counting.
 const MAX_TERM: u64 = 1 << 48;
 
@@ -41,6 +43,14 @@ pub enum MessageError {
     /// Its content cannot come from a correct replica.
     #[error("impossible message: {0}")]
     Impossible(&'static str),
+    /// The leader's log differs where this replica's is committed: one of the two was lost and
+    /// begun anew. Nothing that this replica says can be right.
+    #[error(
+        "committed entry {index} is of term {own} here and of term {theirs} in the leader's log: \
+         this replica belongs to another history of the group, and has to begin with an empty \
+         data directory"
+    )]
+    OtherLog { index: u64, own: u64, theirs: u64 },
 }
 
 /// What goes along with a message.
@@ -54,6 +64,8 @@ pub(super) struct Head {
     pub all: bool,
     /// The sender's store is new or damaged: what it promised before is not known to it.
     pub forgotten: bool,
+    /// A vote given before the sender's promise to the leader before was over.
+    pub early: bool,
 }
 
 /// The bytes of a message.
@@ -62,7 +74,11 @@ pub(super) fn encode(message: &Message, head: Head) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(HEAD + size);
     out.put_u8(VERSION);
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-    out.put_u8(flag(head.all, FLAG_ALL) | flag(head.forgotten, FLAG_FORGOTTEN));
+    out.put_u8(
+        flag(head.all, FLAG_ALL)
+            | flag(head.forgotten, FLAG_FORGOTTEN)
+            | flag(head.early, FLAG_EARLY),
+    );
     out.put_u64(head.store);
     out.put_u64(head.sender_life);
     out.put_u64(head.receiver_life);
@@ -84,6 +100,7 @@ pub(super) fn decode(bytes: &Bytes) -> Result<(Head, Message), MessageError> {
     let head = Head {
         all: flags & FLAG_ALL != 0,
         forgotten: flags & FLAG_FORGOTTEN != 0,
+        early: flags & FLAG_EARLY != 0,
         store: from.get_u64(),
         sender_life: from.get_u64(),
         receiver_life: from.get_u64(),
@@ -171,6 +188,12 @@ pub(super) fn answers_vote(kind: MessageType) -> bool {
     matches!(kind, MsgRequestVoteResponse | MsgRequestPreVoteResponse)
 }
 
+/// Answers what a leader says.
+pub(super) fn answers_leader(kind: MessageType) -> bool {
+    use MessageType::*;
+    matches!(kind, MsgAppendResponse | MsgHeartbeatResponse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +221,7 @@ mod tests {
             receiver_life: 4,
             all: true,
             forgotten: false,
+            early: true,
         };
         let bytes = encode(&append(), sent).unwrap();
         assert_eq!(decode(&bytes).unwrap(), (sent, append()));

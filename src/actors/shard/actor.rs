@@ -38,6 +38,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CONFIRM_TICKS: u64 = 2;
 /// A follower this many entries behind, or fewer, may serve what was stored earlier.
 const READER_LAG: u64 = 1_000;
+/// No leader's lease is longer: a new leader may have to wait for its end.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(1);
 /// Queues look at their deadlines so often.
 const QUEUE_TICK: Duration = Duration::from_millis(500);
 
@@ -84,6 +86,7 @@ pub struct ShardActor {
     pub(super) next_proposal: u64,
     flush_due: bool,
     ticks: u64,
+    last_tick: Option<Instant>,
     /// Followers that may serve pulls, found since the last look.
     readers: BTreeSet<u64>,
     outbox: Rc<SharedOutbox>,
@@ -118,6 +121,7 @@ impl ShardActor {
             next_proposal: INTERNAL + 1,
             flush_due: false,
             ticks: 0,
+            last_tick: None,
             readers: BTreeSet::new(),
             outbox,
         }
@@ -184,14 +188,21 @@ impl ShardActor {
         );
     }
 
-    /// Collects the followers that may serve what was stored earlier. Raft forgets at each of its
-    /// checks for a quorum who was active, so one look could always fall behind such a check.
+    /// Collects the followers that may serve what was stored earlier.
     fn look_for_readers(&mut self) {
         let raft = self.core.raft();
         let (me, needed) = (raft.id(), raft.committed().saturating_sub(READER_LAG));
         let near = |p: &PeerProgress| p.active && !p.snapshot && p.matched >= needed;
         let found = raft.progress().into_iter().filter(near).map(|p| p.node);
         self.readers.extend(found.filter(|node| *node != me));
+    }
+
+    /// After a stop of the process, or a long stall of this thread, what waited to be heard is old.
+    fn notice_sleep(&mut self, ctx: &mut Context<Self>) {
+        let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
+        if self.last_tick.is_some_and(|at| at.elapsed() >= timeout) {
+            self.input(ShardInput::Slept, ctx);
+        }
     }
 
     /// Asks the others whether this replica still leads.
@@ -202,10 +213,14 @@ impl ShardActor {
     }
 
     /// How long after it was asked for a confirmation no other replica can have been elected: the
-    /// others refuse their votes that long, by clocks that may run somewhat differently.
+    /// others refuse their votes that long, by clocks that may run somewhat differently, or the
+    /// one they elect waits as long. See [`RaftCore::lease_ticks`].
+    ///
+    /// [`RaftCore::lease_ticks`]: crate::raft::RaftCore::lease_ticks
     pub(super) fn lease(&self) -> Duration {
         let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
-        (timeout * 3 / 4).saturating_sub(self.deps.tick * 2)
+        let lease = (timeout * 3 / 4).saturating_sub(self.deps.tick * 2);
+        lease.min(LONGEST_LEASE)
     }
 
     fn send_timer(&self, input: TimerInput) {
@@ -437,6 +452,15 @@ impl Actor for ShardActor {
             (QUEUE_TICK.as_millis() / self.deps.tick.as_millis().max(1)).max(1) as u64;
         ctx.run_interval(self.deps.tick, move |shard, ctx| {
             let _guard = AbortOnPanic;
+            // After a stall of this thread the missed ticks come all at once: time in which
+            // nobody could be heard must not count as silence.
+            let now = Instant::now();
+            let since = shard.last_tick.map(|at| now.duration_since(at));
+            if since.is_some_and(|since| since < shard.deps.tick / 2) {
+                return;
+            }
+            shard.notice_sleep(ctx);
+            shard.last_tick = Some(now);
             let now_ms = wall_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
@@ -460,6 +484,9 @@ impl Handler<ShardMail> for ShardActor {
     type Result = ();
     fn handle(&mut self, ShardMail(input): ShardMail, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
+        if matches!(input, ShardInput::Message { .. }) {
+            self.notice_sleep(ctx);
+        }
         // Another may lead before the others' promise to this one is over.
         let early = match &input {
             ShardInput::PeerLost { .. } => true,

@@ -9,6 +9,7 @@
 mod apply;
 mod late;
 mod propose;
+mod retention;
 mod stall;
 mod types;
 
@@ -18,7 +19,7 @@ use super::machine::{Event, Machine};
 use crate::actors::effect::{DiskWork, Effect, Publish};
 use crate::actors::queue::core::QueueInput;
 use crate::actors::timer::core::TimerInput;
-use crate::model::command::{MetaCommand, MetaOp, Trim};
+use crate::model::command::{MetaCommand, MetaOp};
 use crate::model::outcome::{Late, Outcome, Refusal, Token};
 use crate::model::{GroupId, Position, QueueKey};
 use crate::raft::ack::{self, Stage};
@@ -95,13 +96,10 @@ pub struct ShardCore {
     trimming: bool,
     /// First index of the log and term before it, to be carried out behind the rows that say so.
     trim_to: Option<(u64, u64)>,
-    last_retention_ms: i64,
+    retention: retention::Retention,
     /// Stamp of the newest entry proposed: the clock may go back before it is applied.
     last_stamp_ms: i64,
 }
-
-/// How often the leader looks for segments to drop, ms.
-const RETENTION_EVERY_MS: i64 = 10_000;
 
 impl ShardCore {
     /// A shard whose machine and raft were restored from the same store.
@@ -128,7 +126,7 @@ impl ShardCore {
             ticks: 0,
             trimming: false,
             trim_to: None,
-            last_retention_ms: 0,
+            retention: retention::Retention::default(),
             last_stamp_ms: 0,
         }
     }
@@ -213,8 +211,13 @@ impl ShardCore {
                 self.fail(why, out);
             }
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
+            ShardInput::Slept => self.raft.slept(),
             ShardInput::Message { from, bytes } => {
                 if let Err(why) = self.raft.step(from, &bytes) {
+                    if matches!(why, MessageError::OtherLog { .. }) {
+                        self.fail(why.to_string(), out);
+                        return;
+                    }
                     self.refused_messages = (self.refused_messages.0 + 1, Some(why));
                 }
                 self.drive(out);
@@ -295,19 +298,7 @@ impl ShardCore {
         self.watch_disk();
         self.tell_late(out);
         self.drive(out);
-        // A clock that went back must not put retention off.
-        let since = now_ms.saturating_sub(self.last_retention_ms);
-        let due = !(0..RETENTION_EVERY_MS).contains(&since);
-        if self.serving.is_some() && due && !self.trimming {
-            self.last_retention_ms = now_ms;
-            let before = now_ms.saturating_sub(self.options.retention_ms);
-            let limit = self.options.retention_bytes;
-            if let Some(segment) = self.machine.droppable(before, limit) {
-                self.trimming = true;
-                self.proposals
-                    .push_back((INTERNAL, MetaOp::Trim(Trim { segment })));
-            }
-        }
+        self.retain(now_ms);
     }
 
     /// Runs raft until it has nothing more to say, and turns its output into effects.
@@ -383,11 +374,15 @@ impl ShardCore {
     /// it: only then are the queues' next offsets known.
     fn maybe_serve(&mut self, out: &mut Vec<Effect>) {
         let (applied, term) = self.machine.applied;
+        let waits = self.options.defect != Some(Defect::ServeInLease); // (planted)
         let ready = self.raft.is_leader()
+            && (self.raft.may_serve() || !waits)
             && term == self.raft.term()
             && applied + 1 == self.raft.next_index()
             && !self.raft.is_transferring()
-            && !self.machine.is_filling();
+            && !self.machine.is_filling()
+            // Queues are not shown before; the next tick looks again.
+            && self.filled.is_none();
         // (planted)
         let early = self.options.defect == Some(Defect::ServeEarly) && self.raft.is_leader();
         let term = if early { self.raft.term() } else { term };

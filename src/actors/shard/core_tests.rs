@@ -172,11 +172,11 @@ fn a_small_record_does_not_keep_a_large_entry_in_memory() {
 fn retention_goes_on_after_the_clock_went_back() {
     let mut rig = Rig::new();
     rig.step(ShardInput::Tick { now_ms: 1 << 41 });
-    assert_eq!(rig.core.last_retention_ms, 1 << 41);
+    assert_eq!(rig.core.retention.last_ms, 1 << 41);
     rig.step(ShardInput::Tick { now_ms: 5_000 });
-    assert_eq!(rig.core.last_retention_ms, 5_000);
+    assert_eq!(rig.core.retention.last_ms, 5_000);
     rig.step(ShardInput::Tick { now_ms: 9_000 });
-    assert_eq!(rig.core.last_retention_ms, 5_000);
+    assert_eq!(rig.core.retention.last_ms, 5_000);
 }
 
 #[test]

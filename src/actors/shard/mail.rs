@@ -96,6 +96,10 @@ impl Handler<ReplicasMail> for ShardActor {
     fn handle(&mut self, mail: ReplicasMail, _: &mut Self::Context) {
         let raft = self.core.raft();
         let members = raft.members();
+        let mut others = raft.progress();
+        for other in &mut others {
+            other.behind = raft.bytes_behind(other.matched);
+        }
         let _ = mail.done.send(ReplicaView {
             term: raft.term(),
             leader: raft.leader(),
@@ -104,7 +108,7 @@ impl Handler<ReplicasMail> for ShardActor {
             applied: self.core.machine().applied.0,
             voters: members.voters.to_vec(),
             learners: members.learners.to_vec(),
-            others: raft.progress(),
+            others,
         });
     }
 }

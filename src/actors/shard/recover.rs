@@ -45,7 +45,8 @@ pub fn recover<S: LogStore + StateStore>(
 ) -> Result<(ShardCore, Recovery), RecoverError> {
     let shard = options.shard;
     let mut machine = machine::load(store, shard, machine_options)?;
-    if machine.members.voters.is_empty() {
+    let mut configured = machine.members.voters.is_empty();
+    if configured {
         machine.members = Members::of(raft_options.voters.clone());
     }
     let mut bounds = store.bounds(shard)?;
@@ -67,6 +68,7 @@ pub fn recover<S: LogStore + StateStore>(
     }
     let committed = bounds.hard_state.commit.min(bounds.last);
     let replayed = replay(store, shard, &mut machine, committed)?;
+    configured &= machine.members == Members::of(raft_options.voters.clone());
     let entries = tail(store, shard, machine.applied.0, bounds.last)?;
     let mut hard_state = bounds.hard_state;
     hard_state.commit = hard_state.commit.max(machine.applied.0);
@@ -76,6 +78,7 @@ pub fn recover<S: LogStore + StateStore>(
         applied: machine.applied,
         entries,
         members: Some(machine.members.clone()),
+        configured,
         staged: staged::load(store, shard)?,
     };
     let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;

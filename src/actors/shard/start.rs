@@ -1,6 +1,6 @@
 //! Starts the actors of a node's shards from its open store.
 
-use super::actor::{DiskDone, ShardActor, ShardDeps};
+use super::actor::{DiskDone, ShardActor, ShardDeps, LONGEST_LEASE};
 use super::core::{Patience, ShardCore, ShardOptions};
 use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
@@ -159,6 +159,8 @@ pub fn start_shards(
             store: store.number(),
             recovering: standing != Standing::Whole,
             forgotten: matches!(standing, Standing::Forgotten { .. }),
+            longest_lease: (LONGEST_LEASE.as_nanos()).div_ceil(options.tick.as_nanos().max(1))
+                as usize,
             ..options.raft.clone()
         };
         let loss = store.loss(shard).cloned();

@@ -42,6 +42,8 @@ impl RaftCore {
             return self.unanswered.clear();
         }
         self.drop_finished();
+        // Before the ticks of the transfers: after one none of them has just moved.
+        self.repeat_snapshots();
         let patience = self.options.election_ticks;
         for (node, sending) in &mut self.sending {
             let waits = self.node.raft.prs().get(*node);
@@ -49,7 +51,6 @@ impl RaftCore {
                 sending.tick(patience);
             }
         }
-        self.repeat_snapshots();
     }
 
     /// What nobody waits for any more, or what would lead to an entry that is gone too.
@@ -83,7 +84,9 @@ impl RaftCore {
         for node in waiting {
             let moves = self.sending.get(&node).is_some_and(|s| s.idle() == 0);
             let ticks = self.unanswered.entry(node).or_default();
-            *ticks = if moves { 0 } else { *ticks + 1 };
+            // Nobody can answer parts that may not go yet.
+            let counts = usize::from(self.budget.has_some());
+            *ticks = if moves { 0 } else { *ticks + counts };
             if *ticks > SNAPSHOT_TIMEOUTS * self.options.election_ticks {
                 *ticks = 0;
                 self.node.report_snapshot(node, SnapshotStatus::Failure);
@@ -161,6 +164,23 @@ impl RaftCore {
             m.mut_snapshot().set_data(whole);
             m
         }))
+    }
+
+    /// A follower that answers and gets on would need a snapshot, or another one, if the log began
+    /// behind `last`.
+    pub fn feeds_below(&self, last: u64) -> bool {
+        let limit = SNAPSHOT_TIMEOUTS * self.options.election_ticks;
+        let fed = |(node, p): (&u64, &raft::Progress)| {
+            let moves = match p.state {
+                ProgressState::Snapshot => self
+                    .unanswered
+                    .get(node)
+                    .is_some_and(|ticks| *ticks < limit),
+                _ => p.matched < last,
+            };
+            *node != self.options.node && moves && self.has_answered(*node)
+        };
+        self.is_leader() && self.node.raft.prs().iter().any(fed)
     }
 
     /// Bytes held of a snapshot that comes in, of how many.

@@ -14,12 +14,17 @@ impl RaftCore {
         if let Err(error) = self.node.campaign() {
             tracing::debug!(%error, "campaign refused");
         }
+        self.weighed(None, 0);
         self.fix_election_timeout();
     }
 
-    /// A single voter wins at once, which raft allows only with its whole log on disk.
+    /// raft looks through what is committed and not applied before it stands: while a snapshot is
+    /// being installed that begins before the log does. A single voter wins at once, which raft
+    /// allows only with its whole log on disk, and which must not be where it may have been joined
+    /// by others.
     pub(super) fn may_campaign(&self) -> bool {
-        !self.is_sole_voter() || self.open_writes.is_empty()
+        let sole_and_ready = self.open_writes.is_empty() && self.lone_wait.is_none();
+        self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
     }
 
     /// No other replica has a vote.
@@ -29,6 +34,9 @@ impl RaftCore {
 
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
+        self.clock += 1;
+        self.deaf = self.deaf.saturating_sub(1);
+        self.promise.tick();
         self.age = (self.age + 1).min(self.options.election_ticks);
         if self.is_leader() || self.may_campaign() {
             let raft = &self.node.raft;
@@ -37,6 +45,10 @@ impl RaftCore {
                 self.begins_election();
             }
             self.node.tick();
+            self.weighed(None, 0);
+        }
+        if !self.met_leader {
+            self.lone_wait = self.lone_wait.and_then(|left| left.checked_sub(1));
         }
         self.mend_members();
         self.tick_catch_up();
@@ -76,6 +88,13 @@ impl RaftCore {
         raft.election_elapsed = raft.election_elapsed.max(self.options.election_ticks);
         let before_us = |id: &&u64| **id != peer && **id < self.options.node;
         self.hurry = Some(self.members.voters.iter().filter(before_us).count());
+    }
+
+    /// This replica was not ticked for an election timeout or longer. A transfer of leadership
+    /// that was offered to it meanwhile has been given up, and to take it up would topple a
+    /// leader that works.
+    pub fn slept(&mut self) {
+        self.deaf = DEAF_TICKS;
     }
 
     /// See the module text.
@@ -122,9 +141,9 @@ impl RaftCore {
         let prs = self.node.raft.prs();
         let whole = |node: &&u64| {
             let store = self.lives.get(*node).map(|(store, _)| store);
-            let caught_up =
-                |p: &raft::Progress| p.recent_active && p.matched + CAUGHT_UP >= committed;
-            store == self.members.admitted.get(*node)
+            let caught_up = |p: &raft::Progress| p.matched + CAUGHT_UP >= committed;
+            self.has_answered(**node)
+                && store == self.members.admitted.get(*node)
                 && !self.still_forgotten.contains(*node)
                 && prs.get(**node).is_some_and(caught_up)
         };
@@ -166,6 +185,7 @@ impl RaftCore {
         let admitted = self.members.admitted.get(&self.options.node);
         if leads || (self.options.store != 0 && admitted == Some(&self.options.store)) {
             self.forgotten = false;
+            self.lone_wait = None;
         }
         let log = &self.node.raft.raft_log;
         let holds = self.confirmed.is_some_and(|(term, commit)| {

@@ -5,7 +5,7 @@ use super::*;
 impl RaftCore {
     /// The write with this number, and every one before it, is on disk as it asked to be.
     pub fn persisted(&mut self, number: u64) {
-        while self.open_writes.front().is_some_and(|n| *n <= number) {
+        while self.open_writes.front().is_some_and(|(n, _)| *n <= number) {
             self.open_writes.pop_front();
         }
         self.node.on_persist_ready(number);
@@ -88,10 +88,10 @@ impl RaftCore {
                 vote: hs.vote,
                 commit: hs.commit,
             });
-            let must_sync = snapshot.is_some()
-                || changed.is_some_and(|hs| {
-                    (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
-                });
+            let new_term = changed.is_some_and(|hs| {
+                (hs.term, hs.vote) != (self.last_hard_state.term, self.last_hard_state.vote)
+            });
+            let must_sync = snapshot.is_some() || new_term;
             if let Some(hs) = changed {
                 self.last_hard_state = hs;
             }
@@ -99,7 +99,7 @@ impl RaftCore {
             self.send(&now, out);
             // A commit index alone rides along with the next write.
             if !entries.is_empty() || must_sync {
-                self.open_writes.push_back(number);
+                self.open_writes.push_back((number, new_term));
                 self.installing = match &snapshot {
                     Some(snapshot) => Some((number, snapshot.index)),
                     None => self.installing,
@@ -114,9 +114,16 @@ impl RaftCore {
             } else if self.open_writes.is_empty() {
                 self.node.on_persist_ready(number);
             }
+            let (held, now) = match self.open_writes.iter().any(|(_, term)| *term) {
+                true => (held, Vec::new()),
+                false => held.into_iter().partition(|o: &Outgoing| {
+                    o.message.get_msg_type() != MessageType::MsgHeartbeatResponse
+                }),
+            };
+            self.send(&now, out);
             match self.open_writes.back() {
                 _ if held.is_empty() => {}
-                Some(write) => self.held.push_back((*write, held)),
+                Some((write, _)) => self.held.push_back((*write, held)),
                 None => self.send(&held, out),
             }
         }
@@ -181,19 +188,27 @@ impl RaftCore {
                 }
                 _ => false,
             };
-            (m, all, self.forgotten)
+            let vote = m.get_msg_type() == MessageType::MsgRequestVoteResponse;
+            Outgoing {
+                all,
+                forgotten: self.forgotten,
+                early: vote && !m.reject && self.promise.stands(),
+                message: m,
+            }
         };
         messages.into_iter().map(mark).collect()
     }
 
     pub(super) fn send(&self, messages: &[Outgoing], out: &mut RaftOutput) {
-        for (m, all, forgotten) in messages {
+        for outgoing in messages {
+            let m = &outgoing.message;
             let head = Head {
                 store: self.options.store,
                 sender_life: self.options.life,
                 receiver_life: self.lives.get(&m.to).map_or(0, |(_, life)| *life),
-                all: *all,
-                forgotten: *forgotten,
+                all: outgoing.all,
+                forgotten: outgoing.forgotten,
+                early: outgoing.early,
             };
             // Only a message beyond 2 GiB does not encode; entries are bounded far below.
             if let Some(bytes) = message::encode(m, head) {

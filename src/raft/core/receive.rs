@@ -29,7 +29,7 @@ impl RaftCore {
             _ => m,
         };
         self.check_state(&mut m)?;
-        let stands = self.may_campaign() && !self.recovering;
+        let stands = self.may_campaign() && !self.recovering && self.deaf == 0;
         if !stands && kind == MessageType::MsgTimeoutNow {
             return Ok(());
         }
@@ -50,6 +50,11 @@ impl RaftCore {
             && head.receiver_life == self.options.life;
         let confirmed = confirms.then_some((m.commit, m.term));
         let term = m.term;
+        if self.is_leader() && term == self.term() && message::answers_leader(kind) {
+            self.answered.insert(from, (term, self.clock));
+        }
+        let before = self.term();
+        self.weigh(from, &m, &head);
         if self.needs_all && message::answers_vote(kind) && !m.reject {
             if head.all {
                 self.vote(from, m);
@@ -57,6 +62,7 @@ impl RaftCore {
         } else {
             let _ = self.node.step(m);
         }
+        self.weighed(Some((from, kind, term)), before);
         self.check_elected(&head, from, kind, term);
         if let Some((commit, term)) = confirmed.filter(|(_, term)| *term == self.term()) {
             // It sent this after it heard of this life, and has committed in its own term.
@@ -146,6 +152,21 @@ impl RaftCore {
         let last = raft.raft_log.last_index();
         match m.get_msg_type() {
             // The leader may count on entries that a machine crash took.
+            MessageType::MsgAppend if m.term >= raft.term && m.index <= self.committed() => {
+                // raft would answer that it holds the leader's log up to there.
+                let known = m.index + 1 >= self.node.store().first();
+                let own = raft.raft_log.term(m.index);
+                match own {
+                    Ok(own) if known && own != m.log_term => {
+                        return Err(MessageError::OtherLog {
+                            index: m.index,
+                            own,
+                            theirs: m.log_term,
+                        })
+                    }
+                    _ => {}
+                }
+            }
             MessageType::MsgHeartbeat => m.commit = m.commit.min(last),
             MessageType::MsgAppendResponse
                 if raft.state == StateRole::Leader

@@ -17,6 +17,10 @@ pub struct RaftOptions {
     pub voters: Vec<u64>,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    /// No leader's lease is longer, ticks; see [`RaftCore::lease_ticks`].
+    ///
+    /// [`RaftCore::lease_ticks`]: super::RaftCore::lease_ticks
+    pub longest_lease: usize,
     /// Counts the starts of this replica; grows with every start. 0: not counted.
     pub life: u64,
     /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
@@ -25,6 +29,8 @@ pub struct RaftOptions {
     /// The store is new, or lost what was synced: votes and promises of this replica may be
     /// forgotten with it. Implies `recovering`.
     pub forgotten: bool,
+    /// The configuration names no other node: nobody can have joined the group meanwhile.
+    pub no_peers: bool,
     /// A number that no other store of this node has; 0: not known.
     pub store: u64,
     /// Seeds election timeouts, so that a simulation replays them.
@@ -49,9 +55,11 @@ impl RaftOptions {
     pub fn group(node: u64, voters: Vec<u64>, seed: u64) -> Self {
         Self {
             node,
+            no_peers: voters == [node],
             voters,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            longest_lease: usize::MAX,
             life: 0,
             recovering: false,
             forgotten: false,
@@ -76,6 +84,8 @@ pub struct RaftStart {
     pub entries: Vec<LogEntry>,
     /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
     pub members: Option<Members>,
+    /// They are those of the configuration: the store knows of no others.
+    pub configured: bool,
     /// A snapshot that was coming in.
     pub staged: Option<Staged>,
 }
@@ -143,6 +153,8 @@ pub struct PeerProgress {
     pub node: u64,
     /// Last index known to be in its log.
     pub matched: u64,
+    /// Bytes of entries that it is not known to have; `None` when that is not at hand.
+    pub behind: Option<u64>,
     /// It waits for a snapshot.
     pub snapshot: bool,
     /// Bytes it holds of one that is on its way to it, of how many; 0 for none.

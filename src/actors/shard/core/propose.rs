@@ -91,6 +91,11 @@ impl ShardCore {
                 self.in_flight.push_back(flight);
                 self.drive(out);
             }
+            // Nothing else is to blame, and the offsets given out behind it go with the epoch.
+            Err(why @ Refusal::Invalid(_)) => {
+                self.abandon(flight, why, out);
+                self.stop_serving(out);
+            }
             // Raft refuses only when it does not lead, or holds too much uncommitted: the offsets
             // given out cannot be kept, so the queues start over.
             Ok(_) | Err(_) => {

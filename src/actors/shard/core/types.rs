@@ -68,6 +68,9 @@ pub enum ShardInput {
     Tick {
         now_ms: i64,
     },
+    /// There were no ticks for an election timeout or longer: messages that come now may have
+    /// waited as long.
+    Slept,
     /// From the same shard's replica on node `from`, which the link has authenticated.
     Message {
         from: u64,
@@ -149,6 +152,8 @@ pub enum Defect {
     ReplyByIndex,
     /// A leader serves before it has applied what earlier leaders left.
     ServeEarly,
+    /// A leader does not wait for the lease of the one before.
+    ServeInLease,
 }
 
 impl Defect {
