@@ -42,6 +42,8 @@ pub enum Planted {
     PartsUnchecked,
     /// A snapshot's log and its state are two writes.
     InstallTorn,
+    /// Stamps, timers and retention go by the machine's clock, whatever the others say.
+    RawClock,
 }
 
 /// Plants what lies in a store.
@@ -69,7 +71,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 19] = [
+pub const GROUP: [Planted; 20] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -89,4 +91,5 @@ pub const GROUP: [Planted; 19] = [
     Planted::RecoveringVotes,
     Planted::PartsUnchecked,
     Planted::InstallTorn,
+    Planted::RawClock,
 ];
