@@ -114,10 +114,9 @@ impl ClockCore {
         self.heard
             .retain(|_, s| (0..=HEARD_MS).contains(&mono_ms.saturating_sub(s.at_ms)));
         let majority = self.majority();
-        let want = match majority {
-            Some(m) if !near(m.offset, self.own) => m.offset,
-            _ => self.own,
-        };
+        let right = majority.map_or(self.offset, |m| m.offset);
+        let believed = within(self.own, right, self.limit());
+        let want = if believed { self.own } else { right };
         // Most of the cluster, not only of those that were heard.
         let whole = majority.is_some_and(|m| m.agree * 2 > self.others + 1);
         if self.trust < Trust::Majority {
@@ -142,7 +141,16 @@ impl ClockCore {
             self.held = !near(self.own, self.offset);
             return Some(Event::Jumped { by_ms });
         }
-        self.tell_held()
+        self.tell_held(!believed || !near(self.own, self.offset))
+    }
+
+    /// How near the own clock must be to be believed: one that is not must come nearer than one that
+    /// is, or time would go to and fro at the limit.
+    fn limit(&self) -> i64 {
+        match self.held {
+            true => NEAR_MS / 2,
+            false => NEAR_MS,
+        }
     }
 
     fn settle(&mut self, offset: i64, confirmed: bool) -> Event {
@@ -159,8 +167,7 @@ impl ClockCore {
         }
     }
 
-    fn tell_held(&mut self) -> Option<Event> {
-        let held = !near(self.own, self.offset);
+    fn tell_held(&mut self, held: bool) -> Option<Event> {
         if held == self.held {
             return None;
         }
@@ -231,8 +238,12 @@ impl ClockCore {
     }
 }
 
+fn within(a: i64, b: i64, limit: i64) -> bool {
+    a.saturating_sub(b).saturating_abs() <= limit
+}
+
 fn near(a: i64, b: i64) -> bool {
-    a.saturating_sub(b).saturating_abs() <= NEAR_MS
+    within(a, b, NEAR_MS)
 }
 
 #[cfg(test)]

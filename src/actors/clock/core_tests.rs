@@ -200,6 +200,21 @@ fn a_clock_that_drifts_away_is_held_at_five_minutes() {
 }
 
 #[test]
+fn at_the_limit_time_does_not_go_to_and_fro() {
+    let mut w = World::new(&[0, 0, 0]);
+    w.run(5_000);
+    for step in 0..1_000 {
+        w.skews[0] = NEAR_MS + if step % 2 == 0 { 50 } else { -50 };
+        w.step();
+        assert!(w.off().abs() <= 3, "{}", w.off());
+    }
+    assert_eq!(w.core.counts(), (1, 0));
+    w.skews[0] = NEAR_MS / 2 - 100;
+    w.step();
+    assert_eq!((w.off(), w.core.is_held()), (w.skews[0], false));
+}
+
+#[test]
 fn slews_are_followed_smoothly() {
     let mut w = World::new(&[0, 400, -400]);
     w.run(5_000);
