@@ -8,6 +8,7 @@ mod operate;
 mod parts;
 pub mod rescue;
 
+use crate::actors::clock::NodeClock;
 use crate::actors::group::{GroupLimits, Groups};
 use crate::actors::link::{NoReplicas, ReplicaLink};
 use crate::actors::registry::core::{RegistryCore, RegistryLimits};
@@ -83,6 +84,7 @@ pub struct Broker {
     arbiters: Vec<Arbiter>,
     sinks: Sinks,
     metrics: Arc<Metrics>,
+    clock: Arc<NodeClock>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -102,12 +104,14 @@ impl BrokerBuilder {
     /// Starts the node. Must run inside an actix System; returns once clients can connect.
     pub async fn start(self) -> Result<Broker, StartError> {
         let config = Arc::new(self.config);
+        let nodes = config.cluster().map_or(1, |cluster| cluster.nodes.len());
         let mut broker = Broker {
             metrics: Arc::new(Metrics::new(MetricsOptions {
                 max_topics: config.metrics_max_topics as usize,
                 request_codes: &crate::wire::remoting::code::request::all(),
             })),
             config: config.clone(),
+            clock: NodeClock::new(nodes.saturating_sub(1)),
             gateways: Vec::new(),
             shards: None,
             groups: Vec::new(),
@@ -251,8 +255,15 @@ impl Broker {
         let stats = shards.writer.stats().clone();
         self.shards = Some(shards);
         let placed = mine.iter().cloned().zip(handles.iter().cloned()).collect();
-        let node = ClusterNode::start(config.clone(), cluster, placed, &links, stats)
-            .map_err(StartError::Config)?;
+        let node = ClusterNode::start(
+            config.clone(),
+            cluster,
+            placed,
+            &links,
+            stats,
+            self.clock.clone(),
+        )
+        .map_err(StartError::Config)?;
         self.cluster = Some(node.clone());
 
         let own = Config {
@@ -360,6 +371,7 @@ impl Broker {
         replicas: Arc<dyn ReplicaLink>,
     ) -> Result<RunningShards, StartError> {
         let (config, sinks) = (config.clone(), self.sinks.clone());
+        let clock = self.clock.clone();
         let begun = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
             let ids: Vec<ShardId> = shards.iter().map(|(s, _)| s.shard).collect();
@@ -369,7 +381,9 @@ impl Broker {
                 sync_after: Duration::from_millis(config.flush_interval_ms),
                 ..WriterOptions::default()
             };
-            Ok::<_, StartError>(start_shards(store, shards, writer, 1, sinks, replicas)?)
+            Ok::<_, StartError>(start_shards(
+                store, shards, writer, 1, sinks, replicas, clock,
+            )?)
         });
         let shards = task.await.map_err(std::io::Error::other)??;
         for (handle, r) in &shards.shards {
@@ -388,7 +402,8 @@ impl Broker {
     fn watch_store(&mut self, config: &Arc<Config>, shards: Vec<(String, ShardHandle)>) {
         if let Some(running) = &self.shards {
             let stats = running.writer.stats().clone();
-            let watch = watch(shards, stats, config.clone(), self.metrics.clone());
+            let clock = self.clock.clone();
+            let watch = watch(shards, stats, config.clone(), self.metrics.clone(), clock);
             self.tasks.push(tokio::task::spawn_local(watch));
         }
     }

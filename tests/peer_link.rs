@@ -12,12 +12,16 @@ use troupemq::peer::{bind, Lane, PeerAddr, PeerEvents, PeerLinks, PeerMessage, P
 struct Seen {
     messages: Mutex<Vec<(u64, PeerMessage)>>,
     links: Mutex<Vec<(u64, bool, bool)>>,
+    clocks: Mutex<Vec<(u64, i64)>>,
 }
 
 impl PeerEvents for Seen {
     fn deliver(&self, from: u64, batch: Vec<PeerMessage>) {
         let mut messages = self.messages.lock();
         messages.extend(batch.into_iter().map(|m| (from, m)));
+    }
+    fn clock(&self, peer: u64, wall_ms: i64) {
+        self.clocks.lock().push((peer, wall_ms));
     }
     fn link(&self, peer: u64, outgoing: bool, up: bool) {
         self.links.lock().push((peer, outgoing, up));
@@ -136,6 +140,24 @@ fn messages_arrive_in_order_and_unchanged() {
         !a.links.peers().send(2, Lane::Raft, 1, huge),
         "longer than a frame"
     );
+}
+
+#[test]
+fn both_ends_hear_each_others_clocks() {
+    let (a, b) = pair(|_| {});
+    connect(&a, &b);
+    let until = Instant::now() + Duration::from_secs(5);
+    for (node, other) in [(&a, 2), (&b, 1)] {
+        // With a ping, and with the answer to one.
+        while node.seen.clocks.lock().len() < 2 {
+            assert!(Instant::now() < until, "no clock was heard");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+        let clocks = node.seen.clocks.lock();
+        let right = |(from, wall): &(u64, i64)| *from == other && (now - wall).abs() < 10_000;
+        assert!(clocks.iter().all(right), "{clocks:?} at {now}");
+    }
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
         100
     );
 
-    let now = troupemq::actors::shard::actor::wall_ms();
+    let now = troupemq::actors::clock::wall_ms();
     let schedule = |slot, due_ms| Schedule {
         token: Token { sink, slot },
         policy: AckPolicy::STRICTEST,

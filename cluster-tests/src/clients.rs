@@ -230,7 +230,7 @@ impl Sim {
 
     fn schedule_one(&mut self, producer: u32, key: QueueKey) {
         let policy = policy(&mut self.rng, self.plan.sync_share);
-        let due_ms = self.clock_ms() + self.rng.between(0, 10_000) as i64;
+        let due_ms = self.node_ms() + self.rng.between(0, 10_000) as i64;
         let uid = self.new_uid(producer, key, policy.flush, Some(due_ms));
         let here = self.here();
         let token = self.clients.slot(here, Waiting::Schedule { uid, policy });
@@ -359,7 +359,7 @@ impl Sim {
         let offset = max + self.rng.below(2);
         let here = self.here();
         let token = self.clients.slot(here, Waiting::Park { key, offset });
-        let deadline_ms = self.clock_ms() + self.rng.between(100, 3_000) as i64;
+        let deadline_ms = self.mono_ms() + self.rng.between(100, 3_000) as i64;
         let tags: Option<Arc<[i32]>> = self.rng.chance(1, 3).then(|| Arc::from(vec![1, 2]));
         self.post_queue(
             key,

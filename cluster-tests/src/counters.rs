@@ -21,7 +21,7 @@ macro_rules! counters {
 
 counters! {
     events, sent, acked, refused, unknown, late, retries, one_way, scheduled, visible, reads,
-    kills, power_losses, lost_tails, replays, failed_recoveries, fatal, stalls, clock_jumps,
+    kills, power_losses, lost_tails, replays, failed_recoveries, fatal, stalls, clock_jumps, clocks_far_off, clocks_held,
     merged_writes, syncs, unsynced_writes, flushes, log_trims, queue_trims, too_small_reads,
     store_reads, fired, orphaned_timers, dropped_appends, topics_deleted, offsets_moved,
     resets, woken_by_data, woken_by_time, queues_asleep,

@@ -42,6 +42,8 @@ pub enum Planted {
     PartsUnchecked,
     /// A snapshot's log and its state are two writes.
     InstallTorn,
+    /// Stamps, timers and retention go by the machine's clock, whatever the others say.
+    RawClock,
 }
 
 /// Plants what lies in a store.
@@ -90,4 +92,5 @@ pub const GROUP: [Planted; 20] = [
     Planted::RecoveringVotes,
     Planted::PartsUnchecked,
     Planted::InstallTorn,
+    Planted::RawClock,
 ];

@@ -33,6 +33,8 @@ pub struct Place {
     pub sync_failed: bool,
     pub ticks: u64,
     pub skew_ms: i64,
+    /// See [`Sim::jump_ms`].
+    pub jump_ms: i64,
     pub crash_in: Option<u64>,
     /// The last entry whose effects were carried out in this life.
     pub shown: u64,
@@ -61,6 +63,7 @@ impl Place {
             sync_failed: false,
             ticks: 0,
             skew_ms: 0,
+            jump_ms: 0,
             crash_in: None,
             shown: 0,
             hurt: false,
@@ -132,7 +135,7 @@ impl Group {
         hurt.count()
     }
 
-    fn is_cut(&self, from: usize, to: usize) -> bool {
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut[from * self.places.len() + to]
     }
 }
@@ -176,6 +179,7 @@ impl Sim {
         swap(&mut self.sync_failed, &mut place.sync_failed);
         swap(&mut self.ticks, &mut place.ticks);
         swap(&mut self.skew_ms, &mut place.skew_ms);
+        swap(&mut self.jump_ms, &mut place.jump_ms);
         swap(&mut self.crash_in, &mut place.crash_in);
         swap(&mut self.entries_shown, &mut place.shown);
         swap(&mut self.hurt, &mut place.hurt);

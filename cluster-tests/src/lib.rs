@@ -13,6 +13,7 @@
 //! [`processes`] is the other half: real processes under real faults.
 
 pub mod clients;
+pub mod clock;
 pub mod counters;
 pub mod defects;
 pub mod disk;

@@ -6,6 +6,7 @@ use crate::schedule::Mail;
 use crate::seen::Seen;
 use crate::sim::Sim;
 use std::collections::{BTreeMap, VecDeque};
+use troupemq::actors::clock::core::ClockCore;
 use troupemq::actors::effect::{DiskWork, Effect};
 use troupemq::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use troupemq::actors::shard::core::{ShardCore, ShardInput};
@@ -27,6 +28,7 @@ pub struct Queue {
 pub struct Node {
     pub shard: ShardCore,
     timer: TimerCore,
+    pub clock: ClockCore,
     queues: BTreeMap<(QueueKey, u64), Queue>,
     /// The actor that is a queue's now.
     active: BTreeMap<QueueKey, u64>,
@@ -42,10 +44,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(shard: ShardCore, timer: TimerCore) -> Self {
+    pub fn new(shard: ShardCore, timer: TimerCore, clock: ClockCore) -> Self {
         Self {
             shard,
             timer,
+            clock,
             queues: BTreeMap::new(),
             active: BTreeMap::new(),
             listed: BTreeMap::new(),
@@ -111,17 +114,21 @@ impl Sim {
 
     /// A message is taken from its mailbox.
     pub fn deliver(&mut self, mail: Mail) {
-        let now_ms = self.clock_ms();
         if mail.reads_clock() {
-            self.see(Seen::Clock { now_ms });
+            self.see_clock();
         }
         match mail {
-            Mail::Shard(ShardInput::Tick { .. }) => self.shard(ShardInput::Tick { now_ms }),
+            Mail::Shard(ShardInput::Tick { .. }) => {
+                self.look_at_clock();
+                let now_ms = self.due_ms();
+                self.shard(ShardInput::Tick { now_ms });
+            }
             Mail::Shard(input) => self.shard(input),
             Mail::Flush => {
                 if let Some(node) = &mut self.node {
                     node.flush_due = false;
                 }
+                let now_ms = self.node_ms();
                 self.shard(ShardInput::Flush { now_ms });
             }
             Mail::Forward(key, input) => {
@@ -148,6 +155,7 @@ impl Sim {
                 self.post(Mail::AskIdle(key, life));
             }
             Mail::AskIdle(key, life) => {
+                let mono_ms = self.mono_ms();
                 let Some(queue) = self
                     .node
                     .as_mut()
@@ -156,7 +164,7 @@ impl Sim {
                     return;
                 };
                 queue.offered = false;
-                let idle = queue.core.is_idle(now_ms, 2_000);
+                let idle = queue.core.is_idle(mono_ms, 2_000);
                 self.post(Mail::IdleIs(key, life, idle));
             }
             Mail::IdleIs(key, life, idle) => {
@@ -185,7 +193,7 @@ impl Sim {
                             0
                         };
                         TimerInput::Tick {
-                            now_ms: now_ms + ahead,
+                            now_ms: self.due_ms() + ahead,
                         }
                     }
                     input => input,
@@ -234,7 +242,7 @@ impl Sim {
     }
 
     fn queue(&mut self, key: QueueKey, life: u64, input: QueueInput) {
-        let now_ms = self.clock_ms();
+        let now_ms = self.mono_ms();
         let tick = matches!(input, QueueInput::Tick { .. });
         let input = if tick {
             QueueInput::Tick { now_ms }

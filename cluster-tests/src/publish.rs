@@ -176,8 +176,7 @@ impl Sim {
             shown.push(at.index);
             self.counters.visible += 1;
         }
-        let now_ms = self.clock_ms();
-        self.see(Seen::Clock { now_ms });
+        self.see_clock();
         self.see(Seen::Visible {
             key,
             offset,

@@ -88,7 +88,8 @@ impl Sim {
             self.show_replayed(&shard);
         }
         let timer = TimerCore::new(shard.machine().timers(), self.plan.timer_policy);
-        self.node = Some(Node::new(shard, timer));
+        let clock = self.new_clock();
+        self.node = Some(Node::new(shard, timer, clock));
         self.recovered(applied);
         if self.plan.crash_every > 0 && self.settling.is_none() {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));

@@ -107,6 +107,12 @@ pub enum Event {
         to: usize,
         bytes: Bytes,
     },
+    /// A node hears another's clock.
+    Clock {
+        from: usize,
+        to: usize,
+        wall_ms: i64,
+    },
     /// A node sees its connection to another close.
     LinkClosed {
         node: usize,
@@ -128,7 +134,7 @@ impl Event {
             | Event::DiskStep { node, .. }
             | Event::Tick { node }
             | Event::LinkClosed { node, .. } => Some(*node),
-            Event::Packet { to, .. } => Some(*to),
+            Event::Packet { to, .. } | Event::Clock { to, .. } => Some(*to),
             _ => None,
         }
     }

@@ -17,8 +17,6 @@ use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::QueueKey;
 use troupemq::storage::{Fault, LogStore, SimRng, SimStore};
 
-/// The node's clock begins here, ms.
-const EPOCH_MS: i64 = 1_700_000_000_000;
 const TICK_US: u64 = 100_000;
 const PAUSE_STEP_US: u64 = 100_000;
 /// After this time without faults a group serves: a restart, and an election that may be split.
@@ -72,7 +70,12 @@ pub struct Sim {
     pub(crate) checkers: Vec<Box<dyn Checker>>,
     pub(crate) failure: Option<Failure>,
     pub(crate) seed: u64,
+    /// How far the machine's clock is off, as clocks are.
     pub(crate) skew_ms: i64,
+    /// And how far because somebody set it: only a minority's are.
+    pub(crate) jump_ms: i64,
+    /// The most that any clock was ever ahead, jumps left out.
+    pub(crate) most_ahead_ms: i64,
     /// Events of the node until the next crash.
     pub(crate) crash_in: Option<u64>,
     ops_left: u32,
@@ -125,17 +128,14 @@ impl Sim {
             failure: None,
             seed,
             skew_ms: 0,
+            jump_ms: 0,
+            most_ahead_ms: 0,
             crash_in: None,
             ops_left,
             settling: None,
             trace: trace.then(Vec::new),
             tell: false,
         }
-    }
-
-    /// The node's clock.
-    pub fn clock_ms(&self) -> i64 {
-        EPOCH_MS + (self.schedule.now_us() / 1000) as i64 + self.skew_ms
     }
 
     /// Shows an observation to all checkers.
@@ -232,6 +232,7 @@ impl Sim {
                 self.arrived(from, to, bytes);
                 self.count_down();
             }
+            Event::Clock { from, to, wall_ms } => self.clock_heard(from, to, wall_ms),
             Event::LinkClosed { to, .. } => {
                 if self.node.is_some() {
                     let node = to as u64 + 1;
@@ -241,9 +242,9 @@ impl Sim {
             Event::Probe => self.probe(),
             Event::Timeout { slot } => self.timed_out(slot),
             Event::Tick { node } => {
-                let now_ms = self.clock_ms();
-                self.see(Seen::Clock { now_ms });
+                self.see_clock();
                 self.tick();
+                self.tell_clock();
                 self.world_faults();
                 let next = TICK_US / 2 + self.rng.below(TICK_US);
                 self.schedule.after(next, Event::Tick { node });
@@ -320,9 +321,7 @@ impl Sim {
         if self.plan.clock_jumps && self.rng.chance(1, 100) {
             self.counters.clock_jumps += 1;
             let by = self.rng.below(20_000) as i64 - 10_000;
-            self.skew_ms += by;
-            let now_ms = self.clock_ms();
-            self.see(Seen::Clock { now_ms });
+            self.set_clock(by);
         }
     }
 
@@ -426,6 +425,7 @@ impl Sim {
             self.hurt |= all_hurt;
             // A clock that was set back would hold delayed messages for longer than we wait.
             self.skew_ms = self.skew_ms.max(30_000);
+            self.most_ahead_ms = self.most_ahead_ms.max(self.skew_ms);
             let power = self.sync_failed;
             self.crash(power);
         }

@@ -28,9 +28,11 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 26] = [
+const OF_GROUPS: [&str; 28] = [
     "leases",
     "links_reset",
+    "clocks_far_off",
+    "clocks_held",
     "member_changes",
     "joint",
     "strangers",

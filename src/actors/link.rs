@@ -18,7 +18,6 @@ pub enum Notice {
         group: String,
         topic: String,
         offsets: Vec<(u32, u64)>,
-        at_ms: i64,
     },
 }
 

@@ -4,7 +4,8 @@
 use super::convert;
 use super::ctx::{group_name, Ctx};
 use super::reply::Reply;
-use super::shared::{now_ms, BrokerSide};
+use super::shared::BrokerSide;
+use crate::actors::clock::boot_ms;
 use crate::actors::group::types::{Connection, MemberHeartbeat};
 use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
@@ -31,7 +32,7 @@ pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
             client_addr: ctx.conn.peer.to_string(),
             language: command.language.name().to_owned(),
             version: command.version,
-            last_update_ms: now_ms(),
+            last_update_ms: boot_ms(),
         };
         broker
             .groups

@@ -361,7 +361,7 @@ async fn front(
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while !shared.is_stopping() {
         tokio::select! {
-            _ = seconds.tick() => shared.rates.sample(shared::now_ms()),
+            _ = seconds.tick() => shared.rates.sample(crate::actors::clock::boot_ms()),
             () = shared.stop_bell.notified() => {}
         }
     }

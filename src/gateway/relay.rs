@@ -2,6 +2,7 @@
 
 use super::connection::Conn;
 use super::inbox::GatewayLink;
+use super::shared::now_ms;
 use crate::actors::link::{ConnId, Notice};
 use crate::wire::remoting::body::{MessageQueue, ResetOffsetBody};
 use crate::wire::remoting::code::request as code;
@@ -99,13 +100,12 @@ pub fn send_notice(conn: &Rc<Conn>, broker_name: &str, notice: &Notice) {
             group,
             topic,
             offsets,
-            at_ms,
         } => {
             let body = reset_body(conn.language(), broker_name, topic, offsets);
             let ext = [
                 ("topic", Val::Str(topic)),
                 ("group", Val::Str(group)),
-                ("timestamp", Val::Int(*at_ms)),
+                ("timestamp", Val::Int(now_ms())),
                 ("isForce", Val::Bool(true)),
             ];
             one_way(conn, code::RESET_CONSUMER_CLIENT_OFFSET, &ext, &body);

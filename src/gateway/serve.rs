@@ -4,7 +4,7 @@ use super::connection::Conn;
 use super::dispatch;
 use super::forward;
 use super::send::Burst;
-use super::shared::now_ms;
+use super::shared::shard_ms;
 use crate::model::outcome::Token;
 use crate::model::QueueKey;
 use crate::wire::remoting::{split_frame, Command, FrameLimits};
@@ -162,7 +162,7 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
     };
     let forward = conn.shared().forward.clone();
     let small = buf.len() < READ_CHUNK / 4;
-    let mut burst = Burst::new(now_ms(), buf.len());
+    let mut burst = Burst::new(shard_ms(conn.shared()), buf.len());
     let mut open = true;
     while conn.has_room() {
         let frame = match split_frame(buf, &limits) {

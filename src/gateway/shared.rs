@@ -200,7 +200,13 @@ fn human(bytes: u64) -> String {
     format!("{size:.1} EiB")
 }
 
-/// Wall clock, ms since 1970.
+/// The time of the shard's node, ms since 1970: whatever is due some time later is counted from it.
+pub fn shard_ms(shared: &Shared) -> i64 {
+    let broker = shared.broker.as_ref();
+    broker.map_or_else(now_ms, |broker| broker.shard.clock().now_ms())
+}
+
+/// Wall clock, ms since 1970: for people and for what needs no right clock.
 pub fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -66,7 +66,7 @@ pub struct ParkRequest {
     pub token: Token,
     /// Wakes when the queue's committed end goes beyond this.
     pub offset: u64,
-    /// Wall-clock ms (the queue core's clock) after which it is woken with `data: false`.
+    /// Time of the queue core's clock, which nobody sets, ms, after which it is woken with `data: false`.
     pub deadline_ms: i64,
     /// Only a record with one of these tag codes wakes it.
     pub tags: Option<std::sync::Arc<[i32]>>,

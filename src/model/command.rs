@@ -93,7 +93,8 @@ pub struct LockChange {
     pub group: u32,
     #[prost(message, repeated, tag = "2")]
     pub queues: Vec<LockedQueue>,
-    /// Leader's clock when it decided, ms; a lock lives 60 s from here.
+    /// The entry's stamp, ms: when the lock was asked for last, for people. How long it lives is up
+    /// to the leader, by a clock that nobody sets: stamps of different clocks do not measure time.
     #[prost(int64, tag = "3")]
     pub at_ms: i64,
 }

@@ -3,6 +3,7 @@
 
 use super::homing::Homing;
 use super::operate::{Known, NO_SHARD};
+use crate::actors::clock::NodeClock;
 use crate::actors::link::ReplicaLink;
 use crate::actors::shard::core::ShardInput;
 use crate::actors::shard::handle::ReplicaView;
@@ -96,11 +97,11 @@ impl Way {
     }
 }
 
-/// Brings what comes from other nodes to the shard it is for.
-#[derive(Default)]
+/// Brings what comes from other nodes to the shard it is for, and their clocks to the node's.
 struct Router {
     ways: RwLock<BTreeMap<u32, Arc<Way>>>,
     node: OnceLock<Weak<ClusterNode>>,
+    clock: Arc<NodeClock>,
 }
 
 impl Router {
@@ -131,6 +132,10 @@ impl PeerEvents for Router {
                 Lane::Bulk => {}
             }
         }
+    }
+
+    fn clock(&self, peer: u64, wall_ms: i64) {
+        self.clock.heard(peer, wall_ms);
     }
 
     fn link(&self, peer: u64, outgoing: bool, up: bool) {
@@ -210,6 +215,7 @@ impl ClusterNode {
         shards: Vec<(ClusterShard, ShardHandle)>,
         links: &Links,
         stats: Arc<StoreStats>,
+        clock: Arc<NodeClock>,
     ) -> Result<Arc<Self>, String> {
         let options = options(&config, &cluster)?;
         let listener =
@@ -219,7 +225,11 @@ impl ClusterNode {
                     config.bind_host, config.peer_listen_port
                 )
             })?;
-        let router = Arc::new(Router::default());
+        let router = Arc::new(Router {
+            ways: RwLock::default(),
+            node: OnceLock::new(),
+            clock,
+        });
         for (place, handle) in &shards {
             let way = Way {
                 handle: handle.clone(),

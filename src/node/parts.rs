@@ -231,11 +231,17 @@ pub(super) async fn watch(
     stats: Arc<StoreStats>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    clock: Arc<NodeClock>,
 ) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     for round in 0u64.. {
         ticks.tick().await;
         copy_stats(&stats, &metrics);
+        let time = clock.figures();
+        metrics.clock.ahead_ms.set(time.wall_ahead_ms);
+        metrics.clock.held.set(i64::from(time.held));
+        up(&metrics.clock.holds, time.holds);
+        up(&metrics.clock.jumps, time.jumps);
         if let Some((_, handle)) = shards.first() {
             let (cache, memtables) = handle.store_memory();
             metrics.store.block_cache_bytes.set(cache as i64);

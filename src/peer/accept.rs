@@ -1,10 +1,10 @@
 //! The receiving half of a link: accept, check, deliver what comes, answer pings.
 
-use super::frame::{self, FrameBuilder, Item};
+use super::frame::{self, Beat, FrameBuilder, Item};
 use super::hello::{self, End, Hello, Refusal, MAC};
 use super::silence::Silence;
 use super::stream::{self, Frames, LinkError, Stream};
-use super::Shared;
+use super::{wall_ms, Shared};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -270,7 +270,7 @@ async fn receive(
             for item in items {
                 match item {
                     Item::Message(message) => batch.push(message),
-                    Item::Ping(value) => pong = Some(value),
+                    Item::Ping(beat) => pong = Some(beat),
                     Item::Pong(_) => {}
                 }
             }
@@ -278,9 +278,13 @@ async fn receive(
         if !batch.is_empty() {
             shared.events.deliver(peer, batch);
         }
-        if let Some(value) = pong {
+        if let Some(ping) = pong {
+            shared.events.clock(peer, ping.wall_ms);
             let mut frame = FrameBuilder::default();
-            frame.pong(value);
+            frame.pong(Beat {
+                wall_ms: wall_ms(),
+                ..ping
+            });
             let mut bytes = frame.finish(answers);
             answers += 1;
             let write = async {

@@ -1,11 +1,11 @@
 //! The sending half of a link: dial, prove, send what waits, ping; again after a break.
 
-use super::frame::{self, FrameBuilder, Item};
+use super::frame::{self, Beat, FrameBuilder, Item};
 use super::hello::{self, End, Hello, Refusal, MAC};
 use super::outbox::Outbox;
 use super::silence::Silence;
 use super::stream::{self, Frames, LinkError, Stream};
-use super::{PeerAddr, Shared};
+use super::{wall_ms, PeerAddr, Shared};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -33,7 +33,7 @@ pub async fn run(shared: Arc<Shared>, peer: PeerAddr, outbox: Arc<Outbox>) {
                 tracing::info!(peer = peer.id, addr = %peer.addr, "link to peer is up");
                 outbox.set_outgoing(true);
                 shared.events.link(peer.id, true, true);
-                let error = send(&shared, &outbox, stream, frames).await;
+                let error = send(&shared, peer.id, &outbox, stream, frames).await;
                 outbox.set_outgoing(false);
                 shared.events.link(peer.id, true, false);
                 error
@@ -105,7 +105,13 @@ async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames), Link
 }
 
 /// Sends until the connection breaks; why it did.
-async fn send(shared: &Shared, outbox: &Outbox, stream: Stream, mut frames: Frames) -> LinkError {
+async fn send(
+    shared: &Shared,
+    peer: u64,
+    outbox: &Outbox,
+    stream: Stream,
+    mut frames: Frames,
+) -> LinkError {
     let options = &shared.options;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut pings = tokio::time::interval(options.ping_every);
@@ -123,7 +129,8 @@ async fn send(shared: &Shared, outbox: &Outbox, stream: Stream, mut frames: Fram
                         return LinkError::Silent;
                     }
                     asked += 1;
-                    frame.ping(asked);
+                    let (value, wall_ms) = (asked, wall_ms());
+                    frame.ping(Beat { value, wall_ms });
                 }
                 () = outbox.bell.notified() => {}
                 read = frames.read(&mut reader) => {
@@ -131,8 +138,11 @@ async fn send(shared: &Shared, outbox: &Outbox, stream: Stream, mut frames: Fram
                         return error;
                     }
                     match answers(&mut frames, options.max_frame, &mut pongs) {
-                        Ok(true) => silence.heard(Instant::now()),
-                        Ok(false) => {}
+                        Ok(Some(wall_ms)) => {
+                            silence.heard(Instant::now());
+                            shared.events.clock(peer, wall_ms);
+                        }
+                        Ok(None) => {}
                         Err(error) => return error,
                     }
                     continue;
@@ -159,13 +169,16 @@ async fn send(shared: &Shared, outbox: &Outbox, stream: Stream, mut frames: Fram
     }
 }
 
-/// Reads what the acceptor answered; whether it answered.
-fn answers(frames: &mut Frames, max: usize, number: &mut u64) -> Result<bool, LinkError> {
-    let mut heard = false;
+/// Reads what the acceptor answered: its clock, if it did.
+fn answers(frames: &mut Frames, max: usize, number: &mut u64) -> Result<Option<i64>, LinkError> {
+    let mut heard = None;
     while let Some(body) = frames.next(max)? {
         let items = frame::items(body, *number)?;
         *number += 1;
-        heard |= items.iter().any(|item| matches!(item, Item::Pong(_)));
+        heard = items.iter().fold(heard, |heard, item| match item {
+            Item::Pong(beat) => Some(beat.wall_ms),
+            _ => heard,
+        });
     }
     Ok(heard)
 }

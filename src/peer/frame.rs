@@ -2,6 +2,9 @@
 //! follows it. After the handshake a body is `number u64` and messages
 //! `kind u8 | shard u32 | length u32 | bytes`. Frames are numbered from 0, so that a lost or
 //! repeated one is seen.
+//!
+//! A ping and its answer are `value u64 | the sender's wall clock i64, ms since 1970`. What an end
+//! adds behind that is left alone by one that does not know it.
 
 use super::{Lane, PeerMessage};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -35,9 +38,39 @@ pub enum FrameError {
 /// What a message of a frame is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    Ping(u64),
-    Pong(u64),
+    Ping(Beat),
+    Pong(Beat),
     Message(PeerMessage),
+}
+
+/// What a ping or its answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// The answer repeats it.
+    pub value: u64,
+    /// The sender's wall clock, ms since 1970.
+    pub wall_ms: i64,
+}
+
+impl Beat {
+    const BYTES: usize = 16;
+
+    fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::BYTES);
+        out.put_u64(self.value);
+        out.put_i64(self.wall_ms);
+        out.freeze()
+    }
+
+    fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+        if bytes.len() < Self::BYTES {
+            return Err(FrameError::CutOff);
+        }
+        Ok(Self {
+            value: bytes.get_u64(),
+            wall_ms: bytes.get_i64(),
+        })
+    }
 }
 
 const PING: u8 = 1;
@@ -113,14 +146,8 @@ pub fn items(mut body: Bytes, expected: u64) -> Result<Vec<Item>, FrameError> {
         let bytes = body.split_to(len);
         out.push(match (kind, lane_of(kind)) {
             (_, Some(lane)) => Item::Message(PeerMessage { lane, shard, bytes }),
-            (PING | PONG, _) => {
-                let value = bytes.get(..8).and_then(|b| b.try_into().ok());
-                let value = u64::from_be_bytes(value.ok_or(FrameError::CutOff)?);
-                match kind {
-                    PING => Item::Ping(value),
-                    _ => Item::Pong(value),
-                }
-            }
+            (PING, _) => Item::Ping(Beat::decode(bytes)?),
+            (PONG, _) => Item::Pong(Beat::decode(bytes)?),
             _ => return Err(FrameError::Kind(kind)),
         });
     }
@@ -146,12 +173,12 @@ impl FrameBuilder {
         self.put(kind_of(lane), shard, bytes);
     }
     /// Adds a ping.
-    pub fn ping(&mut self, value: u64) {
-        self.put(PING, 0, Bytes::copy_from_slice(&value.to_be_bytes()));
+    pub fn ping(&mut self, beat: Beat) {
+        self.put(PING, 0, beat.encode());
     }
     /// Adds the answer to a ping.
-    pub fn pong(&mut self, value: u64) {
-        self.put(PONG, 0, Bytes::copy_from_slice(&value.to_be_bytes()));
+    pub fn pong(&mut self, beat: Beat) {
+        self.put(PONG, 0, beat.encode());
     }
 
     fn put(&mut self, kind: u8, shard: u32, bytes: Bytes) {
@@ -229,13 +256,20 @@ impl Buf for FrameBuf {
 mod tests {
     use super::*;
 
+    fn beat(value: u64) -> Beat {
+        Beat {
+            value,
+            wall_ms: -1_700_000_000_000,
+        }
+    }
+
     fn frame(number: u64, messages: &[(Lane, u32, Vec<u8>)]) -> BytesMut {
         let mut builder = FrameBuilder::default();
-        builder.ping(7);
+        builder.ping(beat(7));
         for (lane, shard, bytes) in messages {
             builder.message(*lane, *shard, Bytes::from(bytes.clone()));
         }
-        builder.pong(8);
+        builder.pong(beat(8));
         let mut buf = builder.finish(number);
         let mut out = BytesMut::new();
         while buf.has_remaining() {
@@ -259,8 +293,8 @@ mod tests {
         bytes.extend_from_slice(&frame(6, &[]));
         let first = split(&mut bytes, 1 << 20).unwrap().unwrap();
         let got = items(first, 5).unwrap();
-        assert_eq!(got.first(), Some(&Item::Ping(7)));
-        assert_eq!(got.last(), Some(&Item::Pong(8)));
+        assert_eq!(got.first(), Some(&Item::Ping(beat(7))));
+        assert_eq!(got.last(), Some(&Item::Pong(beat(8))));
         let got: Vec<_> = got
             .into_iter()
             .filter_map(|i| match i {

@@ -16,8 +16,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The protocol versions spoken here.
-pub const VERSIONS: (u16, u16) = (1, 1);
+/// The protocol versions spoken here. From 2 on pings and their answers carry the sender's clock.
+pub const VERSIONS: (u16, u16) = (2, 2);
 /// Longest frame of a handshake.
 pub const MAX_HELLO: usize = 1_024;
 const MAGIC: &[u8; 8] = b"TROUPEER";
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(check(&|h| h.from = 4), Err(Refusal::UnknownNode));
         assert_eq!(check(&|h| h.from = 1), Err(Refusal::Duplicate));
         assert_eq!(check(&|h| h.to = 3), Err(Refusal::OtherNode));
-        assert_eq!(check(&|h| h.versions = (2, 5)), Err(Refusal::Version));
+        assert_eq!(check(&|h| h.versions = (3, 5)), Err(Refusal::Version));
         assert_eq!(check(&|h| h.versions = (0, 9)), Ok(()));
     }
 

@@ -56,6 +56,8 @@ pub struct PeerMessage {
 pub trait PeerEvents: Send + Sync + 'static {
     /// Messages of one wake, in the order sent.
     fn deliver(&self, from: u64, batch: Vec<PeerMessage>);
+    /// The peer's wall clock, ms since 1970, as it was a moment ago: with each ping and its answer.
+    fn clock(&self, peer: u64, wall_ms: i64);
     /// A direction of the link came up or broke. `outgoing`: what this node sends.
     fn link(&self, peer: u64, outgoing: bool, up: bool);
 }
@@ -263,6 +265,12 @@ impl Drop for PeerLinks {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What a peer is told of this machine's clock.
+fn wall_ms() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed();
+    since.map_or(0, |d| d.as_millis() as i64)
 }
 
 async fn run(

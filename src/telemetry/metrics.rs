@@ -5,6 +5,7 @@
 //! [`MetricsOptions::max_topics`], request codes by the list given at creation, everything else
 //! by names in the program.
 
+use super::clock::ClockMetrics;
 use super::histogram::LatencyHistogram;
 use super::shards::{PeerLabel, ReplicaLabel, ShardFamilies, ShardMetrics};
 use parking_lot::RwLock;
@@ -134,6 +135,8 @@ pub struct Metrics {
     pub pull_latency: LatencyHistogram,
     /// The stores.
     pub store: StoreMetrics,
+    /// The node's clock.
+    pub clock: ClockMetrics,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -323,6 +326,8 @@ impl Metrics {
         r.register("bad_input", "Refused input by kind", bad_input.clone());
         let store = StoreMetrics::default();
         store.register(r.sub_registry_with_prefix("store"));
+        let clock = ClockMetrics::default();
+        clock.register(r.sub_registry_with_prefix("clock"));
         let shards = ShardFamilies::default();
         shards.register(r);
 
@@ -344,6 +349,7 @@ impl Metrics {
             send_latency,
             pull_latency,
             store,
+            clock,
             registry,
         }
     }

@@ -3,6 +3,7 @@
 //! Nothing here is process-wide except [`logs::init`], which only the binary calls: a
 //! [`Metrics`] value is created by whoever builds a node and handed down.
 
+mod clock;
 pub mod escape;
 pub mod histogram;
 pub mod limit;
@@ -10,6 +11,7 @@ pub mod logs;
 mod metrics;
 mod shards;
 
+pub use clock::ClockMetrics;
 pub use escape::{escape_all, Escaped};
 pub use histogram::LatencyHistogram;
 pub use limit::RateLimited;

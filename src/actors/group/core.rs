@@ -279,7 +279,7 @@ impl GroupCore {
         match result {
             Ok(state) => {
                 self.offsets.restore(state.offsets);
-                self.locks.restore(state.locks);
+                self.locks.restore(state.locks, now_ms);
                 self.state = StateOf::Known;
                 for (request, what) in waiting {
                     self.serve(request, what, out);

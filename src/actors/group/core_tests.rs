@@ -1,6 +1,7 @@
 //! Rules of offsets, resets and locks, one test a rule.
 
 use super::core::*;
+use super::locks::LOCK_MS;
 use super::members_tests::beat;
 use super::types::*;
 use crate::actors::link::{ConnId, Notice};
@@ -318,7 +319,6 @@ fn a_reset_moves_back_redirects_pulls_and_ignores_old_commits_until_the_client_m
         group: "G".into(),
         topic: "T".into(),
         offsets: vec![(0, 40)],
-        at_ms: 0,
     };
     assert!(b.out.contains(&Effect::Notify {
         conns: vec![ConnId(1)],
@@ -410,6 +410,23 @@ fn locks_exclude_renew_expire_and_release() {
     b.done(id);
     assert_eq!(b.answer(released), Some(Ok(Answer::Unlocked)));
     assert_eq!(b.core.lock_holder((1, 0), b.now), None);
+}
+
+#[test]
+fn a_lock_of_another_leader_lives_from_its_load_whatever_its_stamp() {
+    // Of a clock that was two days ahead, and of one as far behind.
+    for stamp in [172_800_000, -172_800_000] {
+        let mut b = Bench::loaded(GroupState {
+            offsets: Vec::new(),
+            locks: vec![((1, 0), "a".into(), stamp)],
+        });
+        b.now = LOCK_MS;
+        assert_eq!(b.core.lock_holder((1, 0), b.now), Some("a"));
+        let request = b.lock("b", &[(1, 0)]);
+        assert_eq!(b.answer(request), Some(Ok(Answer::Locked(vec![]))));
+        b.now = LOCK_MS + 1;
+        assert_eq!(b.core.lock_holder((1, 0), b.now), None);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub type Done = Box<dyn FnOnce(ProposalResult) + Send>;
 /// A read of a group's state.
 pub type StateFuture = Pin<Box<dyn Future<Output = Result<GroupState, Refusal>> + Send>>;
-/// Wall-clock ms.
+/// A monotonic clock, ms: how long ago something was is all that groups ask.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// What groups need of their shard.

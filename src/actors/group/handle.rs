@@ -12,6 +12,7 @@ use super::actor::{Mail, Reply, SCAN_EVERY};
 use super::core::{Answer, Request};
 use super::directory::{Clock, GroupStore, Sent, Shared};
 use super::types::*;
+use crate::actors::clock::boot_ms;
 use crate::actors::link::{ClientLink, ConnId};
 use crate::actors::shard::handle::QueueBounds;
 use crate::actors::shard::ShardHandle;
@@ -20,7 +21,7 @@ use crate::model::QueueKey;
 use actix_rt::ArbiterHandle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 const GONE: Refusal = Refusal::Unavailable("the group's actor stopped");
@@ -44,7 +45,7 @@ impl Groups {
             arbiter,
             link,
             limits,
-            Arc::new(wall_ms),
+            Arc::new(boot_ms),
             SCAN_EVERY,
         )
     }
@@ -374,11 +375,4 @@ impl Groups {
         producers.expire(self.shared.now_ms());
         producers.all()
     }
-}
-
-fn wall_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -2,6 +2,10 @@
 //!
 //! One lock command is in flight at a time, and who gets what is decided when the command is made:
 //! every earlier decision is applied by then, so two holders cannot be.
+//!
+//! How long a lock lives is measured by this node's clock that nobody sets. What another leader
+//! decided lives from when it was loaded here: its own stamp is of another clock, and who holds a
+//! lock may have renewed it just before.
 
 use super::offsets::Key;
 use crate::model::command::LockedQueue;
@@ -17,6 +21,7 @@ pub const MAX_WAITING: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Lock {
     client: String,
+    /// When it was decided or loaded, by this node's monotonic clock.
     at_ms: i64,
 }
 
@@ -46,6 +51,7 @@ pub struct LockAnswer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockBatch {
     pub changes: Vec<LockedQueue>,
+    /// When it was decided, by this node's monotonic clock.
     pub at_ms: i64,
     pub answers: Vec<LockAnswer>,
 }
@@ -59,12 +65,15 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Replaces the applied locks by what the shard has.
-    pub fn restore(&mut self, applied: impl IntoIterator<Item = (Key, String, i64)>) {
+    /// Replaces the applied locks by what the shard has, with a whole life for each from now on.
+    pub fn restore(&mut self, applied: impl IntoIterator<Item = (Key, String, i64)>, now_ms: i64) {
         self.applied = applied
             .into_iter()
             .filter(|(_, client, _)| !client.is_empty())
-            .map(|(key, client, at_ms)| (key, Lock { client, at_ms }))
+            .map(|(key, client, _)| {
+                let at_ms = now_ms;
+                (key, Lock { client, at_ms })
+            })
             .collect();
     }
 

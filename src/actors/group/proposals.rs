@@ -43,7 +43,8 @@ impl GroupCore {
             let op = LockChange {
                 group,
                 queues: batch.changes,
-                at_ms: batch.at_ms,
+                // The shard stamps it.
+                at_ms: 0,
             };
             out.push(Effect::Propose {
                 id,
@@ -76,7 +77,7 @@ impl GroupCore {
             return;
         };
         match (flight, result) {
-            (Flight::Offsets, Ok(_)) => self.offsets_applied(now_ms, out),
+            (Flight::Offsets, Ok(_)) => self.offsets_applied(out),
             (Flight::Locks, Ok(_)) => {
                 let answers = self.locks.applied();
                 self.answer_locks(answers, out);
@@ -89,7 +90,7 @@ impl GroupCore {
         self.propose(now_ms, out);
     }
 
-    fn offsets_applied(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+    fn offsets_applied(&mut self, out: &mut Vec<Effect>) {
         let Some(batch) = self.offsets.applied() else {
             return;
         };
@@ -116,7 +117,6 @@ impl GroupCore {
                 group: self.name.clone(),
                 topic,
                 offsets,
-                at_ms: now_ms,
             };
             if !self.members.is_empty() {
                 out.push(Effect::Notify {

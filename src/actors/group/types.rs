@@ -125,7 +125,8 @@ pub struct Connection {
     pub client_addr: String,
     pub language: String,
     pub version: i32,
-    /// Wall-clock ms of the last heartbeat (for a consumer: of the last one that changed something).
+    /// [`boot_ms`](crate::actors::clock::boot_ms) of the last heartbeat (for a consumer: of the last
+    /// one that changed something).
     pub last_update_ms: i64,
 }
 

@@ -7,6 +7,7 @@
 
 use super::actor::{Clock, Mail, RegistryActor, StoreKv};
 use super::core::{RegisterReply, RegistryCore};
+use crate::actors::clock::boot_ms;
 use crate::actors::link::ConnId;
 use crate::model::outcome::Refusal;
 use crate::routing::{
@@ -19,7 +20,6 @@ use actix_rt::ArbiterHandle;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 const GONE: Refusal = Refusal::Unavailable("the registry stopped");
@@ -35,7 +35,7 @@ impl Registry {
     /// Starts the registry on an arbiter. `store_kv` gets the whole KV table's text
     /// (`super::kv`) and must have it on disk when it returns.
     pub fn start(core: RegistryCore, arbiter: &ArbiterHandle, store_kv: StoreKv) -> Self {
-        Self::start_with_clock(core, arbiter, store_kv, Arc::new(wall_ms))
+        Self::start_with_clock(core, arbiter, store_kv, Arc::new(boot_ms))
     }
 
     /// The same with a clock of the caller's.
@@ -270,11 +270,4 @@ impl Registry {
     pub fn kv_list(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         self.core.read().kv_list(namespace)
     }
-}
-
-fn wall_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,7 @@ use super::reads::Reads;
 use super::status::{boot_ns, ShardStatus};
 use super::views::Views;
 use crate::actors::abort::AbortOnPanic;
+use crate::actors::clock::{boot_ms, NodeClock};
 use crate::actors::effect::{DiskWork, Effect};
 use crate::actors::link::ReplicaLink;
 use crate::actors::queue::actor::{QueueActor, QueueMail};
@@ -32,7 +33,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A leader asks so often whether it still leads.
 const CONFIRM_TICKS: u64 = 2;
@@ -71,6 +72,8 @@ pub struct ShardDeps {
     pub tick: Duration,
     /// What followers far behind may be given, all shards together.
     pub pace: Arc<Pace>,
+    /// The node's time.
+    pub clock: Arc<NodeClock>,
 }
 
 /// See the module text.
@@ -90,13 +93,6 @@ pub struct ShardActor {
     /// Followers that may serve pulls, found since the last look.
     readers: BTreeSet<u64>,
     outbox: Rc<SharedOutbox>,
-}
-
-/// Wall clock, ms since 1970.
-pub fn wall_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64)
 }
 
 impl ShardActor {
@@ -461,7 +457,8 @@ impl Actor for ShardActor {
             }
             shard.notice_sleep(ctx);
             shard.last_tick = Some(now);
-            let now_ms = wall_ms();
+            shard.deps.clock.refresh();
+            let now_ms = shard.deps.clock.due_ms();
             shard.ticks += 1;
             shard.input(ShardInput::Tick { now_ms }, ctx);
             if shard.ticks % CONFIRM_TICKS == 0 {
@@ -472,6 +469,7 @@ impl Actor for ShardActor {
             if shard.ticks % queue_ticks == 0 {
                 let readers = std::mem::take(&mut shard.readers);
                 shard.deps.status.set_readers(readers.into_iter());
+                let now_ms = boot_ms();
                 for addr in shard.queues.values() {
                     addr.do_send(QueueMail(QueueInput::Tick { now_ms }));
                 }
@@ -511,7 +509,8 @@ impl Handler<FlushMail> for ShardActor {
     fn handle(&mut self, _: FlushMail, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
         self.flush_due = false;
-        self.input(ShardInput::Flush { now_ms: wall_ms() }, ctx);
+        let now_ms = self.deps.clock.now_ms();
+        self.input(ShardInput::Flush { now_ms }, ctx);
     }
 }
 

@@ -6,6 +6,7 @@ use super::actor::{
 use super::core::ShardInput;
 use super::meta::MetaTable;
 use super::status::ShardStatus;
+use crate::actors::clock::NodeClock;
 use crate::actors::queue::core::QueueInput;
 use crate::model::append::{AppendBatch, ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
@@ -46,7 +47,7 @@ pub enum Boundary {
 pub struct GroupState {
     /// ((topic id, queue), offset)
     pub offsets: Vec<((u32, u32), u64)>,
-    /// ((topic id, queue), client id, granted at ms)
+    /// ((topic id, queue), client id, stamp of the last grant)
     pub locks: Vec<((u32, u32), String, i64)>,
 }
 
@@ -103,6 +104,11 @@ impl ShardHandle {
     /// Terms, indices, health.
     pub fn status(&self) -> &Arc<ShardStatus> {
         &self.deps.status
+    }
+
+    /// The node's time.
+    pub fn clock(&self) -> &NodeClock {
+        &self.deps.clock
     }
 
     /// Queue actors awake now.

@@ -11,6 +11,7 @@ use super::reads::Reads;
 use super::recover::{recover, RecoverError, Recovery};
 use super::status::ShardStatus;
 use super::views::Views;
+use crate::actors::clock::NodeClock;
 use crate::actors::link::{NoReplicas, ReplicaLink};
 use crate::actors::sinks::Sinks;
 use crate::model::policy::AckPolicy;
@@ -116,6 +117,7 @@ pub fn start_shard(
         read_threads,
         sinks,
         Arc::new(NoReplicas),
+        NodeClock::new(0),
     )?;
     let RunningShards {
         mut shards,
@@ -132,7 +134,7 @@ pub fn start_shard(
 }
 
 /// Recovers shards of one store and starts their actors, each on its arbiter, with one writer for
-/// all. Blocks while it replays.
+/// all. `clock` is the node's. Blocks while it replays.
 pub fn start_shards(
     mut store: RocksStore,
     shards: Vec<(StartShard, ArbiterHandle)>,
@@ -140,6 +142,7 @@ pub fn start_shards(
     read_threads: usize,
     sinks: Sinks,
     replicas: Arc<dyn ReplicaLink>,
+    clock: Arc<NodeClock>,
 ) -> Result<RunningShards, StartShardError> {
     let mut restored = Vec::new();
     for (options, arbiter) in shards {
@@ -220,6 +223,7 @@ pub fn start_shards(
             replicas: replicas.clone(),
             tick: options.tick,
             pace: pace.clone(),
+            clock: clock.clone(),
         };
         ShardActor::publish_restored(&core, &deps);
         if let Some(loss) = loss {

@@ -7,6 +7,7 @@ use super::super::ctx::{group_name, Ctx};
 use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
 use super::{data_version, Answer};
+use crate::actors::clock::boot_ms;
 use crate::model::command::{DeleteGroup as DeleteOp, MetaOp};
 use crate::wire::remoting::body::config::GroupConfigList;
 use crate::wire::remoting::body::connection::{ProducerInfo, ProducerTableInfo};
@@ -121,12 +122,17 @@ pub fn producers(broker: &BrokerSide, command: &Command) -> Answer {
     })))
 }
 
+/// When a client was heard, as a time of the day.
+fn heard_at(broker: &BrokerSide, c: &crate::actors::group::types::Connection) -> i64 {
+    broker.shard.clock().now_ms() - boot_ms().saturating_sub(c.last_update_ms)
+}
+
 /// GET_ALL_PRODUCER_INFO 328.
 pub fn all_producers(broker: &BrokerSide) -> Reply {
     let info = |c: crate::actors::group::types::Connection| ProducerInfo {
+        last_update_timestamp: heard_at(broker, &c),
         client_id: c.client_id,
         language: c.language,
-        last_update_timestamp: c.last_update_ms,
         remote_ip: format!("/{}", c.client_addr),
         version: c.version,
     };

@@ -8,7 +8,7 @@ use super::super::namesrv;
 use super::super::pull;
 use super::super::reply::{Reply, OVERLOAD};
 use super::super::send::Burst;
-use super::super::shared::now_ms;
+use super::super::shared::shard_ms;
 use super::super::worker::Worker;
 use super::known;
 use super::local::{is_current, Kept};
@@ -316,7 +316,7 @@ pub async fn drain(conn: &Rc<Conn>) {
     if !forward.serving() {
         return;
     }
-    let mut burst = Burst::new(now_ms(), 0);
+    let mut burst = Burst::new(shard_ms(conn.shared()), 0);
     let beat = {
         let mut out = conn.outward.borrow_mut();
         std::mem::take(&mut out.beat_due)

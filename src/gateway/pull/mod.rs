@@ -6,9 +6,10 @@ mod stale;
 
 use super::connection::Conn;
 use super::reply::Reply;
-use super::shared::{now_ms, BrokerSide};
+use super::shared::BrokerSide;
 use super::ticket::Ticket;
 use super::worker::Worker;
+use crate::actors::clock::boot_ms;
 use crate::actors::shard::handle::QueueBounds;
 use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
@@ -299,7 +300,7 @@ fn begin(
     }
     let hold = request.suspend_timeout_millis.unwrap_or(0).min(MAX_HOLD_MS);
     let mut pull = Pull::new(conn, ticket, key, request, &topic, tags, place);
-    pull.hold_until = (request.may_suspend() && hold > 0).then(|| now_ms().saturating_add(hold));
+    pull.hold_until = (request.may_suspend() && hold > 0).then(|| boot_ms().saturating_add(hold));
     match moved {
         Some(offset) => pull.nothing(rc::PULL_OFFSET_MOVED, offset, bounds),
         None => {

@@ -3,7 +3,7 @@
 
 use super::super::ctx::Ctx;
 use super::super::reply::{Reply, OVERLOAD};
-use super::super::shared::{now_ms, BrokerSide};
+use super::super::shared::BrokerSide;
 use super::message::topic_policy;
 use crate::actors::shard::handle::ScheduleRequest;
 use crate::model::append::{AppendBatch, AppendRequest, RecordMeta};
@@ -152,7 +152,7 @@ async fn store(
         Some(delay) => broker.shard.schedule(ScheduleRequest {
             token,
             policy,
-            due_ms: now_ms().saturating_add(delay),
+            due_ms: broker.shard.clock().now_ms().saturating_add(delay),
             target: key,
             tag,
             record: bytes.into(),

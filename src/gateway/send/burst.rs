@@ -26,7 +26,7 @@ struct Group {
 
 /// See the module text.
 pub struct Burst {
-    /// Wall clock when the burst was read, ms.
+    /// The node's time when the burst was read, ms.
     pub now_ms: i64,
     groups: Vec<(QueueKey, Group)>,
     places: FxHashMap<QueueKey, usize>,

@@ -58,9 +58,12 @@ impl ShardCore {
             flight.schedules.push((s.token, position, rule.stage));
         }
         while entry.len() < self.options.max_entry_bytes {
-            let Some((id, op)) = self.proposals.pop_front() else {
+            let Some((id, mut op)) = self.proposals.pop_front() else {
                 break;
             };
+            if let MetaOp::Locks(change) = &mut op {
+                change.at_ms = at_ms;
+            }
             // Metadata is synced in every class (reliability §1 rule 1).
             sync = true;
             entry.meta(&MetaCommand::from(op));

@@ -53,6 +53,7 @@ pub enum ShardInput {
     /// Build an entry from what is waiting. The shell sends it to itself after the first event of
     /// a burst, so that a burst becomes one entry.
     Flush {
+        /// For stamps; they never go back.
         now_ms: i64,
     },
     /// A log write is done as it asked to be.
@@ -66,6 +67,7 @@ pub enum ShardInput {
     /// A log or state write failed. Final.
     DiskFailed(String),
     Tick {
+        /// For retention; 0: the time is not known well enough to remove anything by its age.
         now_ms: i64,
     },
     /// There were no ticks for an election timeout or longer: messages that come now may have
