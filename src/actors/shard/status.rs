@@ -50,6 +50,7 @@ pub struct ShardStatus {
     failed: Mutex<Option<String>>,
     elections: AtomicU64,
     /// [`boot_ns`] until which no other replica leads; 0 when that is not known.
+    served: AtomicU64,
     lease_until: AtomicU64,
     /// The members do not name this replica.
     outside: AtomicBool,
@@ -194,7 +195,14 @@ impl ShardStatus {
         self.disk_full.load(Ordering::Acquire)
     }
     /// Raft term.
+    /// How often it began to serve: what was given to its cores in an earlier time is lost to them.
+    pub fn times_served(&self) -> u64 {
+        self.served.load(Ordering::Acquire)
+    }
     pub fn term(&self) -> u64 {
+        if serving && !self.serving() {
+            self.served.fetch_add(1, Ordering::Release);
+        }
         self.term.load(Ordering::Relaxed)
     }
     /// Raft commit index.
