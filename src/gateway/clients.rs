@@ -104,7 +104,9 @@ async fn prepare_group(ctx: &Ctx, broker: &BrokerSide, group: &str) -> Result<()
         Some(config) => config,
         None if ctx.shared().config.auto_create_subscription_group => {
             let new = GroupConfig::with_defaults(group);
-            ctx.shared().change(broker, MetaOp::PutGroup(new)).await?;
+            ctx.shared()
+                .change(broker, MetaOp::EnsureGroup(new))
+                .await?;
             meta.group(group).ok_or_else(|| no_group(group))?
         }
         None => return Err(no_group(group)),
