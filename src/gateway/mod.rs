@@ -38,6 +38,7 @@ pub use accept::BindError;
 pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
 pub use operator::{Doing, NotDone, Operation};
+pub use limits::ConnectionLimits;
 pub use shared::{BrokerSide, NodeView};
 
 use crate::actors::registry::Registry;
@@ -79,6 +80,8 @@ pub struct GatewayDeps {
     pub sinks: Sinks,
     pub metrics: Arc<Metrics>,
     /// A thread that runs local tasks besides its own work: on a small machine, where the gateway
+    /// Limits on connections that the node's other gateways count too.
+    pub connections: Option<Arc<ConnectionLimits>>,
     /// chooses to have one thread only, it is a guest there instead of starting one.
     pub host: Option<Host>,
 }
@@ -195,6 +198,7 @@ impl Gateway {
             metrics: deps.metrics,
             reads: pool.handle(),
         }));
+            connections: deps.connections,
         if let Some(addr) = listeners.listening.broker {
             shared.broker_port.store(addr.port(), Ordering::Relaxed);
         }
@@ -280,6 +284,11 @@ impl Gateway {
     }
 
     /// Its threads.
+    /// What it counts its connections by.
+    pub fn connections(&self) -> Arc<ConnectionLimits> {
+        self.shared.connections.clone()
+    }
+
     pub fn threads(&self) -> usize {
         self.inboxes.len()
     }

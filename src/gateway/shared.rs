@@ -77,6 +77,8 @@ pub struct SharedParts {
 }
 
 /// What the pages tell of a node with several shards.
+    /// Those of the node's other gateways.
+    pub connections: Option<Arc<ConnectionLimits>>,
 pub trait NodeView: Send + Sync {
     /// Why it does not serve clients; `None` when it does.
     fn not_ready(&self) -> Option<String>;
@@ -100,10 +102,10 @@ impl Shared {
             reads: parts.reads,
             broker_name: config.broker_name.clone(),
             permits: BytePermits::new(config.max_inflight_bytes),
-            connections: Arc::new(ConnectionLimits::new(
-                config.max_connections,
-                config.connections_per_address(),
-            )),
+            connections: parts.connections.unwrap_or_else(|| {
+                let per_address = config.connections_per_address();
+                Arc::new(ConnectionLimits::new(config.max_connections, per_address))
+            }),
             levels: DelayLevels::parse(&config.message_delay_level).unwrap_or_default(),
             broker_ip: config.broker_ip.parse().ok(),
             broker_port: AtomicU16::new(config.listen_port),
