@@ -264,6 +264,7 @@ impl Conn {
     /// The client may have another request under way.
     pub fn has_room(&self) -> bool {
         self.pending.get() < self.shared().config.max_pending_requests
+            && self.outward.borrow().has_room()
     }
 
     /// The language of the request that was read last.

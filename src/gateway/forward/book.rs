@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Most bytes of one connection that are with the leader; one frame is, however long.
+/// No more is read from a connection of which so many bytes are with the leader.
 const MAX_SENT: u64 = 16 * 1024 * 1024;
 /// A node that neither does nor refuses what it was given holds up later requests so long. It was
 /// stopped, or cannot be reached, and does not know.
@@ -181,8 +181,7 @@ impl Book {
 
     /// The first one that waits, when there is room for it at the leader.
     pub fn take_to_send(&mut self) -> Option<Pending> {
-        let len = self.waiting.front()?.frame.len() as u64;
-        match self.sent_bytes == 0 || self.sent_bytes + len <= MAX_SENT {
+        match self.has_room() {
             true => self.waiting.pop_front(),
             false => None,
         }
@@ -200,7 +199,7 @@ impl Book {
         self.sent.insert(request.number, (way, request));
     }
 
-    /// There is room for another response of the client.
+    /// There is room for another frame at the leader.
     pub fn has_room(&self) -> bool {
         self.sent_bytes < MAX_SENT
     }
@@ -210,6 +209,9 @@ impl Book {
         self.sent_bytes -= request.frame.len() as u64;
         if request.in_order() {
             self.sent_in_order -= 1;
+            if self.sent_in_order == 0 {
+                self.held_up = None;
+            }
         }
         Some(request)
     }

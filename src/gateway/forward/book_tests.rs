@@ -187,6 +187,11 @@ fn a_node_that_says_nothing_is_given_up() {
     w.link.clear();
     w.settle();
     assert_eq!(w.log, [2, pull, 4]);
+    // Another node is not to blame for that.
+    w.reads(SEND);
+    w.way = (2, 3);
+    w.reads(SEND);
+    assert_eq!(w.book.stuck(w.now), None);
 }
 
 #[test]
@@ -225,7 +230,7 @@ fn bytes_with_the_leader_are_bounded_and_one_frame_always_goes() {
     }
     w.pump();
     assert_eq!((w.link.len(), w.book.waiting()), (1, 1));
-    assert!(!w.book.has_room());
+    assert!(!w.book.has_room(), "nor is more read");
     w.settle();
     assert_eq!(w.log, [1, 2]);
     assert!(w.book.has_room());

@@ -59,6 +59,11 @@ impl Outward {
         self.book.pulls()
     }
 
+    /// More may be read: what was is not too much for the leader.
+    pub fn has_room(&self) -> bool {
+        self.book.has_room()
+    }
+
     /// What the client subscribed to in this group and topic by its last full heartbeat.
     pub fn subscription(&mut self, group: &str, topic: &str) -> Option<Subscription> {
         self.beat.subscription(group, topic)
@@ -374,6 +379,8 @@ fn take_back(conn: &Rc<Conn>, forward: &Forward, node: u64) {
     forward.waiting.fetch_add(back as u64, Ordering::Relaxed);
     drop(out);
     tell_lost(conn, lost);
+    // There may be room to read again.
+    conn.kick();
     go_on(conn, forward);
 }
 
@@ -409,6 +416,7 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             frames,
         } => {
             let mut out = conn.outward.borrow_mut();
+            let full = !out.book.has_room();
             let ended = out.book.done(&done).len();
             let (stops, back) = out.book.refused(&refused, Instant::now());
             if let Some(opened) = out.opened.get_mut(&from) {
@@ -422,6 +430,9 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             for _ in 0..ended {
                 conn.end_request();
             }
+            if full {
+                conn.kick();
+            }
             // What was refused goes to another leader at once, to this one when it is swept up: it
             // may not serve yet.
             if refused.is_empty() || forward.lead().leader != from {
@@ -431,6 +442,7 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
         Said::Unsure(which) => {
             let lost = conn.outward.borrow_mut().book.done(&which);
             tell_lost(&conn, lost);
+            conn.kick();
             go_on(&conn, forward);
         }
         Said::Closed => take_back(&conn, forward, from),
