@@ -17,6 +17,7 @@ mod forward;
 mod http;
 mod inbox;
 mod limits;
+mod membership;
 mod namesrv;
 mod offsets;
 mod operator;
@@ -37,8 +38,8 @@ mod worker;
 pub use accept::BindError;
 pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
-pub use operator::{Doing, NotDone, Operation};
 pub use limits::ConnectionLimits;
+pub use operator::{Doing, NotDone, Operation};
 pub use shared::{BrokerSide, NodeView};
 
 use crate::actors::registry::Registry;
@@ -79,9 +80,9 @@ pub struct GatewayDeps {
     pub link: Arc<GatewayLink>,
     pub sinks: Sinks,
     pub metrics: Arc<Metrics>,
-    /// A thread that runs local tasks besides its own work: on a small machine, where the gateway
     /// Limits on connections that the node's other gateways count too.
     pub connections: Option<Arc<ConnectionLimits>>,
+    /// A thread that runs local tasks besides its own work: on a small machine, where the gateway
     /// chooses to have one thread only, it is a guest there instead of starting one.
     pub host: Option<Host>,
 }
@@ -197,8 +198,8 @@ impl Gateway {
             link: deps.link.clone(),
             metrics: deps.metrics,
             reads: pool.handle(),
-        }));
             connections: deps.connections,
+        }));
         if let Some(addr) = listeners.listening.broker {
             shared.broker_port.store(addr.port(), Ordering::Relaxed);
         }
@@ -283,12 +284,12 @@ impl Gateway {
         }
     }
 
-    /// Its threads.
     /// What it counts its connections by.
     pub fn connections(&self) -> Arc<ConnectionLimits> {
         self.shared.connections.clone()
     }
 
+    /// Its threads.
     pub fn threads(&self) -> usize {
         self.inboxes.len()
     }
