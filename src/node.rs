@@ -341,6 +341,7 @@ impl Broker {
             link,
             sinks: self.sinks.clone(),
             metrics: self.metrics.clone(),
+            connections: self.gateways.first().map(Gateway::connections),
             host: None,
         }
     }

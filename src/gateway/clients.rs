@@ -11,15 +11,19 @@ use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
 use crate::model::{QueueKey, TopicId};
 use crate::routing::auto_create;
-use crate::wire::remoting::body::heartbeat::CheckClientConfig;
+use crate::wire::remoting::body::heartbeat::{CheckClientConfig, MAX_CLIENT_ID};
 use crate::wire::remoting::body::{
     self, ConsumerData, ConsumerIdList, Heartbeat, LockRequest, LockResponse, MessageQueue,
 };
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{ConsumerList, UnregisterClient};
 use crate::wire::remoting::Command;
+use rustc_hash::FxHashSet;
 
 type Answer = Result<Reply, Reply>;
+
+/// Most queues that one request locks or unlocks.
+const MAX_LOCKS: usize = 4_096;
 
 /// HEART_BEAT 34.
 pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
@@ -101,7 +105,9 @@ async fn prepare_group(ctx: &Ctx, broker: &BrokerSide, group: &str) -> Result<()
         Some(config) => config,
         None if ctx.shared().config.auto_create_subscription_group => {
             let new = GroupConfig::with_defaults(group);
-            ctx.shared().change(broker, MetaOp::PutGroup(new)).await?;
+            ctx.shared()
+                .change(broker, MetaOp::EnsureGroup(new))
+                .await?;
             meta.group(group).ok_or_else(|| no_group(group))?
         }
         None => return Err(no_group(group)),
@@ -156,7 +162,17 @@ fn known(broker: &BrokerSide, queue: &MessageQueue) -> Option<QueueKey> {
 }
 
 fn lock_request(command: &Command) -> Result<LockRequest, Reply> {
-    body::decode(&command.body).map_err(Reply::failed)
+    let request: LockRequest = body::decode(&command.body).map_err(Reply::failed)?;
+    // Checked before it is copied for the group.
+    if request.mq_set.len() > MAX_LOCKS {
+        let text = format!("more than {MAX_LOCKS} queues in one request");
+        return Err(Reply::err(rc::INVALID_PARAMETER, text));
+    }
+    if request.client_id.is_empty() || request.client_id.len() > MAX_CLIENT_ID {
+        let text = format!("the client id must have 1 to {MAX_CLIENT_ID} bytes");
+        return Err(Reply::err(rc::INVALID_PARAMETER, text));
+    }
+    Ok(request)
 }
 
 /// LOCK_BATCH_MQ 41. Queues that do not exist are not locked.
@@ -169,10 +185,12 @@ pub async fn lock(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
         .filter_map(|q| known(broker, q).map(|key| (key, q)))
         .collect();
     let keys = asked.iter().map(|(key, _)| *key).collect();
-    let held = broker
+    let held: FxHashSet<QueueKey> = broker
         .groups
         .lock(&request.consumer_group, &request.client_id, keys)
-        .await?;
+        .await?
+        .into_iter()
+        .collect();
     let ok = asked
         .iter()
         .filter(|(key, _)| held.contains(key))

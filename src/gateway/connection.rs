@@ -51,6 +51,8 @@ pub struct Conn {
     /// Rings the connection's own task: written, closed, or room for requests again.
     kick: Notify,
     opaque: Cell<i32>,
+    /// See [`Conn::reads_tunnelled`].
+    reading: Cell<u64>,
     calls: RefCell<FxHashMap<i32, oneshot::Sender<Command>>>,
     /// Heartbeats under way, and what the client is told once they are answered.
     heartbeats: Cell<u32>,
@@ -67,7 +69,7 @@ pub struct Conn {
 enum Way {
     Socket(TcpStream),
     /// By another node, which has the socket.
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
 }
 
 /// What happens to unsent bytes when the last handle is dropped; `None`: they are still sent.
@@ -110,7 +112,7 @@ impl Conn {
         local: SocketAddr,
         tunnel: Tunnel,
     ) -> Rc<Self> {
-        let conn = Self::new(worker, id, peer, local, Way::Tunnel(tunnel));
+        let conn = Self::new(worker, id, peer, local, Way::Tunnel(Box::new(tunnel)));
         conn.opaque.set(TUNNEL_OPAQUE);
         Rc::new(conn)
     }
@@ -132,6 +134,7 @@ impl Conn {
             pending: Cell::new(0),
             kick: Notify::new(),
             opaque: Cell::new(0),
+            reading: Cell::new(0),
             stale_pulls: Default::default(),
             calls: RefCell::default(),
             heartbeats: Cell::new(0),
@@ -163,25 +166,56 @@ impl Conn {
         self.kick.notified().await;
     }
 
-    /// This node does not lead: the node with the socket finds another.
-    pub fn refuse_tunnelled(self: &Rc<Self>, opaque: i32, oneway: bool) {
-        if let (Way::Tunnel(tunnel), false) = (&self.way, oneway) {
-            tunnel.refused.borrow_mut().push(opaque);
+    /// The next request has this number at the node with the socket; 0: none.
+    pub fn reads_tunnelled(&self, number: u64) {
+        self.reading.set(number);
+    }
+
+    /// The number of the request that is read now.
+    pub fn tunnelled_number(&self) -> u64 {
+        self.reading.get()
+    }
+
+    /// Whether the request that is read now may begin here (`able`: this node can do it). Else the
+    /// node with the socket finds another.
+    pub fn admits_tunnelled(self: &Rc<Self>, code: i32, able: bool) -> bool {
+        let Way::Tunnel(tunnel) = &self.way else {
+            return able;
+        };
+        let admits = tunnel.admits(code, able);
+        if !admits {
+            self.refuse_tunnelled(code, self.reading.get());
+        }
+        admits
+    }
+
+    /// This request was not begun: the node with the socket finds another that does it.
+    pub fn refuse_tunnelled(self: &Rc<Self>, code: i32, number: u64) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            tunnel.refuse(code, number);
             self.write_soon(|_| {});
         }
     }
 
-    /// Only the node with the socket can tell the client that a request may have been done.
-    pub fn unsure_tunnelled(&self, opaque: i32) {
+    /// What follows is in order again.
+    pub fn go_on_tunnelled(&self) {
         if let Way::Tunnel(tunnel) = &self.way {
-            tunnel.unsure(opaque);
+            tunnel.go_on();
+        }
+    }
+
+    /// Only the node with the socket can tell the client that a request may have been done.
+    pub fn unsure_tunnelled(&self, number: u64) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            tunnel.unsure(number);
         }
     }
 
     /// A request of a tunnelled client is answered.
-    pub fn tunnelled_done(&self, opaque: i32) {
-        if let Way::Tunnel(tunnel) = &self.way {
-            tunnel.done.borrow_mut().push(opaque);
+    pub fn tunnelled_done(self: &Rc<Self>, number: u64) {
+        if let (Way::Tunnel(tunnel), 1..) = (&self.way, number) {
+            tunnel.done.borrow_mut().push(number);
+            self.write_soon(|_| {});
         }
     }
 
@@ -230,6 +264,7 @@ impl Conn {
     /// The client may have another request under way.
     pub fn has_room(&self) -> bool {
         self.pending.get() < self.shared().config.max_pending_requests
+            && self.outward.borrow().has_room()
     }
 
     /// The language of the request that was read last.

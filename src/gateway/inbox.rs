@@ -1,7 +1,7 @@
 //! What other threads send to a gateway thread: answers of cores, new connections, notices to
 //! clients. One wake per delivery; the thread takes everything at once.
 
-use super::forward::wire::Talk;
+use super::forward::Event;
 use super::relay::ClientCall;
 use crate::actors::link::{ClientLink, ConnId, Notice};
 use crate::actors::sinks::ReplySink;
@@ -19,12 +19,8 @@ pub struct Mail {
     pub accepted: Vec<Accepted>,
     pub notices: Vec<(ConnId, Notice)>,
     pub calls: Vec<ClientCall>,
-    /// What other nodes say to this shard's gateway.
-    pub talks: Vec<(u64, Talk)>,
-    /// Links to other nodes that broke.
-    pub links_lost: Vec<u64>,
-    /// Links to other nodes that came up; whether this thread speaks for the whole node.
-    pub links_up: Vec<(u64, bool)>,
+    /// What other nodes say to this shard's gateway, and what becomes of the links to them.
+    pub forwarding: Vec<Event>,
     /// Another leader, or a way to it.
     pub lead_changed: bool,
     /// Time to look at requests that wait for a leader.

@@ -17,6 +17,7 @@ mod forward;
 mod http;
 mod inbox;
 mod limits;
+mod membership;
 mod namesrv;
 mod offsets;
 mod operator;
@@ -37,6 +38,7 @@ mod worker;
 pub use accept::BindError;
 pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
+pub use limits::ConnectionLimits;
 pub use operator::{Doing, NotDone, Operation};
 pub use shared::{BrokerSide, NodeView};
 
@@ -78,6 +80,8 @@ pub struct GatewayDeps {
     pub link: Arc<GatewayLink>,
     pub sinks: Sinks,
     pub metrics: Arc<Metrics>,
+    /// Limits on connections that the node's other gateways count too.
+    pub connections: Option<Arc<ConnectionLimits>>,
     /// A thread that runs local tasks besides its own work: on a small machine, where the gateway
     /// chooses to have one thread only, it is a guest there instead of starting one.
     pub host: Option<Host>,
@@ -194,6 +198,7 @@ impl Gateway {
             link: deps.link.clone(),
             metrics: deps.metrics,
             reads: pool.handle(),
+            connections: deps.connections,
         }));
         if let Some(addr) = listeners.listening.broker {
             shared.broker_port.store(addr.port(), Ordering::Relaxed);
@@ -277,6 +282,11 @@ impl Gateway {
             // Without a sender the front has ended; then there is nothing to wait for.
             let _ = ready.await;
         }
+    }
+
+    /// What it counts its connections by.
+    pub fn connections(&self) -> Arc<ConnectionLimits> {
+        self.shared.connections.clone()
     }
 
     /// Its threads.

@@ -2,7 +2,9 @@
 
 use super::connection::Conn;
 use super::convert;
+use super::membership::{Claim, TERM};
 use super::reply::{not_supported, Reply};
+use super::shared::now_ms;
 use crate::actors::registry::Registry;
 use crate::routing::{AdvertisedAddr, BrokerRegistration};
 use crate::wire::message::names;
@@ -20,6 +22,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 type Answer = Result<Reply, Reply>;
+
+/// Longest a broker may ask to be believed without saying anything, ms.
+const MAX_EXPIRY_MS: i64 = 600_000;
 
 /// Whether a code belongs to the name server.
 pub fn handles(c: i32) -> bool {
@@ -69,6 +74,7 @@ pub async fn answer(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> 
         code::REGISTER_BROKER => register(conn, registry, command).await,
         code::UNREGISTER_BROKER => {
             let b = BrokerIdentity::parse(command)?;
+            from_member(conn, command, &b)?;
             let (cluster, name) = (b.cluster_name.to_owned(), b.broker_name.to_owned());
             registry
                 .unregister(cluster, name, b.broker_id, b.broker_addr)
@@ -225,8 +231,30 @@ fn system_topics(registry: &Registry, local: IpAddr) -> Reply {
     }))
 }
 
+/// Whether what a broker says of itself comes from a node of this cluster; see [`Membership`].
+/// True too where nobody can prove it.
+///
+/// [`Membership`]: super::membership::Membership
+fn from_member(conn: &Conn, command: &Command, who: &BrokerIdentity<'_>) -> Result<bool, Reply> {
+    let Some(membership) = &conn.shared().membership else {
+        return Ok(true);
+    };
+    let claim = Claim {
+        code: command.code,
+        cluster: who.cluster_name,
+        broker_name: who.broker_name,
+        broker_id: who.broker_id,
+        addr: who.broker_addr,
+        term: command.ext(TERM),
+        body: &command.body,
+    };
+    membership.admits(claim, command, now_ms())
+}
+
 async fn register(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> Answer {
     let request = RegisterBroker::parse(command)?;
+    let member = from_member(conn, command, &BrokerIdentity::parse(command)?)?;
+    let term = command.ext(TERM).filter(|_| member);
     for name in [request.broker_name, request.cluster_name] {
         names::check_topic(name).map_err(|e| Reply::err(rc::SYSTEM_ERROR, e.to_string()))?;
     }
@@ -258,12 +286,15 @@ async fn register(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> An
         ha_addr: request.ha_server_addr.to_owned(),
         zone: request.zone_name.map(str::to_owned),
         enable_acting_master: request.enable_acting_master,
-        heartbeat_timeout_ms: request.heartbeat_timeout_millis.or(Some(expiry_ms)),
+        heartbeat_timeout_ms: request
+            .heartbeat_timeout_millis
+            .map(|asked| asked.min(MAX_EXPIRY_MS.max(expiry_ms)))
+            .or(Some(expiry_ms)),
         data_version: convert::version(&wrapper.data_version),
         topics: has_body.then(|| topics.collect()),
         filter_servers: parsed.filter_server_list,
-        term: command.ext("troupeTerm").and_then(|t| t.parse().ok()),
-        troupe: command.ext("troupeTerm").is_some(),
+        term: term.and_then(|t| t.parse().ok()),
+        troupe: term.is_some(),
     };
     let done = registry.register(registration, Some(conn.id)).await;
     let done = done.map_err(|refusal| match refusal {

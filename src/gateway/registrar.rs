@@ -2,12 +2,14 @@
 //! between every 30 s, and says goodbye at the stop (remoting-admin §8).
 
 use super::admin;
-use super::shared::{BrokerSide, Shared};
+use super::membership::{Claim, CLOCK, PROOF, TERM};
+use super::shared::{now_ms, BrokerSide, Shared};
 use crate::actors::registry::Registry;
 use crate::actors::shard::status::Lead;
 use crate::routing::{AdvertisedAddr, BrokerRegistration, DataVersion, RouteTopic};
+use crate::wire::message::crc::body_crc;
 use crate::wire::remoting::body::{self, RegisterBrokerBody};
-use crate::wire::remoting::code::{request as code, response as rc};
+use crate::wire::remoting::code::{request as code, response as rc, VERSION};
 use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::{
     encode_request, split_frame, Command, FrameLimits, RequestHeader, Val,
@@ -34,6 +36,12 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A name server that failed is tried again after this time: one that restarted tells clients of
 /// none but the brokers that found it already.
 const RETRY: Duration = Duration::from_millis(300);
+
+/// Largest body of a registration, bytes: name servers, stock ones too, close a connection that
+/// sends a frame of 16 MiB.
+const MAX_BODY: usize = 16 * 1024 * 1024 - 64 * 1024;
+/// A larger one is compressed.
+const MAX_PLAIN: usize = 4 * 1024 * 1024;
 
 /// As what this broker registers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,13 +205,20 @@ async fn remote(
         match &done {
             Ok(()) if failing => tracing::info!(name_server = %addr, "registered again"),
             Ok(()) => {}
+            Err(error @ LinkError::TooLarge(_)) if !failing => {
+                tracing::error!(name_server = %addr, %error, "cannot register");
+            }
             Err(error) if !failing => {
                 tracing::warn!(name_server = %addr, %error, "cannot register");
             }
             Err(_) => {}
         }
         failing = done.is_err();
-        let wait = if failing { RETRY.min(period) } else { period };
+        let wait = match &done {
+            // Not before it has become smaller.
+            Ok(()) | Err(LinkError::TooLarge(_)) => period,
+            Err(_) => RETRY.min(period),
+        };
         tokio::select! {
             told = changed.changed() => if told.is_err() { break },
             () = tokio::time::sleep(wait) => {}
@@ -250,32 +265,66 @@ async fn register_remote(
         Some(link) => link,
         None => Link::open(addr).await?,
     };
-    let body = body::encode(&RegisterBrokerBody {
+    let body = Body::of(&RegisterBrokerBody {
         filter_server_list: Vec::new(),
         topic_config_serialize_wrapper: admin::topic_wrapper(broker, shared.started_ms),
-    });
+    })?;
     let own = shared.store_host(current.local.ip()).to_string();
-    let mut ext = identity(shared, &own, role).to_vec();
-    ext.extend([
+    let (compressed, crc) = body.header();
+    let ext = [
         ("haServerAddr", Val::Str(&own)),
-        ("compressed", Val::Bool(false)),
-        ("bodyCrc32", Val::Int(0)),
+        ("compressed", Val::Bool(compressed)),
+        ("bodyCrc32", Val::Int(crc)),
         ("enableActingMaster", Val::Bool(false)),
-    ]);
-    if let Some(term) = role.term {
-        // Ours only: stock name servers look at the state version in the body.
-        ext.push((
-            "troupeTerm",
-            Val::Int(i64::try_from(term).unwrap_or(i64::MAX)),
-        ));
-    }
-    let answer = current.call(code::REGISTER_BROKER, &ext, &body).await?;
+    ];
+    let request = (code::REGISTER_BROKER, body.bytes());
+    let answer = current.say(shared, role, request, &own, &ext).await?;
     if answer.code != rc::SUCCESS {
         let remark = answer.remark.as_deref().unwrap_or("").to_owned();
         return Err(LinkError::Refused(answer.code, remark));
     }
     *link = Some(current);
     Ok(())
+}
+
+/// The table as it is sent.
+enum Body {
+    Plain(Vec<u8>),
+    Compressed(Vec<u8>),
+}
+
+impl Body {
+    /// A table that is not small goes compressed. Small ones go plain: the compressed form leaves
+    /// out whether a topic is ordered.
+    fn of(table: &RegisterBrokerBody) -> Result<Self, LinkError> {
+        let plain = body::encode(table);
+        if plain.len() <= MAX_PLAIN {
+            return Ok(Body::Plain(plain));
+        }
+        let packed = table.compressed(VERSION)?;
+        if packed.len() > MAX_BODY {
+            let topics = table
+                .topic_config_serialize_wrapper
+                .topic_config_table
+                .len();
+            return Err(LinkError::TooLarge(topics));
+        }
+        Ok(Body::Compressed(packed))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Plain(bytes) | Body::Compressed(bytes) => bytes,
+        }
+    }
+
+    /// The fields `compressed` and `bodyCrc32`.
+    fn header(&self) -> (bool, i64) {
+        match self {
+            Body::Plain(_) => (false, 0),
+            Body::Compressed(bytes) => (true, i64::from(body_crc(bytes))),
+        }
+    }
 }
 
 fn identity<'a>(shared: &'a Shared, own: &'a str, role: Role) -> [(&'a str, Val<'a>); 4] {
@@ -289,8 +338,8 @@ fn identity<'a>(shared: &'a Shared, own: &'a str, role: Role) -> [(&'a str, Val<
 
 async fn goodbye(shared: &Shared, link: &mut Link) -> Result<(), LinkError> {
     let own = shared.store_host(link.local.ip()).to_string();
-    let ext = identity(shared, &own, Role::of(shared));
-    link.call(code::UNREGISTER_BROKER, &ext, &[])
+    let request = (code::UNREGISTER_BROKER, &[][..]);
+    link.say(shared, Role::of(shared), request, &own, &[])
         .await
         .map(|_| ())
 }
@@ -313,6 +362,8 @@ enum LinkError {
     Protocol(String),
     #[error("refused with code {0}: {1}")]
     Refused(i32, String),
+    #[error("the table of {0} topics is larger than a name server takes")]
+    TooLarge(usize),
 }
 
 impl Link {
@@ -327,6 +378,45 @@ impl Link {
             opaque: 0,
             buf: BytesMut::new(),
         })
+    }
+
+    /// Says what this broker is, with a proof where it belongs to a cluster with a secret. A name
+    /// server by whose clock that is too old tells its time.
+    async fn say(
+        &mut self,
+        shared: &Shared,
+        role: Role,
+        (code, body): (i32, &[u8]),
+        own: &str,
+        more: &[(&'static str, Val<'_>)],
+    ) -> Result<Command, LinkError> {
+        let term = role.term.map(|t| i64::try_from(t).unwrap_or(i64::MAX));
+        let term = term.map(|term| term.to_string());
+        let claim = Claim {
+            code,
+            cluster: &shared.config.cluster_name,
+            broker_name: &shared.broker_name,
+            broker_id: role.broker_id,
+            addr: own,
+            term: term.as_deref(),
+            body,
+        };
+        let mut at_ms = now_ms();
+        let mut told = false;
+        loop {
+            let proof = shared.membership.as_ref().map(|m| m.prove(claim, at_ms));
+            let mut ext = identity(shared, own, role).to_vec();
+            ext.extend_from_slice(more);
+            // Ours only: stock name servers look at the state version in the body.
+            ext.extend(term.as_deref().map(|term| (TERM, Val::Str(term))));
+            ext.extend(proof.as_deref().map(|proof| (PROOF, Val::Str(proof))));
+            let answer = self.call(code, &ext, body).await?;
+            let clock = answer.ext(CLOCK).and_then(|ms| ms.parse().ok());
+            match clock.filter(|_| !std::mem::replace(&mut told, true)) {
+                Some(clock) => at_ms = clock,
+                None => return Ok(answer),
+            }
+        }
     }
 
     async fn call(

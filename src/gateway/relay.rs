@@ -3,12 +3,15 @@
 use super::connection::Conn;
 use super::inbox::GatewayLink;
 use super::shared::now_ms;
+use crate::actors::group::types::Connection;
 use crate::actors::link::{ConnId, Notice};
 use crate::wire::remoting::body::{MessageQueue, ResetOffsetBody};
 use crate::wire::remoting::code::request as code;
 use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::{encode_request_head, Command, Language, RequestHeader, Val};
 use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -58,6 +61,38 @@ pub async fn call(
         Ok(Err(_)) => Err(CallError::Closed),
         Err(_) => Err(CallError::Timeout),
     }
+}
+
+/// Connections of a client that are tried at most.
+const MOST_TRIED: usize = 8;
+
+/// [`call`], by the connection that was heard last; the next one when that is closed: a client
+/// that lost a connection is known by it until the server notices.
+pub async fn call_newest(
+    link: &GatewayLink,
+    mut connections: Vec<Connection>,
+    code: i32,
+    ext: Vec<(String, String)>,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<Command, CallError> {
+    newest_first(&mut connections);
+    let mut result = Err(CallError::Closed);
+    for connection in connections.into_iter().take(MOST_TRIED) {
+        let (ext, body) = (ext.clone(), body.clone());
+        result = call(link, connection.conn, code, ext, body, timeout).await;
+        if !matches!(result, Err(CallError::Closed)) {
+            break;
+        }
+    }
+    result
+}
+
+/// Each connection once.
+fn newest_first(connections: &mut Vec<Connection>) {
+    connections.sort_by_key(|c| (Reverse(c.last_update_ms), Reverse(c.conn)));
+    let mut seen = BTreeSet::new();
+    connections.retain(|c| seen.insert(c.conn));
 }
 
 /// Writes a relayed request to its connection and remembers who waits for the answer.
@@ -157,6 +192,27 @@ fn reset_body(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_connection_heard_last_is_asked_first_and_each_once() {
+        let connection = |conn, last_update_ms| Connection {
+            conn: ConnId(conn),
+            client_id: "c".to_owned(),
+            client_addr: String::new(),
+            language: String::new(),
+            version: 0,
+            last_update_ms,
+        };
+        let mut all = vec![
+            connection(1, 10),
+            connection(2, 30),
+            connection(1, 20),
+            connection(3, 30),
+        ];
+        newest_first(&mut all);
+        let order: Vec<u64> = all.iter().map(|c| c.conn.0).collect();
+        assert_eq!(order, [3, 2, 1]);
+    }
 
     #[test]
     fn reset_bodies_have_the_form_each_client_reads() {

@@ -7,7 +7,7 @@ use super::send::Burst;
 use super::shared::shard_ms;
 use crate::model::outcome::Token;
 use crate::model::QueueKey;
-use crate::wire::remoting::{split_frame, Command, FrameLimits};
+use crate::wire::remoting::{split_frame, Command, FrameLimits, RawFrame};
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use std::io::ErrorKind;
@@ -160,44 +160,18 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
         max_frame: conn.shared().config.max_frame_bytes as usize,
         ..FrameLimits::default()
     };
-    let forward = conn.shared().forward.clone();
     let small = buf.len() < READ_CHUNK / 4;
     let mut burst = Burst::new(shard_ms(conn.shared()), buf.len());
     let mut open = true;
-    while conn.has_room() {
-        let frame = match split_frame(buf, &limits) {
-            Ok(Some(frame)) => frame,
+    while open && conn.has_room() {
+        match split_frame(buf, &limits) {
+            Ok(Some(frame)) => open = handle_frame(conn, frame, small, &mut burst).await,
             Ok(None) => break,
             Err(error) => {
                 conn.shared().bad_input("frame", conn.peer, &error);
                 open = false;
-                break;
-            }
-        };
-        let raw = forward.is_some().then(|| frame.clone());
-        let command = match Command::decode(frame) {
-            Ok(command) => command,
-            Err(error) => {
-                conn.shared().bad_input("header", conn.peer, &error);
-                open = false;
-                break;
-            }
-        };
-        conn.set_language(command.language);
-        if command.is_response() {
-            let known = conn.answered(command);
-            if let (false, Some(forward), Some(raw)) = (known, &forward, &raw) {
-                forward::takes_answer(conn, forward, raw);
-            }
-            continue;
-        }
-        if let (Some(forward), Some(raw)) = (&forward, &raw) {
-            if forward::takes(conn, forward, &command, raw) {
-                continue;
             }
         }
-        let kept = raw.and_then(|raw| forward::keep(conn, command.code, raw, small));
-        dispatch::request(conn, &command, &mut burst, kept).await;
         if conn.is_closed() {
             break;
         }
@@ -208,5 +182,40 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
         conn.close("bad_input");
         return false;
     }
+    true
+}
+
+/// Handles one frame. `small`: what was read with it is little. `false` closes the connection.
+pub async fn handle_frame(
+    conn: &Rc<Conn>,
+    frame: RawFrame,
+    small: bool,
+    burst: &mut Burst,
+) -> bool {
+    let forward = conn.shared().forward.as_ref();
+    let raw = forward.is_some().then(|| frame.clone());
+    let command = match Command::decode(frame) {
+        Ok(command) => command,
+        Err(error) => {
+            conn.shared().bad_input("header", conn.peer, &error);
+            return false;
+        }
+    };
+    conn.set_language(command.language);
+    if command.is_response() {
+        let known = conn.answered(command);
+        if let (false, Some(forward), Some(raw)) = (known, forward, &raw) {
+            forward::takes_answer(conn, forward, raw);
+        }
+        conn.tunnelled_done(conn.tunnelled_number());
+        return true;
+    }
+    if let (Some(forward), Some(raw)) = (forward, &raw) {
+        if forward::takes(conn, forward, &command, raw) {
+            return true;
+        }
+    }
+    let kept = raw.and_then(|raw| forward::keep(conn, command.code, raw, small));
+    dispatch::request(conn, &command, burst, kept).await;
     true
 }

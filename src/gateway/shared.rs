@@ -3,6 +3,7 @@
 use super::forward::Forward;
 use super::inbox::GatewayLink;
 use super::limits::{BytePermits, ConnectionLimits};
+use super::membership::Membership;
 use super::operator::{Doing, Operation};
 use super::rates::Rates;
 use super::read_pool::ReadHandle;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub permits: BytePermits,
     pub connections: Arc<ConnectionLimits>,
     pub levels: DelayLevels,
+    /// Who may register as a broker of this cluster, where its nodes share a secret.
+    pub membership: Option<Membership>,
     /// The configured address to advertise.
     pub broker_ip: Option<IpAddr>,
     /// The broker's port as bound.
@@ -74,6 +77,8 @@ pub struct SharedParts {
     pub link: Arc<GatewayLink>,
     pub metrics: Arc<Metrics>,
     pub reads: ReadHandle,
+    /// Those of the node's other gateways.
+    pub connections: Option<Arc<ConnectionLimits>>,
 }
 
 /// What the pages tell of a node with several shards.
@@ -100,11 +105,12 @@ impl Shared {
             reads: parts.reads,
             broker_name: config.broker_name.clone(),
             permits: BytePermits::new(config.max_inflight_bytes),
-            connections: Arc::new(ConnectionLimits::new(
-                config.max_connections,
-                config.connections_per_address(),
-            )),
+            connections: parts.connections.unwrap_or_else(|| {
+                let per_address = config.connections_per_address();
+                Arc::new(ConnectionLimits::new(config.max_connections, per_address))
+            }),
             levels: DelayLevels::parse(&config.message_delay_level).unwrap_or_default(),
+            membership: Membership::of(&config),
             broker_ip: config.broker_ip.parse().ok(),
             broker_port: AtomicU16::new(config.listen_port),
             started_ms: now_ms(),

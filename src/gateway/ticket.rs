@@ -1,7 +1,7 @@
 //! What a request under way is known by until it is answered.
 
 use super::connection::Conn;
-use super::forward::{self, Kept};
+use super::forward::{self, Kept, Refused};
 use super::outbuf::OutBuf;
 use super::reply::{Again, Reply};
 use crate::wire::remoting::Command;
@@ -16,6 +16,10 @@ pub struct Ticket {
     code: i32,
     started: Instant,
     done: bool,
+    /// Its number at the node with the client's socket, when that is another.
+    tunnelled: u64,
+    /// Others of the connection may have to wait for it.
+    in_order: bool,
     /// The frame, as long as the request may have to go to another node.
     kept: Option<Kept>,
 }
@@ -31,6 +35,8 @@ impl Ticket {
             code: command.code,
             started: Instant::now(),
             done: false,
+            tunnelled: conn.tunnelled_number(),
+            in_order: forward::begins(conn, command.code),
             kept: None,
         }
     }
@@ -78,9 +84,17 @@ impl Ticket {
         }
         if !self.oneway {
             self.conn.write_soon(|out| append(out, self.opaque));
-            self.conn.tunnelled_done(self.opaque);
         }
+        self.conn.tunnelled_done(self.tunnelled);
         self.conn.end_request();
+        self.end();
+    }
+
+    /// What waits for it may go on.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.in_order) {
+            forward::ended(&self.conn);
+        }
     }
 
     /// Answers. What this node could not begin because it does not lead goes to the node that
@@ -88,10 +102,15 @@ impl Ticket {
     pub fn answer(mut self, reply: Reply) {
         if reply.again != Again::No {
             let kept = self.kept.take();
-            let (conn, code, opaque) = (&self.conn, self.code, self.opaque);
-            if forward::again(conn, reply.again, (code, opaque, self.oneway), kept) {
+            let what = Refused {
+                code: self.code,
+                opaque: self.opaque,
+                oneway: self.oneway,
+                tunnelled: self.tunnelled,
+            };
+            if forward::again(&self.conn, reply.again, what, kept) {
                 self.done = true;
-                return;
+                return self.end();
             }
         }
         self.answer_with(reply.code, |out, opaque| reply.encode(opaque, out));

@@ -266,9 +266,7 @@ impl Worker {
         }
         if self.shared.forward.is_some() {
             let forwarding = ForwardMail {
-                talks: mail.talks,
-                links_lost: mail.links_lost,
-                links_up: mail.links_up,
+                events: mail.forwarding,
                 lead_changed: mail.lead_changed,
                 sweep: mail.sweep,
             };

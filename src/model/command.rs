@@ -9,7 +9,7 @@ use super::topic::TopicConfig;
 /// One metadata command. Applied by every replica in log order.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct MetaCommand {
-    #[prost(oneof = "MetaOp", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "MetaOp", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub op: Option<MetaOp>,
 }
 
@@ -40,6 +40,9 @@ pub enum MetaOp {
     /// Create the topic only when it is not there (auto-creation races are harmless).
     #[prost(message, tag = "8")]
     EnsureTopic(TopicConfig),
+    /// Create the group only when it is not there: what an operator set meanwhile stays.
+    #[prost(message, tag = "9")]
+    EnsureGroup(GroupConfig),
 }
 
 /// See [`MetaOp::DeleteGroup`].

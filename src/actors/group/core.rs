@@ -1,7 +1,7 @@
 //! One consumer group as a pure state machine: requests, outcomes and time in, effects out.
 
 pub use super::effect::{Answer, Effect, Request};
-use super::locks::Locks;
+use super::locks::{Locks, MAX_BATCH, MAX_CLIENT_ID};
 use super::members::{Change, Members};
 use super::offsets::{Key, Offsets};
 use super::proposals::{refuse, request_of, waiting_requests};
@@ -324,7 +324,7 @@ impl GroupCore {
                 }
             }
             Request::Lock { keys, .. } | Request::Unlock { keys, .. }
-                if keys.len() > self.limits.queues_per_request =>
+                if keys.len() > self.limits.queues_per_request.min(MAX_BATCH) =>
             {
                 self.too_many(request, out);
             }
@@ -341,7 +341,7 @@ impl GroupCore {
         release: bool,
         out: &mut Vec<Effect>,
     ) {
-        if client.is_empty() || client.len() > self.limits.client_id_bytes {
+        if client.is_empty() || client.len() > self.limits.client_id_bytes.min(MAX_CLIENT_ID) {
             refuse(
                 [request],
                 &Refusal::Invalid("the client id is empty or too long".to_owned()),

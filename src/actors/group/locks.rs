@@ -13,8 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A lock lives this long without renewal, ms.
 pub const LOCK_MS: i64 = 60_000;
-/// Most queues in one command (a single larger request still goes whole).
+/// Most queues in one command, and in one request.
 pub const MAX_BATCH: usize = 4_096;
+/// Longest client id, bytes: as long as heartbeats may have it. With it a command stays far below
+/// what one frame between nodes holds.
+pub const MAX_CLIENT_ID: usize = 255;
 /// Most requests that wait.
 pub const MAX_WAITING: usize = 10_000;
 

@@ -147,6 +147,14 @@ impl ShardActor {
                 self.deps.views.append(block.key, segment);
             }
             Publish::Stored { index } => self.deps.views.stored(index),
+            Publish::Offsets {
+                group,
+                offsets,
+                reset: true,
+            } => {
+                let topics = offsets.iter().map(|o| o.topic);
+                self.deps.status.offsets_reset(group.0, topics);
+            }
             // Group actors learn of their own proposals by their answers.
             Publish::Offsets { .. } | Publish::Locks { .. } => {}
             Publish::Trimmed { key, min } => self.deps.views.trimmed(key, min),

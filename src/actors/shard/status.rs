@@ -2,6 +2,7 @@
 
 use crate::actors::effect::Truncated;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
 
@@ -36,6 +37,9 @@ pub fn boot_ns() -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000) + now.tv_nsec as u64
 }
 
+/// Within this time after a reset of offsets each consumer pulls, ns.
+const RESET_NS: u64 = 60_000_000_000;
+
 /// Called on the shard's thread before it begins or ceases to serve.
 type Hook = Box<dyn Fn() + Send + Sync>;
 
@@ -46,6 +50,7 @@ pub struct ShardStatus {
     committed: AtomicU64,
     applied: AtomicU64,
     serving: AtomicBool,
+    served: AtomicU64,
     disk_full: AtomicBool,
     failed: Mutex<Option<String>>,
     elections: AtomicU64,
@@ -61,6 +66,8 @@ pub struct ShardStatus {
     received: AtomicU64,
     to_receive: AtomicU64,
     lead: watch::Sender<Lead>,
+    /// Groups and topics whose offsets were reset, and when ([`boot_ns`]).
+    resets: Mutex<BTreeMap<(u32, u32), u64>>,
     hook: Mutex<Option<Hook>>,
 }
 
@@ -111,6 +118,17 @@ impl ShardStatus {
         losses.acked_truncated_entries += lost.entries;
         losses.acked_truncated_messages += lost.messages;
         losses.acked_truncated_last = lost.last;
+    }
+    pub(crate) fn offsets_reset(&self, group: u32, topics: impl Iterator<Item = u32>) {
+        let now = boot_ns();
+        let mut resets = self.resets.lock();
+        resets.retain(|_, at| now.saturating_sub(*at) < RESET_NS);
+        resets.extend(topics.map(|topic| ((group, topic), now)));
+    }
+    /// Offsets of the group were reset a moment ago: only the leader knows where it reads on.
+    pub fn was_reset(&self, group: u32, topic: u32) -> bool {
+        let at = self.resets.lock().get(&(group, topic)).copied();
+        at.is_some_and(|at| boot_ns().saturating_sub(at) < RESET_NS)
     }
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);
@@ -177,7 +195,14 @@ impl ShardStatus {
         self.set_lease(0);
         self.transfers.fetch_add(1, Ordering::Relaxed);
     }
+    /// How often it began to serve: what was given to its cores in an earlier time is lost to them.
+    pub fn times_served(&self) -> u64 {
+        self.served.load(Ordering::Acquire)
+    }
     pub(crate) fn set_serving(&self, serving: bool) {
+        if serving && !self.serving() {
+            self.served.fetch_add(1, Ordering::Release);
+        }
         self.serving.store(serving, Ordering::Release);
     }
     pub(crate) fn set_failed(&self, why: String) {
@@ -218,6 +243,16 @@ impl ShardStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reset_is_remembered_for_its_group_and_topic() {
+        let status = ShardStatus::default();
+        status.offsets_reset(1, [7, 7, 8].into_iter());
+        assert!(status.was_reset(1, 7) && status.was_reset(1, 8));
+        assert!(!status.was_reset(2, 7) && !status.was_reset(1, 9));
+        status.resets.lock().insert((1, 7), 0);
+        assert!(boot_ns() < RESET_NS || !status.was_reset(1, 7));
+    }
 
     #[test]
     fn answers_are_current_only_while_the_lease_holds() {

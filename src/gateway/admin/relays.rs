@@ -26,12 +26,11 @@ pub async fn relay(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
         .opt_str("clientId")
         .or(command.opt_str("clientAddr"))
         .unwrap_or("");
-    let member = find(broker, group, client).ok_or_else(|| {
-        Reply::err(
-            rc::SYSTEM_ERROR,
-            format!("The Consumer <{group}> <{client}> not online"),
-        )
-    })?;
+    let member = find(broker, group, client);
+    if member.is_empty() {
+        let text = format!("The Consumer <{group}> <{client}> not online");
+        return Err(Reply::err(rc::SYSTEM_ERROR, text));
+    }
     let body = match command.code {
         code::CONSUME_MESSAGE_DIRECTLY => stored_message(ctx, broker, command).await?,
         _ => command.body.clone(),
@@ -41,16 +40,7 @@ pub async fn relay(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
         .iter()
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .collect();
-    match relay::call(
-        &ctx.shared().link,
-        member.conn,
-        command.code,
-        ext,
-        body,
-        TIMEOUT,
-    )
-    .await
-    {
+    match relay::call_newest(&ctx.shared().link, member, command.code, ext, body, TIMEOUT).await {
         Ok(answer) => Ok(Reply {
             code: answer.code,
             remark: answer.remark.as_ref().map(|r| r.to_string().into()),
@@ -65,14 +55,15 @@ pub async fn relay(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
     }
 }
 
-/// The member with this client id; with an empty one, any member.
-fn find(broker: &BrokerSide, group: &str, client: &str) -> Option<Connection> {
-    let members = broker.groups.members(group)?;
-    let mut found = members
-        .connections
-        .iter()
-        .filter(|c| client.is_empty() || c.client_id == client);
-    found.next().cloned()
+/// Connections of the member with this client id; with an empty one, of any member.
+fn find(broker: &BrokerSide, group: &str, client: &str) -> Vec<Connection> {
+    let Some(members) = broker.groups.members(group) else {
+        return Vec::new();
+    };
+    let all = members.connections.iter();
+    all.filter(|c| client.is_empty() || c.client_id == client)
+        .cloned()
+        .collect()
 }
 
 /// The stored message a 309 names; only our own store is asked.

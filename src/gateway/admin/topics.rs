@@ -3,6 +3,7 @@
 use super::super::convert::{topic_body, version_body};
 use super::super::ctx::Ctx;
 use super::super::reply::Reply;
+use super::super::send::CLASSES;
 use super::super::shared::BrokerSide;
 use super::{data_version, Answer};
 use crate::model::command::MetaOp;
@@ -16,9 +17,13 @@ use crate::wire::remoting::requests::{
     parse_attributes, AttributeChange, CreateTopic, TopicRequest,
 };
 use crate::wire::remoting::Command;
+use std::collections::BTreeMap;
 
 /// Most queues clients may ask for.
 const MAX_QUEUES: i32 = 1_024;
+/// Most attributes of a topic, and the most bytes of a name or value.
+const MAX_ATTRIBUTES: usize = 64;
+const MAX_ATTRIBUTE: usize = 1_024;
 
 fn invalid(text: impl Into<String>) -> Reply {
     Reply::err(rc::INVALID_PARAMETER, text.into())
@@ -51,6 +56,29 @@ fn numbers(topic: &mut TopicConfig, read: i32, write: i32, perm: i32) -> Result<
         .ok()
         .filter(|p| p & !all == 0)
         .ok_or_else(|| invalid("perm must be a sum of 4 (read), 2 (write) and 1 (inherit)"))?;
+    Ok(())
+}
+
+/// Attributes that may be kept: few, short, and those that this broker acts on with a value that it
+/// knows.
+fn attributes(all: &BTreeMap<String, String>) -> Result<(), Reply> {
+    if all.len() > MAX_ATTRIBUTES {
+        return Err(invalid("too many attributes"));
+    }
+    if all
+        .iter()
+        .any(|(k, v)| k.len().max(v.len()) > MAX_ATTRIBUTE)
+    {
+        let text = format!("an attribute is longer than {MAX_ATTRIBUTE} bytes");
+        return Err(invalid(text));
+    }
+    for (key, values) in CLASSES {
+        let value = all.get(key).map(String::as_str);
+        if value.is_some_and(|value| !values.contains(&value)) {
+            let text = format!("the attribute {key} must be {} or {}", values[0], values[1]);
+            return Err(invalid(text));
+        }
+    }
     Ok(())
 }
 
@@ -89,9 +117,7 @@ pub async fn create(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
             }
         }
     }
-    if topic.attributes.len() > 64 {
-        return Err(invalid("too many attributes"));
-    }
+    attributes(&topic.attributes)?;
     put(ctx, broker, topic).await?;
     Ok(Reply::ok())
 }
@@ -117,6 +143,7 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
         topic.sys_flag = u32::try_from(wanted.topic_sys_flag)
             .map_err(|_| invalid("topicSysFlag must not be negative"))?;
         topic.attributes = wanted.attributes.clone();
+        attributes(&topic.attributes)?;
         topics.push(topic);
     }
     for topic in topics {
@@ -186,6 +213,32 @@ pub fn system(ctx: &Ctx, broker: &BrokerSide) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_that_would_be_ignored_or_are_too_much_are_refused() {
+        let check = |all: &[(&str, &str)]| {
+            let all = all.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+            attributes(&all.collect()).map_err(|reply| reply.code)
+        };
+        let long = "x".repeat(MAX_ATTRIBUTE + 1);
+        assert_eq!(check(&[("message.type", "FIFO")]), Ok(()));
+        assert_eq!(check(&[("flush.disk.type", "SYNC_FLUSH")]), Ok(()));
+        assert_eq!(check(&[("broker.role", "ASYNC_MASTER")]), Ok(()));
+        for bad in [
+            ("flush.disk.type", "SYNC"),
+            ("flush.disk.type", ""),
+            ("broker.role", "SLAVE"),
+            ("broker.role", "sync_master"),
+            ("a", &long),
+            (&long, "a"),
+        ] {
+            assert_eq!(check(&[bad]), Err(29), "{bad:?}");
+        }
+        let many: BTreeMap<_, _> = (0..=MAX_ATTRIBUTES)
+            .map(|n| (n.to_string(), String::new()))
+            .collect();
+        assert!(attributes(&many).is_err());
+    }
 
     #[test]
     fn impossible_numbers_are_refused() {

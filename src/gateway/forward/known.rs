@@ -11,7 +11,7 @@ use super::super::clients;
 use super::super::ctx::Ctx;
 use super::super::serve;
 use super::super::worker::Worker;
-use super::outward::decode;
+use super::beat::decode;
 use super::tunnel::Tunnel;
 use super::wire::{Said, Talk};
 use super::Forward;
@@ -84,7 +84,7 @@ pub fn tell(worker: &Worker, forward: &Forward, node: u64, all: bool) {
         if conn.is_tunnel() || conn.service != Service::Broker {
             continue;
         }
-        let beat = conn.outward.borrow().beat();
+        let beat = conn.outward.borrow().beat.frame();
         if let Some(beat) = beat {
             say(conn.id.0, conn.peer, KEPT, beat);
         }

@@ -4,7 +4,10 @@ use super::super::accept::Service;
 use super::super::connection::Conn;
 use super::super::namesrv;
 use super::super::reply::Again;
-use super::outward::{is_pull, only_once, pump, whole, Pending};
+use super::beat::whole;
+use super::book::{is_pull, Pending};
+use super::outward::pump;
+use super::Forward;
 use crate::wire::remoting::code::request as code;
 use crate::wire::remoting::{Language, RawFrame};
 use bytes::Bytes;
@@ -19,11 +22,24 @@ pub struct Kept {
     pub(super) since: Instant,
 }
 
-/// The answer comes from this node's memory, without the log: it is worth something only from a
-/// leader that still leads. Sends, offset commits and locks go through the log, a pull gets only
-/// what is committed, heartbeats change nothing that lasts.
-fn needs_current(code: i32) -> bool {
-    let free = matches!(
+/// Doing it twice is not doing it once.
+pub(super) fn only_once(code: i32) -> bool {
+    matches!(
+        code,
+        code::SEND_MESSAGE
+            | code::SEND_MESSAGE_V2
+            | code::SEND_BATCH_MESSAGE
+            | code::CONSUMER_SEND_MSG_BACK
+            | code::SEND_REPLY_MESSAGE
+            | code::SEND_REPLY_MESSAGE_V2
+            | code::END_TRANSACTION
+    )
+}
+
+/// It may not be overtaken by what its connection sent later, nor overtake what it sent before:
+/// what goes through the log, and what says who a client is.
+pub(super) fn in_order(code: i32) -> bool {
+    let others = matches!(
         code,
         code::UPDATE_CONSUMER_OFFSET
             | code::HEART_BEAT
@@ -33,7 +49,19 @@ fn needs_current(code: i32) -> bool {
             | code::CHECK_CLIENT_CONFIG
             | code::VIEW_MESSAGE_BY_ID
     );
-    !(free || only_once(code) || is_pull(code) || namesrv::handles(code))
+    others || only_once(code)
+}
+
+/// It asks about the very node that the client is connected to.
+pub(super) fn is_own(code: i32) -> bool {
+    code == code::GET_BROKER_RUNTIME_INFO
+}
+
+/// The answer comes from this node's memory, without the log: it is worth something only from a
+/// leader that still leads. Sends, offset commits and locks go through the log, a pull gets only
+/// what is committed, heartbeats change nothing that lasts.
+fn needs_current(code: i32) -> bool {
+    !(in_order(code) || is_own(code) || is_pull(code) || namesrv::handles(code))
 }
 
 /// What this node would answer is current; always, where nobody else can lead.
@@ -69,63 +97,91 @@ pub fn keep(conn: &Conn, code: i32, raw: RawFrame, small: bool) -> Option<Kept> 
     };
     Some(Kept {
         raw,
-        number: conn.outward.borrow_mut().number(),
+        number: conn.outward.borrow_mut().book.number(),
         since: Instant::now(),
     })
 }
 
-/// A core refused a request (its code, number and whether nobody waits) because this node does
-/// not lead, or leads no longer: it goes to whoever does. `false` when it must be answered.
-pub fn again(
-    conn: &Rc<Conn>,
-    why: Again,
-    (code, opaque, oneway): (i32, i32, bool),
-    kept: Option<Kept>,
-) -> bool {
+/// A request of a client goes to this node's own cores; true when its order means something, and
+/// [`ended`] has to follow.
+pub fn begins(conn: &Conn, code: i32) -> bool {
+    let Some(forward) = &conn.shared().forward else {
+        return false;
+    };
+    if conn.service != Service::Broker || !in_order(code) {
+        return false;
+    }
+    let since = forward.serving_since();
+    conn.outward.borrow_mut().book.begins_here(since);
+    true
+}
+
+/// It was answered or refused.
+pub fn ended(conn: &Rc<Conn>) {
+    let others = conn.outward.borrow_mut().book.ends_here();
+    if let (true, Some(forward)) = (others, &conn.shared().forward) {
+        pump(conn, forward);
+    }
+}
+
+/// A request as its ticket knows it.
+#[derive(Clone, Copy)]
+pub struct Refused {
+    pub code: i32,
+    pub opaque: i32,
+    pub oneway: bool,
+    /// Its number at the node with the client's socket, when that is another.
+    pub tunnelled: u64,
+}
+
+/// A core refused a request because this node does not lead, or leads no longer: it goes to
+/// whoever does. `false` when it must be answered.
+pub fn again(conn: &Rc<Conn>, why: Again, what: Refused, kept: Option<Kept>) -> bool {
     let Some(forward) = conn.shared().forward.clone() else {
         return false;
     };
+    let Refused { code, oneway, .. } = what;
     if why == Again::Unsure && only_once(code) {
-        match (conn.is_tunnel(), conn.language() == Language::JAVA) {
-            (true, _) => conn.unsure_tunnelled(opaque),
-            (false, true) if !conn.outward.borrow().sends_wait() => conn.abort("leader_lost"),
+        let java = conn.language() == Language::JAVA && !oneway;
+        match (conn.is_tunnel(), java) {
+            (true, _) => conn.unsure_tunnelled(what.tunnelled),
+            (false, true) if !conn.outward.borrow().book.sends_wait() => conn.abort("leader_lost"),
             (false, _) => return false,
         }
         conn.end_request();
         return true;
     }
     if conn.is_tunnel() {
-        conn.refuse_tunnelled(opaque, oneway);
+        conn.refuse_tunnelled(code, what.tunnelled);
         conn.end_request();
         return true;
     }
     let Some(kept) = kept else { return false };
+    wait_again(conn, &forward, what, kept)
+}
+
+fn wait_again(conn: &Rc<Conn>, forward: &Forward, what: Refused, kept: Kept) -> bool {
     let frame = whole(&kept.raw);
     let Some(held) = forward.hold(frame.len() as u64) else {
         return false;
     };
-    if oneway {
-        // It does not count as under way while it waits.
-        conn.end_request();
-    }
-    let request = Pending {
-        frame,
-        code,
-        opaque,
-        oneway,
-        since: kept.since,
-        number: kept.number,
-        _held: held,
-    };
     forward.metrics.moved_on.inc();
     let mut out = conn.outward.borrow_mut();
-    // Before later ones of the same client, which may wait already.
-    let at = out.waiting.partition_point(|r| r.number < request.number);
-    out.waiting.insert(at, request);
+    out.book.wait(Pending {
+        frame,
+        code: what.code,
+        opaque: what.opaque,
+        oneway: what.oneway,
+        is_answer: false,
+        since: kept.since,
+        waits_since: Instant::now(),
+        number: kept.number,
+        _held: Some(held),
+    });
     forward.waiting.fetch_add(1, Ordering::Relaxed);
     drop(out);
     if !forward.serving() {
-        pump(conn, &forward);
+        pump(conn, forward);
     }
     true
 }

@@ -12,13 +12,15 @@
 //! remembers its last one, and a new leader hears all of them at once; [`known`] has those whose
 //! connections went with the nodes that had them.
 
+mod beat;
+mod book;
 mod known;
 mod local;
 mod outward;
 mod tunnel;
 pub mod wire;
 
-pub use local::{again, is_current, keep, Kept};
+pub use local::{again, begins, ended, is_current, keep, Kept, Refused};
 pub use outward::{closed, drain, takes, takes_answer, Outward};
 pub use tunnel::{Tunnel, Tunnels};
 
@@ -113,6 +115,11 @@ impl Forward {
         self.status.current()
     }
 
+    /// A number for each time of serving of this node.
+    fn serving_since(&self) -> u64 {
+        self.status.times_served()
+    }
+
     /// Who leads.
     pub fn lead(&self) -> Lead {
         *self.status.lead().borrow()
@@ -130,12 +137,17 @@ impl Forward {
 
     /// The link to this peer as numbered now; `None` when it is not up.
     fn epoch(&self, peer: u64) -> Option<u64> {
+        // Held while the link is looked at: one that breaks then takes its number along.
+        let mut epochs = self.epochs.lock();
         if !self.peers.connected(peer) {
             return None;
         }
-        let mut epochs = self.epochs.lock();
-        let next = || self.next_epoch.fetch_add(1, Ordering::Relaxed);
-        Some(*epochs.entry(peer).or_insert_with(next))
+        Some(*epochs.entry(peer).or_insert_with(|| self.next_number()))
+    }
+
+    /// A number that is larger than all before.
+    fn next_number(&self) -> u64 {
+        self.next_epoch.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The other node that leads and can be reached, with its link.
@@ -188,33 +200,43 @@ impl ForwardInput {
             }
         };
         if let Some(inbox) = self.inboxes.get(thread) {
-            inbox.put(|mail| mail.talks.push((from, talk)));
+            inbox.put(|mail| mail.forwarding.push(Event::Said(from, talk)));
         }
     }
 
     /// A direction of the link to `peer` came up or broke.
     pub fn link(&self, peer: u64, up: bool) {
-        if !up {
-            self.forward.epochs.lock().remove(&peer);
-        }
+        let broken = match up {
+            true => None,
+            false => self.forward.epochs.lock().remove(&peer),
+        };
         for (n, inbox) in self.inboxes.iter().enumerate() {
             inbox.put(|mail| match up {
                 true => {
                     mail.lead_changed = true;
-                    mail.links_up.push((peer, n == 0));
+                    mail.forwarding.push(Event::Up(peer, n == 0));
                 }
-                false => mail.links_lost.push(peer),
+                false => mail.forwarding.push(Event::Lost(peer, broken)),
             });
         }
     }
 }
 
+/// What happened on the links to other nodes.
+pub enum Event {
+    /// A node says something.
+    Said(u64, Talk),
+    /// The link to a node broke, and the number under which it was used from here.
+    Lost(u64, Option<u64>),
+    /// A link to a node came up; whether this thread speaks for the whole node.
+    Up(u64, bool),
+}
+
 /// A thread's mail about forwarding.
 #[derive(Default)]
 pub struct ForwardMail {
-    pub talks: Vec<(u64, Talk)>,
-    pub links_lost: Vec<u64>,
-    pub links_up: Vec<(u64, bool)>,
+    /// In the order in which it happened.
+    pub events: Vec<Event>,
     pub lead_changed: bool,
     pub sweep: bool,
 }
@@ -224,20 +246,20 @@ pub fn handle(worker: &Rc<Worker>, mail: ForwardMail) {
     let Some(forward) = worker.shared.forward.clone() else {
         return;
     };
-    for peer in mail.links_lost {
-        tunnel::link_lost(worker, peer);
-        outward::link_lost(worker, &forward, peer);
-    }
-    for (peer, all) in mail.links_up {
-        known::tell(worker, &forward, peer, all);
-    }
-    for (from, talk) in mail.talks {
-        if matches!(talk.said, Said::Known { .. }) {
-            known::told(worker, &forward, talk);
-        } else if talk.to_leader() {
-            tunnel::said(worker, from, talk);
-        } else {
-            outward::said(worker, &forward, from, talk);
+    for event in mail.events {
+        match event {
+            Event::Lost(peer, link) => {
+                tunnel::link_lost(worker, peer);
+                if let Some(link) = link {
+                    outward::link_lost(worker, &forward, peer, link);
+                }
+            }
+            Event::Up(peer, all) => known::tell(worker, &forward, peer, all),
+            Event::Said(_, talk) if matches!(talk.said, Said::Known { .. }) => {
+                known::told(worker, &forward, talk);
+            }
+            Event::Said(from, talk) if talk.to_leader() => tunnel::said(worker, from, talk),
+            Event::Said(from, talk) => outward::said(worker, &forward, from, talk),
         }
     }
     if mail.lead_changed {

@@ -2,7 +2,6 @@
 
 use super::super::accept::Service;
 use super::super::connection::Conn;
-use super::super::convert;
 use super::super::dispatch;
 use super::super::namesrv;
 use super::super::pull;
@@ -10,142 +9,65 @@ use super::super::reply::{Reply, OVERLOAD};
 use super::super::send::Burst;
 use super::super::shared::shard_ms;
 use super::super::worker::Worker;
+use super::beat::{decode, split, whole, LastBeat};
+use super::book::{is_pull, Book, Pending};
 use super::known;
-use super::local::{is_current, Kept};
+use super::local::{is_current, is_own, Kept};
 use super::wire::{Said, Talk};
-use super::{Forward, Held};
+use super::Forward;
 use crate::actors::group::types::Subscription;
 use crate::wire::remoting::body::Heartbeat;
 use crate::wire::remoting::code::{request as code, response as rc};
-use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::header::FLAG_ONEWAY;
 use crate::wire::remoting::requests::UnregisterClient;
-use crate::wire::remoting::{split_frame, Command, FrameLimits, Language, RawFrame};
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::wire::remoting::{Command, Language, RawFrame};
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A request waits so long for a leader; then the client is told to try elsewhere.
-const WAIT: Duration = Duration::from_millis(1_500);
-/// A pull may wait longer: it is a long poll anyway.
-const WAIT_PULL: Duration = Duration::from_secs(10);
-/// Most one-way requests of a connection that wait for a leader.
-const MAX_WAITING: usize = 4_096;
-
-/// A request that is not answered yet.
-pub(super) struct Pending {
-    pub frame: Bytes,
-    pub code: i32,
-    pub opaque: i32,
-    pub oneway: bool,
-    pub since: Instant,
-    /// Number in the order of the connection's requests.
-    pub number: u64,
-    pub _held: Held,
-}
+use std::time::Instant;
 
 /// What a connection has outside.
 #[derive(Default)]
 pub struct Outward {
-    /// Waits for a leader, in order.
-    pub(super) waiting: VecDeque<Pending>,
-    /// With the node named, by request number.
-    sent: FxHashMap<i32, (u64, Pending)>,
-    /// Nodes that know this connection, and the link by which they do.
-    opened: FxHashMap<u64, u64>,
-    /// The last full heartbeat.
-    beat: Option<Bytes>,
-    /// What it says, once somebody asked.
-    told: Option<Heartbeat>,
-    /// Node, link and term that heard it last.
+    /// Requests that are not done.
+    pub(super) book: Book,
+    /// Nodes that know this connection.
+    opened: FxHashMap<u64, Opened>,
+    pub(super) beat: LastBeat,
+    /// Node, number there and term that heard it last.
     beat_at: (u64, u64, u64),
     /// This node leads now and has not heard the heartbeat itself.
     beat_due: bool,
-    next: u64,
 }
 
-pub(super) fn is_pull(code: i32) -> bool {
-    matches!(code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE)
+/// How another node knows a connection.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// The number of this opening: what is said of an earlier one means nothing.
+    number: u64,
+    /// The link by which it was opened.
+    link: u64,
+    /// It refuses requests until it is told to go on.
+    stopped: bool,
 }
 
 impl Outward {
     /// Pulls that wait or are with the leader.
     pub fn pulls(&self) -> usize {
-        let sent = self.sent.values().map(|(_, request)| request);
-        let all = self.waiting.iter().chain(sent);
-        all.filter(|r| is_pull(r.code)).count()
+        self.book.pulls()
     }
 
-    /// A send waits that surely was not done.
-    pub(super) fn sends_wait(&self) -> bool {
-        self.waiting.iter().any(|r| only_once(r.code))
-    }
-
-    pub(super) fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+    /// More may be read: what was is not too much for the leader.
+    pub fn has_room(&self) -> bool {
+        self.book.has_room()
     }
 
     /// What the client subscribed to in this group and topic by its last full heartbeat.
     pub fn subscription(&mut self, group: &str, topic: &str) -> Option<Subscription> {
-        if self.told.is_none() {
-            let command = decode(self.beat.as_ref()?)?;
-            self.told = Heartbeat::parse(&command.body).ok();
-        }
-        let groups = &self.told.as_ref()?.consumer_data_set;
-        let group = groups.iter().find(|g| g.group_name == group)?;
-        let mut all = group.subscription_data_set.iter();
-        let found = all.find(|s| s.topic == topic)?;
-        Some(convert::subscription(found.clone()))
+        self.beat.subscription(group, topic)
     }
-
-    /// The last full heartbeat.
-    pub(super) fn beat(&self) -> Option<Bytes> {
-        self.beat.clone()
-    }
-
-    /// Another heartbeat, or none.
-    fn set_beat(&mut self, beat: Option<Bytes>) {
-        self.beat = beat;
-        self.told = None;
-    }
-
-    fn forget_opened(&mut self, node: u64) {
-        self.opened.remove(&node);
-    }
-}
-
-/// The frame as it came.
-pub(super) fn whole(raw: &RawFrame) -> Bytes {
-    let header = raw.header.len();
-    let mut out = BytesMut::with_capacity(8 + header + raw.body.len());
-    out.put_u32((4 + header + raw.body.len()) as u32);
-    let kind: u32 = match raw.serialize {
-        HeaderFormat::Json => 0,
-        HeaderFormat::Binary => 1,
-    };
-    out.put_u32(kind << 24 | header as u32);
-    out.put_slice(&raw.header);
-    out.put_slice(&raw.body);
-    out.freeze()
-}
-
-/// Doing it twice is not doing it once.
-pub(super) fn only_once(code: i32) -> bool {
-    matches!(
-        code,
-        code::SEND_MESSAGE
-            | code::SEND_MESSAGE_V2
-            | code::SEND_BATCH_MESSAGE
-            | code::CONSUMER_SEND_MSG_BACK
-            | code::SEND_REPLY_MESSAGE
-            | code::SEND_REPLY_MESSAGE_V2
-            | code::END_TRANSACTION
-    )
 }
 
 fn not_available(why: &'static str) -> Reply {
@@ -157,25 +79,27 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
     if conn.service != Service::Broker || namesrv::handles(command.code) {
         return false;
     }
+    if is_own(command.code) {
+        return false;
+    }
     match command.code {
         code::HEART_BEAT => remember(conn, whole(raw)),
-        // What it was registered for may be over; its next heartbeat says.
         code::UNREGISTER_CLIENT => {
-            conn.outward.borrow_mut().set_beat(None);
             if let Ok(request) = UnregisterClient::parse(command) {
+                conn.outward.borrow_mut().beat.leave(&request);
                 forward.known.lock().remove(request.client_id);
             }
         }
         _ => {}
     }
+    // Read before whether it serves: what changes in between is refused by the core.
+    let since = forward.serving_since();
     let serving = forward.serving() && is_current(conn, command.code);
     if conn.is_tunnel() {
-        if !serving {
-            conn.refuse_tunnelled(command.opaque, command.is_oneway());
-        }
-        return !serving;
+        let stale = conn.outward.borrow().book.is_stale_here(since);
+        return !conn.admits_tunnelled(command.code, serving && !stale);
     }
-    if serving && conn.outward.borrow().waiting.is_empty() {
+    if serving && conn.outward.borrow().book.direct(command.code, since) {
         return false;
     }
     if is_pull(command.code) && !serving {
@@ -190,58 +114,73 @@ pub fn takes(conn: &Rc<Conn>, forward: &Forward, command: &Command, raw: &RawFra
             .answer(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
         return true;
     };
+    let now = Instant::now();
     let mut out = conn.outward.borrow_mut();
-    let oneway = command.is_oneway();
-    if oneway && out.waiting.len() >= MAX_WAITING {
-        return true;
-    }
-    let number = out.number();
-    out.waiting.push_back(Pending {
+    let number = out.book.number();
+    out.book.wait(Pending {
         frame,
         code: command.code,
         opaque: command.opaque,
-        oneway,
-        since: Instant::now(),
+        oneway: command.is_oneway(),
+        is_answer: false,
+        since: now,
+        waits_since: now,
         number,
-        _held: held,
+        _held: Some(held),
     });
     forward.waiting.fetch_add(1, Ordering::Relaxed);
     drop(out);
-    if !oneway {
-        conn.begin_request();
-    }
+    conn.begin_request();
     pump(conn, forward);
     true
 }
 
-/// A response of the client to a request that this node did not send: the leader did.
+/// A response of the client to a request that this node did not send: the leader did. When there
+/// are too many it is dropped, as if the client had not answered.
 pub fn takes_answer(conn: &Rc<Conn>, forward: &Forward, raw: &RawFrame) {
-    let known = conn.outward.borrow();
-    if let Some((node, epoch)) = forward.leader() {
-        if known.opened.get(&node) == Some(&epoch) {
-            forward.send(node, epoch, conn.id.0, Said::Frame(whole(raw)));
-        }
+    let Some((node, link)) = forward.leader() else {
+        return;
+    };
+    let mut out = conn.outward.borrow_mut();
+    let opened = out.opened.get(&node).filter(|o| o.link == link).copied();
+    let Some(opened) = opened.filter(|_| out.book.has_room()) else {
+        return;
+    };
+    let frame = whole(raw);
+    let Some(held) = forward.hold(frame.len() as u64) else {
+        return;
+    };
+    let number = out.book.number();
+    let said = Said::Frame(number, frame.clone());
+    if !forward.send(node, opened.number, conn.id.0, said) {
+        return;
     }
+    let now = Instant::now();
+    let answer = Pending {
+        frame,
+        code: 0,
+        opaque: 0,
+        oneway: true,
+        is_answer: true,
+        since: now,
+        waits_since: now,
+        number,
+        _held: Some(held),
+    };
+    out.book.sent((node, opened.number), answer);
+    drop(out);
+    conn.begin_request();
 }
 
 /// Keeps the last full heartbeat: a short one only confirms it.
 pub fn remember(conn: &Conn, frame: Bytes) {
     let beat = decode(&frame).and_then(|command| Heartbeat::parse(&command.body).ok());
     if let Some(beat) = beat.filter(|beat| !beat.is_short()) {
-        conn.outward.borrow_mut().set_beat(Some(frame));
+        conn.outward.borrow_mut().beat.set(frame);
         if let Some(forward) = &conn.shared().forward {
             forward.known.lock().remove(&beat.client_id);
         }
     }
-}
-
-fn split(frame: &Bytes) -> Option<RawFrame> {
-    let mut buf = BytesMut::from(&frame[..]);
-    split_frame(&mut buf, &FrameLimits::default()).ok()?
-}
-
-pub(super) fn decode(frame: &Bytes) -> Option<Command> {
-    Command::decode(split(frame)?).ok()
 }
 
 /// Sends what waits to the leader, when there is one.
@@ -250,61 +189,82 @@ pub(super) fn pump(conn: &Rc<Conn>, forward: &Forward) {
         // The connection's own task hands it to this node's cores.
         return conn.kick();
     }
-    let Some((node, epoch)) = forward.leader() else {
+    let Some((node, link)) = forward.leader() else {
         return;
     };
-    introduce(conn, forward, node, epoch);
+    let Some(number) = introduce(conn, forward, node, link) else {
+        return;
+    };
+    let way = (node, number);
+    let send = |said| forward.send(node, number, conn.id.0, said);
     let mut out = conn.outward.borrow_mut();
     let mut refused = Vec::new();
-    while let Some(next) = out.waiting.pop_front() {
-        forward.waiting.fetch_sub(1, Ordering::Relaxed);
-        let said = Said::Frame(next.frame.clone());
-        if !forward.send(node, epoch, conn.id.0, said) {
-            refused.push(next);
-            continue;
-        }
-        forward.metrics.forwarded.inc();
-        if !next.oneway {
-            if let Some((_, replaced)) = out.sent.insert(next.opaque, (node, next)) {
-                // The client uses a number twice: nobody will ask for the first.
-                drop(replaced);
-                conn.end_request();
+    if out.book.may_send(way, Instant::now()) {
+        while let Some(next) = out.book.take_to_send() {
+            let opened = out.opened.get_mut(&node);
+            let told = opened.filter(|o| o.stopped).is_none_or(|o| {
+                o.stopped = !send(Said::GoOn);
+                !o.stopped
+            });
+            if !(told && send(Said::Frame(next.number, next.frame.clone()))) {
+                if forward.epoch(node) != Some(link) {
+                    // The link broke; we shall hear of it.
+                    out.book.wait(next);
+                    break;
+                }
+                refused.push(next);
+                continue;
             }
+            forward.metrics.forwarded.inc();
+            forward.waiting.fetch_sub(1, Ordering::Relaxed);
+            out.book.sent(way, next);
         }
     }
     drop(out);
     for request in refused {
+        forward.waiting.fetch_sub(1, Ordering::Relaxed);
         answer(conn, &request, Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
     }
 }
 
-/// Makes the connection and its last heartbeat known to the leader.
-fn introduce(conn: &Rc<Conn>, forward: &Forward, node: u64, epoch: u64) {
+/// Makes the connection and its last heartbeat known to the leader; the connection's number there.
+fn introduce(conn: &Rc<Conn>, forward: &Forward, node: u64, link: u64) -> Option<u64> {
     let mut out = conn.outward.borrow_mut();
-    if out.opened.get(&node) != Some(&epoch) {
-        let open = Said::Open {
-            peer: conn.peer,
-            local: conn.local,
-        };
-        if !forward.send(node, epoch, conn.id.0, open) {
-            return;
+    let known = out.opened.get(&node).filter(|o| o.link == link);
+    let number = match known {
+        Some(opened) => opened.number,
+        None => {
+            let number = forward.next_number();
+            let open = Said::Open {
+                peer: conn.peer,
+                local: conn.local,
+            };
+            if !forward.send(node, number, conn.id.0, open) {
+                return None;
+            }
+            let opened = Opened {
+                number,
+                link,
+                stopped: false,
+            };
+            out.opened.insert(node, opened);
+            number
         }
-        out.opened.insert(node, epoch);
-    }
-    let at = (node, epoch, forward.lead().term);
+    };
+    let at = (node, number, forward.lead().term);
     if out.beat_at != at {
-        if let Some(beat) = out.beat.clone() {
-            forward.send(node, epoch, conn.id.0, Said::Beat(beat));
+        let said = out.beat.frame().map(Said::Beat);
+        if said.is_none_or(|beat| forward.send(node, number, conn.id.0, beat)) {
+            out.beat_at = at;
         }
-        out.beat_at = at;
     }
+    Some(number)
 }
 
 fn answer(conn: &Rc<Conn>, request: &Pending, reply: Reply) {
-    if request.oneway {
-        return;
+    if !request.oneway {
+        conn.write_soon(|out| reply.encode(request.opaque, out));
     }
-    conn.write_soon(|out| reply.encode(request.opaque, out));
     conn.end_request();
 }
 
@@ -320,27 +280,30 @@ pub async fn drain(conn: &Rc<Conn>) {
     let beat = {
         let mut out = conn.outward.borrow_mut();
         std::mem::take(&mut out.beat_due)
-            .then(|| out.beat.clone())
+            .then(|| out.beat.frame())
             .flatten()
     };
     if let Some(mut command) = beat.as_ref().and_then(decode) {
         command.flag |= FLAG_ONEWAY;
         dispatch::request(conn, &command, &mut burst, None).await;
     }
-    loop {
+    let may_begin = conn
+        .outward
+        .borrow_mut()
+        .book
+        .may_begin_here(Instant::now());
+    while may_begin {
         let next = {
             let mut out = conn.outward.borrow_mut();
-            match out.waiting.front() {
-                Some(first) if is_current(conn, first.code) => out.waiting.pop_front(),
+            match out.book.first() {
+                Some(first) if is_current(conn, first.code) => out.book.take(),
                 _ => None,
             }
         };
         let Some(next) = next else { break };
         forward.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !next.oneway {
-            // Dispatching counts it anew.
-            conn.end_request();
-        }
+        // Dispatching counts it anew.
+        conn.end_request();
         let Some(raw) = split(&next.frame) else {
             continue;
         };
@@ -359,7 +322,7 @@ pub async fn drain(conn: &Rc<Conn>) {
 /// This node begins to serve: the connection's heartbeat is news to it.
 pub fn became_leader(conn: &Rc<Conn>) {
     let mut out = conn.outward.borrow_mut();
-    out.beat_due = out.beat.is_some();
+    out.beat_due = out.beat.frame().is_some();
     drop(out);
     conn.kick();
 }
@@ -383,21 +346,27 @@ pub fn lead_changed(worker: &Rc<Worker>, forward: &Arc<Forward>) {
         if conn.is_tunnel() {
             continue;
         }
-        if let Some((node, epoch)) = forward.leader().filter(|_| !here) {
-            if conn.outward.borrow().beat.is_some() {
-                introduce(&conn, forward, node, epoch);
+        if let Some((node, link)) = forward.leader().filter(|_| !here) {
+            if conn.outward.borrow().beat.frame().is_some() {
+                introduce(&conn, forward, node, link);
             }
         }
-        if !conn.outward.borrow().waiting.is_empty() {
-            pump(&conn, forward);
-        }
+        go_on(&conn, forward);
     }
 }
 
-/// The link to a node broke: what it had goes to the next leader or is answered.
-pub fn link_lost(worker: &Rc<Worker>, forward: &Forward, node: u64) {
+/// What waits may perhaps go now.
+pub fn go_on(conn: &Rc<Conn>, forward: &Forward) {
+    if conn.outward.borrow().book.waiting() > 0 {
+        pump(conn, forward);
+    }
+}
+
+/// A link to a node broke: what went by it goes to the next leader or is answered.
+pub fn link_lost(worker: &Rc<Worker>, forward: &Forward, node: u64, link: u64) {
     for conn in worker.connections() {
-        if !conn.is_tunnel() {
+        let opened = conn.outward.borrow().opened.get(&node).copied();
+        if opened.is_some_and(|opened| opened.link <= link) {
             take_back(&conn, forward, node);
         }
     }
@@ -405,36 +374,21 @@ pub fn link_lost(worker: &Rc<Worker>, forward: &Forward, node: u64) {
 
 fn take_back(conn: &Rc<Conn>, forward: &Forward, node: u64) {
     let mut out = conn.outward.borrow_mut();
-    out.forget_opened(node);
-    let theirs: Vec<i32> = out
-        .sent
-        .iter()
-        .filter(|(_, (at, _))| *at == node)
-        .map(|(opaque, _)| *opaque)
-        .collect();
-    let mut back = Vec::new();
-    let mut lost = Vec::new();
-    for opaque in theirs {
-        if let Some((_, request)) = out.sent.remove(&opaque) {
-            match only_once(request.code) {
-                true => lost.push(request),
-                false => back.push(request),
-            }
-        }
-    }
-    wait_again(&mut out, forward, back);
+    out.opened.remove(&node);
+    let (back, lost) = out.book.take_back(node, Instant::now());
+    forward.waiting.fetch_add(back as u64, Ordering::Relaxed);
     drop(out);
     tell_lost(conn, lost);
-    if !conn.outward.borrow().waiting.is_empty() {
-        pump(conn, forward);
-    }
+    // There may be room to read again.
+    conn.kick();
+    go_on(conn, forward);
 }
 
 /// Tells the client that these requests may have been done, or not.
 fn tell_lost(conn: &Rc<Conn>, mut lost: Vec<Pending>) {
     lost.sort_unstable_by_key(|r| r.number);
-    let java = conn.language() == Language::JAVA;
-    if !lost.is_empty() && java && !conn.outward.borrow().sends_wait() {
+    let java = conn.language() == Language::JAVA && lost.iter().any(|r| !r.oneway);
+    if java && !conn.outward.borrow().book.sends_wait() {
         // Its asynchronous sends are retried when the connection breaks, but not for any code.
         // Those that wait for a leader must not fail with it.
         return conn.abort("leader_lost");
@@ -446,23 +400,13 @@ fn tell_lost(conn: &Rc<Conn>, mut lost: Vec<Pending>) {
     }
 }
 
-/// Puts requests back in front of those that wait, in the client's order.
-fn wait_again(out: &mut Outward, forward: &Forward, mut back: Vec<Pending>) {
-    forward
-        .waiting
-        .fetch_add(back.len() as u64, Ordering::Relaxed);
-    back.sort_unstable_by_key(|r| r.number);
-    for request in back.into_iter().rev() {
-        out.waiting.push_front(request);
-    }
-}
-
 /// A node that leads, or was thought to, says something about a client of ours.
 pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
     let Some(conn) = worker.connection(talk.conn) else {
         return;
     };
-    if conn.outward.borrow().opened.get(&from) != Some(&talk.epoch) {
+    let number = conn.outward.borrow().opened.get(&from).map(|o| o.number);
+    if number != Some(talk.epoch) {
         return;
     }
     match talk.said {
@@ -472,19 +416,13 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             frames,
         } => {
             let mut out = conn.outward.borrow_mut();
-            let mut ended = 0;
-            for opaque in done {
-                if out.sent.remove(&opaque).is_some() {
-                    ended += 1;
-                }
+            let full = !out.book.has_room();
+            let ended = out.book.done(&done).len();
+            let (stops, back) = out.book.refused(&refused, Instant::now());
+            if let Some(opened) = out.opened.get_mut(&from) {
+                opened.stopped |= stops;
             }
-            let back: Vec<Pending> = refused
-                .iter()
-                .filter_map(|opaque| out.sent.remove(opaque))
-                .map(|(_, request)| request)
-                .collect();
-            // They go to the next leader, or to this one when it has begun to serve.
-            wait_again(&mut out, forward, back);
+            forward.waiting.fetch_add(back as u64, Ordering::Relaxed);
             drop(out);
             if !frames.is_empty() {
                 conn.write_soon(|out| out.push(frames));
@@ -492,13 +430,20 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             for _ in 0..ended {
                 conn.end_request();
             }
+            if full {
+                conn.kick();
+            }
+            // What was refused goes to another leader at once, to this one when it is swept up: it
+            // may not serve yet.
+            if refused.is_empty() || forward.lead().leader != from {
+                go_on(&conn, forward);
+            }
         }
         Said::Unsure(which) => {
-            let mut out = conn.outward.borrow_mut();
-            let sent = which.iter().filter_map(|opaque| out.sent.remove(opaque));
-            let lost = sent.map(|(_, request)| request).collect();
-            drop(out);
+            let lost = conn.outward.borrow_mut().book.done(&which);
             tell_lost(&conn, lost);
+            conn.kick();
+            go_on(&conn, forward);
         }
         Said::Closed => take_back(&conn, forward, from),
         _ => {}
@@ -509,23 +454,18 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
 pub fn sweep(worker: &Rc<Worker>, forward: &Forward) {
     let now = Instant::now();
     for conn in worker.connections() {
-        if conn.is_tunnel() || conn.outward.borrow().waiting.is_empty() {
+        if conn.is_tunnel() || conn.outward.borrow().book.waiting() == 0 {
             continue;
         }
-        let late = |r: &Pending| {
-            let limit = if is_pull(r.code) { WAIT_PULL } else { WAIT };
-            now.duration_since(r.since) >= limit
-        };
-        let mut out = conn.outward.borrow_mut();
-        let (mut keep, mut gone) = (VecDeque::new(), Vec::new());
-        for request in out.waiting.drain(..) {
-            match late(&request) {
-                true => gone.push(request),
-                false => keep.push_back(request),
+        let stuck = conn.outward.borrow().book.stuck(now);
+        if let Some(node) = stuck {
+            let opened = conn.outward.borrow().opened.get(&node).map(|o| o.number);
+            if let Some(number) = opened {
+                forward.send(node, number, conn.id.0, Said::Close);
             }
+            take_back(&conn, forward, node);
         }
-        out.waiting = keep;
-        drop(out);
+        let gone = conn.outward.borrow_mut().book.take_late(now);
         forward
             .waiting
             .fetch_sub(gone.len() as u64, Ordering::Relaxed);
@@ -546,8 +486,8 @@ pub fn closed(conn: &Conn) {
     let out = std::mem::take(&mut *conn.outward.borrow_mut());
     forward
         .waiting
-        .fetch_sub(out.waiting.len() as u64, Ordering::Relaxed);
-    for (node, epoch) in out.opened {
-        forward.send(node, epoch, conn.id.0, Said::Close);
+        .fetch_sub(out.book.waiting() as u64, Ordering::Relaxed);
+    for (node, opened) in out.opened {
+        forward.send(node, opened.number, conn.id.0, Said::Close);
     }
 }

@@ -1,38 +1,50 @@
 //! The half that leads: connections whose bytes come and go by a peer link.
 
 use super::super::connection::Conn;
+use super::super::send::Burst;
 use super::super::serve;
+use super::super::shared::now_ms;
 use super::super::worker::Worker;
+use super::beat::split;
+use super::book::Judge;
 use super::outward;
 use super::wire::{Said, Talk};
 use super::Forward;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// What the other end says to a connection's task.
 pub enum Inbound {
-    Frame(Bytes),
+    Frame(u64, Bytes),
     Beat(Bytes),
+    GoOn,
 }
+
+/// Most bytes that wait for a connection's task. The other end sends no more than a quarter of it
+/// before it hears that requests are done.
+const MAX_QUEUED: usize = 64 * 1024 * 1024;
 
 /// The far end of a connection.
 pub struct Tunnel {
     pub forward: Arc<Forward>,
     pub node: u64,
+    /// The number of this opening.
     pub epoch: u64,
     /// The connection's number over there.
     pub conn: u64,
     /// Requests answered, and those not begun, since the last message.
-    pub done: RefCell<Vec<i32>>,
-    pub refused: RefCell<Vec<i32>>,
+    pub done: RefCell<Vec<u64>>,
+    pub refused: RefCell<Vec<u64>>,
+    judge: RefCell<Judge>,
 }
 
 impl Tunnel {
-    /// What node `node` calls `conn`, by the link numbered `epoch`.
+    /// What node `node` calls `conn`, opened by it under the number `epoch`.
     pub fn new(forward: Arc<Forward>, node: u64, epoch: u64, conn: u64) -> Self {
         Self {
             forward,
@@ -41,7 +53,24 @@ impl Tunnel {
             conn,
             done: RefCell::default(),
             refused: RefCell::default(),
+            judge: RefCell::default(),
         }
+    }
+
+    /// Whether a request may begin; `able`: this node can do it now.
+    pub fn admits(&self, code: i32, able: bool) -> bool {
+        self.judge.borrow_mut().admits(code, able)
+    }
+
+    /// This request was not begun.
+    pub fn refuse(&self, code: i32, number: u64) {
+        self.judge.borrow_mut().refused(code);
+        self.refused.borrow_mut().push(number);
+    }
+
+    /// See [`Said::GoOn`].
+    pub fn go_on(&self) {
+        self.judge.borrow_mut().go_on();
     }
 
     /// Sends answers; `false` when the link does not take them.
@@ -59,8 +88,8 @@ impl Tunnel {
     }
 
     /// Says that a request may have been done, or not.
-    pub fn unsure(&self, opaque: i32) {
-        let said = Said::Unsure(vec![opaque]);
+    pub fn unsure(&self, number: u64) {
+        let said = Said::Unsure(vec![number]);
         self.forward.send(self.node, self.epoch, self.conn, said);
     }
 
@@ -75,6 +104,23 @@ struct Open {
     epoch: u64,
     conn: Rc<Conn>,
     to: mpsc::UnboundedSender<Inbound>,
+    /// Bytes that wait for the task.
+    queued: Rc<Cell<usize>>,
+}
+
+impl Open {
+    /// Hands something to the connection's task; false when there is none any more.
+    fn put(&self, inbound: Inbound) -> bool {
+        if let Inbound::Frame(_, bytes) = &inbound {
+            let queued = self.queued.get() + bytes.len();
+            self.queued.set(queued);
+            if queued > MAX_QUEUED {
+                tracing::error!(node = ?self.conn.peer, "a node forwards more than it may");
+                return false;
+            }
+        }
+        !self.conn.is_closed() && self.to.send(inbound).is_ok()
+    }
 }
 
 /// Tunnelled connections of one thread, by node and number over there.
@@ -86,38 +132,61 @@ pub struct Tunnels {
 /// The node that holds a client's socket says something.
 pub fn said(worker: &Rc<Worker>, from: u64, talk: Talk) {
     let key = (from, talk.conn);
-    let known = worker
-        .tunnels
-        .open
-        .borrow()
-        .get(&key)
-        .map(|o| (o.epoch, o.to.clone()));
-    match (talk.said, known) {
-        (Said::Open { peer, local }, _) => {
-            drop_one(worker, key);
-            let Some(forward) = worker.shared.forward.clone() else {
-                return;
-            };
-            forward.metrics.tunnelled.inc();
-            let tunnel = Tunnel::new(forward, from, talk.epoch, talk.conn);
-            let conn = worker.open_tunnel(peer, local, tunnel);
-            let (to, inbound) = mpsc::unbounded_channel();
-            tokio::task::spawn_local(serve_tunnel(conn.clone(), inbound));
-            let epoch = talk.epoch;
-            let open = Open { epoch, conn, to };
-            worker.tunnels.open.borrow_mut().insert(key, open);
+    let (epoch, number) = (talk.epoch, talk.conn);
+    let inbound = match talk.said {
+        Said::Open { peer, local } => return open(worker, key, epoch, (peer, local)),
+        Said::Frame(number, bytes) => Inbound::Frame(number, bytes),
+        Said::Beat(bytes) => Inbound::Beat(bytes),
+        Said::GoOn => Inbound::GoOn,
+        Said::Close => {
+            if worker.tunnels.knows(key, epoch) {
+                drop_one(worker, key);
+            }
+            return;
         }
-        (Said::Frame(bytes), Some((epoch, to))) if epoch == talk.epoch => {
-            // Bounded by what a client may have unanswered.
-            let _ = to.send(Inbound::Frame(bytes));
+        _ => return,
+    };
+    if worker.tunnels.knows(key, epoch) {
+        let taken = {
+            let tunnels = worker.tunnels.open.borrow();
+            tunnels.get(&key).is_some_and(|open| open.put(inbound))
+        };
+        if taken {
+            return;
         }
-        (Said::Beat(bytes), Some((epoch, to))) if epoch == talk.epoch => {
-            let _ = to.send(Inbound::Beat(bytes));
-        }
-        (Said::Close, Some((epoch, _))) if epoch == talk.epoch => drop_one(worker, key),
-        // Of a link or connection that is no more.
-        _ => {}
+        drop_one(worker, key);
     }
+    // Of an opening that is no more: whoever says it would wait for an answer.
+    if let Some(forward) = &worker.shared.forward {
+        forward.send(from, epoch, number, Said::Closed);
+    }
+}
+
+impl Tunnels {
+    fn knows(&self, key: (u64, u64), epoch: u64) -> bool {
+        let open = self.open.borrow();
+        open.get(&key).is_some_and(|o| o.epoch == epoch)
+    }
+}
+
+fn open(worker: &Rc<Worker>, key: (u64, u64), epoch: u64, at: (SocketAddr, SocketAddr)) {
+    drop_one(worker, key);
+    let Some(forward) = worker.shared.forward.clone() else {
+        return;
+    };
+    forward.metrics.tunnelled.inc();
+    let tunnel = Tunnel::new(forward, key.0, epoch, key.1);
+    let conn = worker.open_tunnel(at.0, at.1, tunnel);
+    let (to, inbound) = mpsc::unbounded_channel();
+    let queued = Rc::<Cell<usize>>::default();
+    tokio::task::spawn_local(serve_tunnel(conn.clone(), inbound, queued.clone()));
+    let open = Open {
+        epoch,
+        conn,
+        to,
+        queued,
+    };
+    worker.tunnels.open.borrow_mut().insert(key, open);
 }
 
 fn drop_one(worker: &Worker, key: (u64, u64)) {
@@ -146,30 +215,51 @@ pub fn link_lost(worker: &Worker, node: u64) {
 }
 
 /// Serves a tunnelled connection until it closes, then cleans up after it.
-pub async fn serve_tunnel(conn: Rc<Conn>, mut inbound: mpsc::UnboundedReceiver<Inbound>) {
-    let mut buf = BytesMut::new();
+async fn serve_tunnel(
+    conn: Rc<Conn>,
+    mut inbound: mpsc::UnboundedReceiver<Inbound>,
+    queued: Rc<Cell<usize>>,
+) {
     while !conn.is_closed() {
         outward::drain(&conn).await;
-        if !buf.is_empty() && conn.may_read() {
-            let before = buf.len();
-            if !serve::handle_frames(&conn, &mut buf).await {
-                break;
+        let first = tokio::select! {
+            () = conn.kicked() => continue,
+            next = inbound.recv(), if conn.may_read() => next,
+        };
+        let Some(first) = first else { break };
+        let mut burst = Burst::new(now_ms(), queued.get());
+        let mut next = Some(first);
+        // What came together is one burst.
+        while let Some(one) = next {
+            if let Inbound::Frame(_, bytes) = &one {
+                queued.set(queued.get().saturating_sub(bytes.len()));
             }
-            if buf.len() != before {
-                continue;
-            }
+            handle(&conn, one, &mut burst).await;
+            let more = conn.may_read() && !conn.is_closed();
+            next = more.then(|| inbound.try_recv().ok()).flatten();
         }
-        tokio::select! {
-            () = conn.kicked() => {}
-            next = inbound.recv(), if conn.may_read() => match next {
-                Some(Inbound::Frame(bytes)) => buf.extend_from_slice(&bytes),
-                Some(Inbound::Beat(bytes)) => {
-                    outward::remember(&conn, bytes);
-                    outward::became_leader(&conn);
-                }
-                None => break,
-            }
-        }
+        burst.submit();
     }
     serve::leave(&conn);
+}
+
+async fn handle(conn: &Rc<Conn>, inbound: Inbound, burst: &mut Burst) {
+    match inbound {
+        Inbound::Frame(number, bytes) => {
+            let Some(frame) = split(&bytes) else {
+                return conn.close("bad_input");
+            };
+            conn.reads_tunnelled(number);
+            let open = serve::handle_frame(conn, frame, false, burst).await;
+            conn.reads_tunnelled(0);
+            if !open {
+                conn.close("bad_input");
+            }
+        }
+        Inbound::Beat(bytes) => {
+            outward::remember(conn, bytes);
+            outward::became_leader(conn);
+        }
+        Inbound::GoOn => conn.go_on_tunnelled(),
+    }
 }

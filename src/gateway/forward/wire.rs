@@ -1,7 +1,8 @@
 //! What gateways of one shard say to each other over a peer link. Pure.
 //!
 //! `kind u8 | epoch u64 | connection u64 | fields`, big-endian. The connection is the number that
-//! the node which serves the client gave it; the epoch tells a link from the one before it.
+//! the node which serves the client gave it; the epoch tells a link, or an opening of the connection
+//! at the other node, from the one before it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -11,10 +12,13 @@ use std::net::SocketAddr;
 pub enum Said {
     /// To the leader: a client's connection, with both its addresses.
     Open { peer: SocketAddr, local: SocketAddr },
-    /// To the leader: a frame as the client sent it.
-    Frame(Bytes),
+    /// To the leader: a frame as the client sent it, under a number for the answer.
+    Frame(u64, Bytes),
     /// To the leader: the client's last heartbeat, not to be answered.
     Beat(Bytes),
+    /// To the leader: everything that it refused of this client is known; what follows is in
+    /// order.
+    GoOn,
     /// To the leader: the client's connection closed.
     Close,
     /// To any replica that came back: a client that is known, by its last heartbeat, and for how
@@ -27,12 +31,12 @@ pub enum Said {
     /// From the leader: frames for the client, which of its requests are answered with them, and
     /// which were not begun because the node does not lead.
     Answer {
-        done: Vec<i32>,
-        refused: Vec<i32>,
+        done: Vec<u64>,
+        refused: Vec<u64>,
         frames: Bytes,
     },
     /// From the leader: requests that it may have done, or not.
-    Unsure(Vec<i32>),
+    Unsure(Vec<u64>),
     /// From the leader: it forgets the connection.
     Closed,
 }
@@ -53,6 +57,7 @@ const ANSWER: u8 = 5;
 const CLOSED: u8 = 6;
 const UNSURE: u8 = 7;
 const KNOWN: u8 = 8;
+const GO_ON: u8 = 9;
 /// Most numbers in an answer: more cannot be unanswered.
 const MAX_NUMBERS: usize = 1_000_000;
 
@@ -68,20 +73,22 @@ impl Talk {
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
         let size = match &self.said {
-            Said::Frame(b) | Said::Beat(b) => b.len(),
+            Said::Frame(_, b) => b.len() + 8,
+            Said::Beat(b) => b.len(),
             Said::Answer {
                 done,
                 refused,
                 frames,
-            } => frames.len() + 4 * (done.len() + refused.len()) + 8,
-            Said::Unsure(which) => 4 * which.len() + 4,
+            } => frames.len() + 8 * (done.len() + refused.len()) + 8,
+            Said::Unsure(which) => 8 * which.len() + 4,
             Said::Known { beat, .. } => beat.len() + 64,
             _ => 64,
         };
         let mut out = BytesMut::with_capacity(17 + size);
         let kind = match &self.said {
             Said::Open { .. } => OPEN,
-            Said::Frame(_) => FRAME,
+            Said::Frame(..) => FRAME,
+            Said::GoOn => GO_ON,
             Said::Beat(_) => BEAT,
             Said::Close => CLOSE,
             Said::Answer { .. } => ANSWER,
@@ -106,7 +113,11 @@ impl Talk {
                 put_addr(&mut out, peer);
                 out.put_slice(beat);
             }
-            Said::Frame(bytes) | Said::Beat(bytes) => out.put_slice(bytes),
+            Said::Frame(number, bytes) => {
+                out.put_u64(*number);
+                out.put_slice(bytes);
+            }
+            Said::Beat(bytes) => out.put_slice(bytes),
             Said::Answer {
                 done,
                 refused,
@@ -117,7 +128,7 @@ impl Talk {
                 out.put_slice(frames);
             }
             Said::Unsure(which) => put_numbers(&mut out, which),
-            Said::Close | Said::Closed => {}
+            Said::GoOn | Said::Close | Said::Closed => {}
         }
         out.freeze()
     }
@@ -134,7 +145,8 @@ impl Talk {
                 peer: addr(&mut bytes)?,
                 local: addr(&mut bytes)?,
             },
-            FRAME => Said::Frame(bytes),
+            FRAME => Said::Frame(bytes.try_get_u64().ok()?, bytes),
+            GO_ON => Said::GoOn,
             BEAT => Said::Beat(bytes),
             CLOSE => Said::Close,
             ANSWER => Said::Answer {
@@ -155,9 +167,9 @@ impl Talk {
     }
 }
 
-fn put_numbers(out: &mut BytesMut, numbers: &[i32]) {
+fn put_numbers(out: &mut BytesMut, numbers: &[u64]) {
     out.put_u32(numbers.len() as u32);
-    numbers.iter().for_each(|n| out.put_i32(*n));
+    numbers.iter().for_each(|n| out.put_u64(*n));
 }
 
 fn put_addr(out: &mut BytesMut, addr: &SocketAddr) {
@@ -174,15 +186,15 @@ fn addr(bytes: &mut Bytes) -> Option<SocketAddr> {
     Some(addr)
 }
 
-fn numbers(bytes: &mut Bytes) -> Option<Vec<i32>> {
+fn numbers(bytes: &mut Bytes) -> Option<Vec<u64>> {
     if bytes.len() < 4 {
         return None;
     }
     let count = bytes.get_u32() as usize;
-    if count > MAX_NUMBERS || bytes.len() < count * 4 {
+    if count > MAX_NUMBERS || bytes.len() < count * 8 {
         return None;
     }
-    Some((0..count).map(|_| bytes.get_i32()).collect())
+    Some((0..count).map(|_| bytes.get_u64()).collect())
 }
 
 #[cfg(test)]
@@ -196,12 +208,13 @@ mod tests {
                 peer: "127.0.0.1:1".parse().unwrap(),
                 local: "[2001:db8::1]:10911".parse().unwrap(),
             },
-            Said::Frame(Bytes::from_static(b"frame")),
+            Said::Frame(u64::MAX, Bytes::from_static(b"frame")),
             Said::Beat(Bytes::from_static(b"beat")),
+            Said::GoOn,
             Said::Close,
             Said::Answer {
-                done: vec![1, -2],
-                refused: vec![i32::MAX],
+                done: vec![1, 2],
+                refused: vec![u64::MAX],
                 frames: Bytes::from_static(b"frames"),
             },
             Said::Unsure(vec![3]),
@@ -221,7 +234,8 @@ mod tests {
             let bytes = talk.encode();
             assert_eq!(Talk::decode(bytes.clone()), Some(talk.clone()));
             let open = match &talk.said {
-                Said::Frame(_) | Said::Beat(_) | Said::Close | Said::Closed => 17,
+                Said::Frame(..) => 25,
+                Said::Beat(_) | Said::GoOn | Said::Close | Said::Closed => 17,
                 Said::Answer { .. } => bytes.len() - 6,
                 Said::Open { .. } | Said::Unsure(_) => bytes.len(),
                 Said::Known { .. } => bytes.len() - 4,

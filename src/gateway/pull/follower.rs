@@ -51,9 +51,13 @@ pub fn pull_here(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) -> boo
     if request.commits_offset() {
         return false;
     }
-    let Ok((topic, _)) = allowed(conn, broker, &request) else {
+    let Ok((topic, group)) = allowed(conn, broker, &request) else {
         return false;
     };
+    // An operator moved the group: only the leader tells its consumers where to go on.
+    if broker.shard.status().was_reset(group.id, topic.id) {
+        return false;
+    }
     let key = QueueKey::new(TopicId(topic.id), request.queue_id as u32);
     let bounds = broker.shard.bounds(key);
     let Step::Read(offset) = Step::of(bounds, request.queue_offset) else {

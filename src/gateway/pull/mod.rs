@@ -126,7 +126,11 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
         Err(e) => return ticket.answer(e.into()),
     };
     let group = GroupConfig::with_defaults(request.consumer_group);
-    if let Err(refusal) = conn.shared().change(broker, MetaOp::PutGroup(group)).await {
+    if let Err(refusal) = conn
+        .shared()
+        .change(broker, MetaOp::EnsureGroup(group))
+        .await
+    {
         return ticket.answer(refusal.into());
     }
     match check(conn, broker, &request) {

@@ -37,9 +37,10 @@ pub async fn reply_message(
         let text = format!("push reply message to requester fail, {client}: {why}");
         Err(Reply::err(rc::SYSTEM_ERROR, text))
     };
-    let Some(requester) = find(broker, client) else {
+    let requester = find(broker, client);
+    if requester.is_empty() {
         return failed("channel of the requester not found");
-    };
+    }
     let mut pushed = Vec::with_capacity(props.len() + 40);
     let time = now_ms().to_string();
     let own = [(prop::PUSH_REPLY_TIME, time.as_str())];
@@ -68,9 +69,9 @@ pub async fn reply_message(
         ("storeTimestamp", time.clone()),
     ];
     let ext = ext.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let answer = relay::call(
+    let answer = relay::call_newest(
         &ctx.shared().link,
-        requester.conn,
+        requester,
         code::PUSH_REPLY_MESSAGE_TO_CLIENT,
         ext,
         command.body.clone(),
@@ -91,11 +92,9 @@ pub async fn reply_message(
     }
 }
 
-fn find(broker: &BrokerSide, client_id: &str) -> Option<Connection> {
+/// The client's connections: an old one may be known still.
+fn find(broker: &BrokerSide, client_id: &str) -> Vec<Connection> {
     let producers = broker.groups.producers();
-    let mut found = producers
-        .into_values()
-        .flatten()
-        .filter(|c| c.client_id == client_id);
-    found.next()
+    let all = producers.into_values().flatten();
+    all.filter(|c| c.client_id == client_id).collect()
 }

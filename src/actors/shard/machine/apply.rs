@@ -195,6 +195,11 @@ impl Machine {
             }
             MetaOp::DeleteTopic(name) => self.delete_topic(name, out),
             MetaOp::PutGroup(group) => self.put_group(group, out),
+            MetaOp::EnsureGroup(group) => {
+                if !self.groups.contains_key(&group.name) {
+                    self.put_group(group, out);
+                }
+            }
             MetaOp::DeleteGroup(delete) => self.delete_group(delete, out),
             MetaOp::CommitOffsets(commit) => self.commit_offsets(commit, out),
             MetaOp::Locks(change) => self.change_locks(change, out),

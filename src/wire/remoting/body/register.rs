@@ -1,11 +1,13 @@
 //! REGISTER_BROKER (103): the plain and the compressed form.
 
 use super::config::{DataVersion, TopicConfig, TopicConfigWrapper, TopicQueueMappingInfo};
-use super::{decode, lenient, BodyError};
+use super::{decode, encode, lenient, BodyError};
 use crate::wire::message::crc::body_crc;
 use crate::wire::remoting::code::VERSION_5_0_0;
+use flate2::write::ZlibEncoder;
+use flate2::Compression;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
+use std::io::{Read, Write};
 
 /// Largest inflated body in bytes (about 150,000 topics).
 pub const MAX_INFLATED: usize = 16 * 1024 * 1024;
@@ -44,6 +46,57 @@ impl RegisterBrokerBody {
             return Err(BodyError::Limit("200000 topics"));
         }
         Ok(parsed)
+    }
+}
+
+impl RegisterBrokerBody {
+    /// The compressed form for a frame of this version, which stock name servers read too. It is
+    /// about a tenth of the plain one, and has no room for `order` and `topicSysFlag`.
+    ///
+    /// # Errors
+    /// Never in practice: it is written to memory.
+    pub fn compressed(&self, version: i32) -> std::io::Result<Vec<u8>> {
+        let wrapper = &self.topic_config_serialize_wrapper;
+        let out = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut out = BlockWriter(out);
+        out.block(&encode(&wrapper.data_version))?;
+        out.int(wrapper.topic_config_table.len())?;
+        for topic in wrapper.topic_config_table.values() {
+            let text = format!(
+                "{} {} {} {} {} ",
+                topic.topic_name,
+                topic.read_queue_nums,
+                topic.write_queue_nums,
+                topic.perm,
+                topic.topic_filter_type,
+            );
+            let mut text = text.into_bytes();
+            text.extend(encode(&topic.attributes));
+            out.block(&text)?;
+        }
+        out.block(&encode(&self.filter_server_list))?;
+        if version >= VERSION_5_0_0 {
+            out.int(wrapper.topic_queue_mapping_info_map.len())?;
+            for info in wrapper.topic_queue_mapping_info_map.values() {
+                out.block(&encode(info))?;
+            }
+        }
+        out.0.finish()
+    }
+}
+
+/// Blocks with their length before them.
+struct BlockWriter(ZlibEncoder<Vec<u8>>);
+
+impl BlockWriter {
+    fn int(&mut self, n: usize) -> std::io::Result<()> {
+        let n = i32::try_from(n).unwrap_or(i32::MAX);
+        self.0.write_all(&n.to_be_bytes())
+    }
+
+    fn block(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.int(bytes.len())?;
+        self.0.write_all(bytes)
     }
 }
 
@@ -142,9 +195,6 @@ fn parse_topic(text: &str) -> Option<TopicConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::write::ZlibEncoder;
-    use flate2::Compression;
-    use std::io::Write;
 
     fn zlib(bytes: &[u8]) -> Vec<u8> {
         let mut z = ZlibEncoder::new(Vec::new(), Compression::best());
@@ -160,6 +210,30 @@ mod tests {
             RegisterBrokerBody::parse(&bomb, 0, 513),
             Err(BodyError::Limit("16 MiB inflated"))
         );
+    }
+
+    #[test]
+    fn the_compressed_form_comes_back_and_is_small() {
+        let mut body = RegisterBrokerBody::default();
+        let wrapper = &mut body.topic_config_serialize_wrapper;
+        wrapper.data_version.counter = 7;
+        for n in 0..100_000 {
+            let name = format!("topic-{n}");
+            let mut topic = TopicConfig::new(name.as_str(), 8, 4, 6);
+            if n == 0 {
+                let attributes = &mut topic.attributes;
+                attributes.insert("message.type".into(), "FI FO".into());
+            }
+            wrapper.topic_config_table.insert(name, topic);
+        }
+        for version in [401, 513] {
+            let packed = body.compressed(version).unwrap();
+            assert!(packed.len() < 2 * 1024 * 1024, "{}", packed.len());
+            let crc = body_crc(&packed) as i32;
+            assert!(crc >= 0);
+            let parsed = RegisterBrokerBody::parse(&packed, crc, version).unwrap();
+            assert_eq!(parsed, body);
+        }
     }
 
     #[test]
