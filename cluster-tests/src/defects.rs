@@ -71,7 +71,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 20] = [
+pub const GROUP: [Planted; 21] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
