@@ -373,6 +373,16 @@ fn row_23_offset_commits_out_of_place() {
         Some(1),
         "{held}"
     );
+    // Nor are more locks than a command may carry to the other nodes, or for endless names.
+    let queues: Vec<_> = (0..4_097)
+        .map(|q| json!({"topic": "T", "queueId": q}))
+        .collect();
+    for (client, queues) in [("me", queues), (&*"x".repeat(256), Vec::new())] {
+        let body = json!({"consumerGroup": "G23", "clientId": client, "mqSet": queues}).to_string();
+        for code in [41, 42] {
+            assert_eq!(c.code(code, &[], body.as_bytes()), 29);
+        }
+    }
 }
 
 #[test]

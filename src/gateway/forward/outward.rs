@@ -273,30 +273,28 @@ pub async fn drain(conn: &Rc<Conn>) {
     let Some(forward) = conn.shared().forward.clone() else {
         return;
     };
+    let since = forward.serving_since();
     if !forward.serving() {
         return;
     }
     let mut burst = Burst::new(shard_ms(conn.shared()), 0);
-    let beat = {
+    let (may_begin, beat) = {
         let mut out = conn.outward.borrow_mut();
-        std::mem::take(&mut out.beat_due)
-            .then(|| out.beat.frame())
-            .flatten()
+        let due = std::mem::take(&mut out.beat_due);
+        let beat = due.then(|| out.beat.frame()).flatten();
+        (out.book.may_begin_here(Instant::now()), beat)
     };
     if let Some(mut command) = beat.as_ref().and_then(decode) {
         command.flag |= FLAG_ONEWAY;
         dispatch::request(conn, &command, &mut burst, None).await;
     }
-    let may_begin = conn
-        .outward
-        .borrow_mut()
-        .book
-        .may_begin_here(Instant::now());
-    while may_begin {
+    loop {
+        // Those of another time of serving may come back in front of the next one.
+        let may_begin = may_begin && forward.serving_since() == since;
         let next = {
             let mut out = conn.outward.borrow_mut();
             match out.book.first() {
-                Some(first) if is_current(conn, first.code) => out.book.take(),
+                Some(first) if may_begin && is_current(conn, first.code) => out.book.take(),
                 _ => None,
             }
         };
