@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// Clocks within this agree, ms.
 pub const NEAR_MS: i64 = 5 * 60_000;
+/// What is heard of others is late by its way, which a busy machine makes long: within this time runs
+/// on by itself while it is held, ms.
+const ROUGH_MS: i64 = 1_000;
 /// A clock counts for so long after it was heard, ms.
 pub const HEARD_MS: i64 = 10_000;
 /// What a majority says must last so long before time jumps to it, ms. A clock that is set and set
@@ -116,7 +119,11 @@ impl ClockCore {
         let majority = self.majority();
         let right = majority.map_or(self.offset, |m| m.offset);
         let believed = within(self.own, right, self.limit());
-        let want = if believed { self.own } else { right };
+        let want = match believed {
+            true => self.own,
+            false if within(self.offset, right, ROUGH_MS) => self.offset,
+            false => right,
+        };
         // Most of the cluster, not only of those that were heard.
         let whole = majority.is_some_and(|m| m.agree * 2 > self.others + 1);
         if self.trust < Trust::Majority {

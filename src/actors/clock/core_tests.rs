@@ -149,7 +149,24 @@ fn with_silent_peers_a_jump_is_not_believed() {
     assert_eq!(w.off(), 100);
     w.silent[2] = false;
     w.step();
-    assert!(w.off().abs() <= 3);
+    assert_eq!(w.off(), 100, "near enough to what they say");
+}
+
+#[test]
+fn what_comes_late_from_others_does_not_move_time_that_is_held() {
+    let mut w = World::new(&[0, 0, 0]);
+    w.run(5_000);
+    w.skews[0] = -HOUR;
+    for late in 0..400 {
+        w.skews[1] = -(late * 37 % 500);
+        w.skews[2] = -(late * 53 % 500);
+        w.step();
+        assert_eq!(w.off(), 0);
+    }
+    // Clocks that really are elsewhere are followed.
+    (w.skews[1], w.skews[2]) = (5_000, 5_000);
+    w.step();
+    assert!((w.off() - 5_000).abs() <= 3);
 }
 
 #[test]
