@@ -41,9 +41,22 @@ impl Sim {
         self.see(Seen::Clock { now_ms });
     }
 
-    /// The clock of a process that starts.
+    /// The clock of a process that starts. Links open with a ping: whoever runs and is reached is
+    /// heard at once. At the beginning all start together.
     pub fn new_clock(&self) -> ClockCore {
-        ClockCore::new(self.nodes() - 1, self.mono_ms(), self.wall_ms())
+        let mono_ms = self.mono_ms();
+        let mut clock = ClockCore::new(self.nodes() - 1, mono_ms, self.wall_ms());
+        let Some(group) = &self.group else {
+            return clock;
+        };
+        for (n, place) in group.places.iter().enumerate() {
+            let runs = place.node.is_some() || mono_ms == 0;
+            if n != group.here && runs && !group.is_cut(n, group.here) {
+                let wall_ms = self.true_ms() + place.skew_ms + place.jump_ms;
+                clock.heard(n as u64 + 1, wall_ms, mono_ms);
+            }
+        }
+        clock
     }
 
     fn settled(&self) -> Option<&ClockCore> {
