@@ -7,7 +7,7 @@ impl RaftCore {
     pub fn step(&mut self, from: u64, bytes: &Bytes) -> Result<(), MessageError> {
         let (head, m) = message::decode(bytes)?;
         message::check(self.options.node, from, &m)?;
-        self.check_sender(from, m.get_msg_type())?;
+        self.check_sender(from, m.get_msg_type(), head.all)?;
         self.check_life(from, &head)?;
         // Written for an earlier life of this replica: what it rests on may be gone.
         if head.receiver_life != 0
@@ -72,13 +72,20 @@ impl RaftCore {
         Ok(())
     }
 
-    pub(super) fn check_sender(&self, from: u64, kind: MessageType) -> Result<(), MessageError> {
+    pub(super) fn check_sender(
+        &self,
+        from: u64,
+        kind: MessageType,
+        all: bool,
+    ) -> Result<(), MessageError> {
         let known = self.node.raft.prs().get(from).is_some();
         // A member added by an entry not applied here may lead already, also one that was removed
         // before: what it says as a leader rests on a majority. Its wish to become one must not
-        // disturb.
+        // disturb, but where every vote is needed: it may be in again, by entries not known here, and
+        // who knows that it is out has the longer log and refuses.
         let removed = self.members.removed.contains(&from);
-        let newcomer = message::opens_a_talk(kind) && !(removed && message::asks_vote(kind));
+        let newcomer =
+            message::opens_a_talk(kind) && (all || !(removed && message::asks_vote(kind)));
         if known || newcomer {
             Ok(())
         } else {
