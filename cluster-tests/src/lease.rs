@@ -54,7 +54,11 @@ impl Sim {
         let Some(group) = &self.group else { return };
         let others = group.places.iter().enumerate();
         let mut others = others.filter(|(at, p)| *at != group.here && p.node.is_some());
-        let other = others.find(|(_, p)| p.view.serving.is_some() && p.lease_until > now);
+        // One that was stopped may come to serve in a term that is over: what it says rests on a lease
+        // or the log of its own.
+        let own = self.view.serving;
+        let older = |theirs: u64| own.is_some_and(|own| theirs < own);
+        let other = others.find(|(_, p)| p.view.serving.is_some_and(older) && p.lease_until > now);
         if let Some((at, place)) = other {
             let what = format!(
                 "node {} serves while node {at} may answer from memory for {} us",
