@@ -118,6 +118,9 @@ pub enum StoreError {
     Open(String),
 }
 
+/// See [`LogStore::sync_apart`].
+pub type SyncTask = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
+
 /// The Raft logs of all shards of a node.
 pub trait LogStore {
     /// Where the shard's log begins and ends, and its hard state.
@@ -133,6 +136,16 @@ pub trait LogStore {
     fn rest(&mut self) {}
     /// Syncs everything appended so far.
     fn sync(&mut self) -> Result<(), StoreError>;
+    /// A sync of everything appended so far, which another thread may do while appends go on; its
+    /// result comes to [`LogStore::synced_apart`] before another is asked for. `None`: there are
+    /// none such.
+    fn sync_apart(&mut self) -> Option<SyncTask> {
+        None
+    }
+    /// The end of a [`LogStore::sync_apart`]. An error is final.
+    fn synced_apart(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        result
+    }
     /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes` of data.
     /// What lies beyond the last entry is left out.
     /// Verifies checksums; a gap or a mismatch is [`StoreError::Corrupt`].

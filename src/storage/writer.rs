@@ -11,16 +11,22 @@
 //! instead, when nobody else has work for the store ([`WriterHandle::submit_here`]): waking the
 //! writer and being woken by it would take several times as long.
 //!
+//! What nobody waits for is synced by a thread of its own, beside the appends (`apart`). It begins at
+//! half the longest time that appends may stay unsynced; where a sync takes the other half, the writer
+//! waits for its end.
+//!
 //! The first failed write, sync or flush is final: [`Done::Failed`] is reported once, nothing is
 //! written any more and later jobs are refused. A sync is never retried: what the kernel dropped
 //! it would then report as written.
+
+mod apart;
 
 use super::jobs::{job_queue, JobReceiver, JobSender};
 use super::{
     keys, HardState, LogAppend, SnapshotStore, StateBatch, StateOp, StoreError, StoreStats,
 };
 use crate::model::ShardId;
-
+use apart::Apart;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -205,7 +211,9 @@ impl Writer {
     {
         let (jobs, queue) = job_queue();
         let stats = Arc::new(StoreStats::default());
-        let rounds = Rounds::new(store, options, on_done, stats.clone());
+        let bell = jobs.clone();
+        let apart = Apart::spawn(move || bell.nudge())?;
+        let rounds = Rounds::new(store, options, on_done, stats.clone(), apart);
         let place: Arc<Place<S>> = Arc::new(Mutex::new(Some(rounds)));
         let rounds = place.clone();
         let thread = std::thread::Builder::new()
@@ -300,12 +308,22 @@ struct Rounds<S> {
     /// Log bytes since the last flush, and when the first state row since then was written.
     unflushed_bytes: u64,
     unflushed_since: Option<Instant>,
+    /// Since when there are appends that no sync covers, neither done nor under way.
     unsynced_since: Option<Instant>,
+    apart: Apart,
+    /// The same of those that the sync under way covers.
+    apart_since: Option<Instant>,
     next_check: Instant,
 }
 
 impl<S: SnapshotStore> Rounds<S> {
-    fn new(store: S, options: WriterOptions, on_done: OnDone, stats: Arc<StoreStats>) -> Self {
+    fn new(
+        store: S,
+        options: WriterOptions,
+        on_done: OnDone,
+        stats: Arc<StoreStats>,
+        apart: Apart,
+    ) -> Self {
         let now = Instant::now();
         Self {
             store,
@@ -316,6 +334,8 @@ impl<S: SnapshotStore> Rounds<S> {
             unflushed_bytes: 0,
             unflushed_since: None,
             unsynced_since: None,
+            apart,
+            apart_since: None,
             next_check: now,
         }
     }
@@ -362,25 +382,51 @@ impl<S: SnapshotStore> Rounds<S> {
         }
     }
 
-    /// How long to wait for work.
+    /// How long to wait for work. The end of a sync rings by itself.
     fn wait(&self) -> Duration {
-        let sync = self
-            .unsynced_since
-            .map(|since| self.options.sync_after.saturating_sub(since.elapsed()));
-        sync.map_or(self.options.check_every, |left| {
+        let (since, after) = match self.apart_since {
+            Some(since) => (Some(since), self.options.sync_after),
+            None => (self.unsynced_since, self.options.sync_after / 2),
+        };
+        let left = since.map(|since| after.saturating_sub(since.elapsed()));
+        left.map_or(self.options.check_every, |left| {
             left.min(self.options.check_every)
         })
     }
 
+    /// Begins and ends syncs of what nobody waits for.
     fn sync_if_due(&mut self) -> Result<(), StoreError> {
-        if self
-            .unsynced_since
-            .is_some_and(|since| since.elapsed() >= self.options.sync_after)
-        {
-            self.store.sync()?;
-            self.unsynced_since = None;
-            StoreStats::add(&self.stats.syncs, 1);
+        let after = self.options.sync_after;
+        if let Some(since) = self.apart_since {
+            let ended = match self.apart.poll() {
+                None if since.elapsed() >= after => Some(self.apart.wait()),
+                ended => ended,
+            };
+            if let Some(result) = ended {
+                self.end_apart(result)?;
+            }
         }
+        let age = self.unsynced_since.map(|since| since.elapsed());
+        if age.is_some_and(|age| age >= after / 2) && self.apart_since.is_none() {
+            match self.store.sync_apart() {
+                Some(task) => {
+                    self.apart_since = self.unsynced_since.take();
+                    self.apart.begin(task);
+                }
+                None => {
+                    self.store.sync()?;
+                    self.unsynced_since = None;
+                    StoreStats::add(&self.stats.syncs, 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_apart(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        self.apart_since = None;
+        self.store.synced_apart(result)?;
+        StoreStats::add(&self.stats.syncs, 1);
         Ok(())
     }
 
@@ -429,6 +475,10 @@ impl<S: SnapshotStore> Rounds<S> {
         }
         self.check()?;
         if round.stop {
+            if self.apart_since.is_some() {
+                let result = self.apart.wait();
+                self.end_apart(result)?;
+            }
             self.store.close()?;
         }
         Ok(())

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 use troupemq::model::ShardId;
 use troupemq::storage::*;
 
-/// A simulated store that the test can look into, and hold up by holding its lock.
+/// A simulated store that the test can look into, and hold up by holding its lock. With a gate it
+/// syncs beside the appends, each sync once something has come through the gate.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<SimStore>>);
+struct Shared(
+    Arc<Mutex<SimStore>>,
+    Option<crossbeam_channel::Receiver<()>>,
+);
 
 impl Shared {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(SimStore::new(&[A, B]))))
+        Self(Arc::new(Mutex::new(SimStore::new(&[A, B]))), None)
     }
     fn get(&self) -> MutexGuard<'_, SimStore> {
         self.0.lock().unwrap()
@@ -29,6 +33,13 @@ impl LogStore for Shared {
     }
     fn sync(&mut self) -> Result<(), StoreError> {
         self.get().sync()
+    }
+    fn sync_apart(&mut self) -> Option<SyncTask> {
+        let (store, gate) = (self.clone(), self.1.clone()?);
+        Some(Box::new(move || {
+            gate.recv().map_err(|_| StoreError::Io("test".into()))?;
+            store.get().sync()
+        }))
     }
     fn read(
         &self,
@@ -161,6 +172,89 @@ fn what_waits_is_merged_into_one_write_and_reported_in_order() {
     );
 }
 
+/// A store whose syncs beside the appends take until something is sent.
+fn gated(
+    sync_after: Duration,
+) -> (
+    Shared,
+    crossbeam_channel::Sender<()>,
+    Writer,
+    crossbeam_channel::Receiver<Done>,
+) {
+    let (open, gate) = crossbeam_channel::unbounded();
+    let store = Shared(Shared::new().0, Some(gate));
+    let options = WriterOptions {
+        sync_after,
+        ..WriterOptions::default()
+    };
+    let (writer, told) = start(&store, options);
+    (store, open, writer, told)
+}
+
+fn appended(ticket: u64) -> Done {
+    Done::Appended { shard: A, ticket }
+}
+
+#[test]
+fn appends_go_on_while_what_nobody_waits_for_is_synced() {
+    let (store, open, writer, told) = gated(Duration::from_secs(2));
+    writer.submit(job(A, 1, 1, false)).unwrap();
+    assert_eq!(next(&told), appended(1));
+    assert_eq!(store.get().bounds(A).unwrap().synced, 0);
+    // The sync has begun at half the time.
+    std::thread::sleep(Duration::from_millis(1200));
+    for n in 2..20 {
+        writer.submit(job(A, n, n, false)).unwrap();
+        assert_eq!(next(&told), appended(n));
+    }
+    assert_eq!(store.get().bounds(A).unwrap().synced, 0, "it lasts");
+    // One that is waited for does not wait for the sync beside it.
+    writer.submit(job(A, 20, 20, true)).unwrap();
+    assert_eq!(next(&told), appended(20));
+    assert_eq!(store.get().bounds(A).unwrap().synced, 20);
+    open.send(()).unwrap();
+    writer.stop();
+}
+
+#[test]
+fn nothing_stays_unsynced_for_longer_than_it_may() {
+    let (store, open, writer, told) = gated(Duration::from_millis(200));
+    writer.submit(job(A, 1, 1, false)).unwrap();
+    assert_eq!(next(&told), appended(1));
+    let began = Instant::now();
+    // The first sync begins, and lasts.
+    let (go, stop) = crossbeam_channel::bounded::<()>(0);
+    let opener = std::thread::spawn(move || {
+        let _ = stop.recv_timeout(Duration::from_millis(1500));
+        for _ in 0..100 {
+            let _ = open.send(());
+        }
+    });
+    let mut n = 1;
+    while store.get().bounds(A).unwrap().synced == 0 {
+        n += 1;
+        writer.submit(job(A, n, n, false)).unwrap();
+        assert_eq!(next(&told), appended(n));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    // Appends were held up until the sync had ended.
+    assert!(began.elapsed() >= Duration::from_millis(1400));
+    drop(go);
+    opener.join().unwrap();
+    writer.stop();
+    assert_eq!(store.get().bounds(A).unwrap().synced, n);
+}
+
+#[test]
+fn a_failed_sync_beside_the_appends_is_final() {
+    let (_store, open, writer, told) = gated(Duration::from_millis(20));
+    drop(open);
+    writer.submit(job(A, 1, 1, false)).unwrap();
+    assert_eq!(next(&told), appended(1));
+    assert!(matches!(next(&told), Done::Failed { .. }));
+    assert!(writer.submit(job(A, 2, 2, false)).is_err());
+}
+
 #[test]
 fn an_error_is_reported_once_and_later_jobs_are_refused() {
     let store = Shared::new();
@@ -233,7 +327,7 @@ fn trims_and_flushes_make_state_durable() {
     let survives = |store: &Shared| {
         // Some seed would lose what is not durable.
         (0..20).all(|seed| {
-            let after = Shared(Arc::new(Mutex::new(store.get().clone())));
+            let after = Shared(Arc::new(Mutex::new(store.get().clone())), None);
             after.get().crash(&mut SimRng::new(seed));
             applied(&after) == applied(store)
         })

@@ -42,12 +42,13 @@ pub use reader::Reader;
 
 use super::{
     entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, Loss, SnapshotStore, Standing,
-    StateOp, StoreError,
+    StateOp, StoreError, SyncTask,
 };
 use crate::model::ShardId;
 use ahead::Ahead;
 use marks::{Mark, Marks};
 use meta::MetaKind;
+use parking_lot::Mutex;
 use reader::Shared;
 use rocksdb::{WriteBatch, WriteOptions};
 use std::collections::BTreeMap;
@@ -63,6 +64,9 @@ pub struct RocksStore {
     logs: BTreeMap<ShardId, ShardLog>,
     marks: Marks,
     ahead: Ahead,
+    /// Epoch and last index of each log when the sync beside the appends began.
+    apart: Vec<(ShardId, u64, u64)>,
+    syncs: Syncs,
     scratch: Vec<u8>,
     /// Set by the first failed write or sync; nothing is written any more.
     failed: Option<StoreError>,
@@ -73,6 +77,21 @@ pub struct RocksStore {
     loose: bool,
     standings: BTreeMap<ShardId, Standing>,
     losses: BTreeMap<ShardId, Loss>,
+}
+
+/// Syncs of the WAL by several threads, one at a time. The kernel reports an error of the disk to one
+/// sync only; the next one would succeed without what was lost. So after a failed sync all others fail.
+#[derive(Clone, Default)]
+struct Syncs(Arc<Mutex<Option<StoreError>>>);
+
+impl Syncs {
+    fn one(&self, sync: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut failed = self.0.lock();
+        if let Some(error) = &*failed {
+            return Err(error.clone());
+        }
+        sync().inspect_err(|error| *failed = Some(error.clone()))
+    }
 }
 
 /// The writer's view of one log.
@@ -157,8 +176,19 @@ impl RocksStore {
     }
 
     fn sync_wal(&mut self) -> Result<(), StoreError> {
-        self.shared.db.flush_wal(true).map_err(map_error)?;
+        self.syncs
+            .one(|| self.shared.db.flush_wal(true).map_err(map_error))?;
         self.all_synced()
+    }
+
+    /// Writes a batch and syncs the WAL.
+    fn write_synced(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.syncs.one(|| {
+            let written = self.shared.db.write_opt(batch, &options);
+            written.map_err(map_error)
+        })
     }
 
     /// Puts `append` into the batch and into `log`, a copy of the shard's present view.
@@ -245,13 +275,11 @@ impl RocksStore {
             batch.put_cf(self.shared.cf(CF_META)?, meta::LOOSE, b"1");
             (sync, self.loose) = (true, true);
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
         self.ahead.wrote(batch.size_in_bytes(), sync);
-        self.shared
-            .db
-            .write_opt(batch, &options)
-            .map_err(map_error)?;
+        match sync {
+            true => self.write_synced(batch)?,
+            false => self.shared.db.write(batch).map_err(map_error)?,
+        }
         for (shard, log) in changed {
             self.shared
                 .view(shard)?
@@ -277,12 +305,7 @@ impl RocksStore {
         let mut batch = WriteBatch::default();
         let key = meta::key(shard, MetaKind::Bounds);
         batch.put_cf(self.shared.cf(CF_META)?, key, meta::bounds(first, term));
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.shared
-            .db
-            .write_opt(batch, &options)
-            .map_err(map_error)?;
+        self.write_synced(batch)?;
         let view = self.shared.view(shard)?;
         view.first.store(first, Ordering::Release);
         view.last.store(log.bounds.last, Ordering::Release);
@@ -340,15 +363,10 @@ impl RocksStore {
         batch.put_cf(meta, key(MetaKind::Mark), meta::mark(mark));
         state::put_ops(&mut batch, self.shared.cf(CF_STATE)?, ops.iter());
         // With WAL, the state rows too: a crash finds all of it or nothing.
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
         let view = self.shared.view(shard)?;
         view.first.store(first, Ordering::Release);
         view.last.store(first - 1, Ordering::Release);
-        self.shared
-            .db
-            .write_opt(batch, &options)
-            .map_err(map_error)?;
+        self.write_synced(batch)?;
         self.logs.insert(shard, log);
         self.marks.set(shard, mark);
         self.all_synced()?;
@@ -394,6 +412,35 @@ impl LogStore for RocksStore {
         }
     }
 
+    fn sync_apart(&mut self) -> Option<SyncTask> {
+        self.usable().ok()?;
+        let ends = self.logs.iter();
+        self.apart = ends
+            .map(|(shard, log)| (*shard, log.epoch, log.bounds.last))
+            .collect();
+        let (shared, syncs) = (self.shared.clone(), self.syncs.clone());
+        Some(Box::new(move || {
+            syncs.one(|| shared.db.flush_wal(true).map_err(map_error))
+        }))
+    }
+
+    fn synced_apart(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        let result = result.and_then(|()| {
+            for (shard, epoch, last) in std::mem::take(&mut self.apart) {
+                // Of another epoch: what replaced those entries was synced then.
+                let log = self.logs.get_mut(&shard);
+                let Some(log) = log.filter(|log| log.epoch == epoch && log.bounds.synced < last)
+                else {
+                    continue;
+                };
+                log.bounds.synced = last;
+                self.marks.set(shard, Mark { epoch, index: last });
+            }
+            self.marks.write()
+        });
+        self.settle(result)
+    }
+
     fn read(
         &self,
         shard: ShardId,
@@ -422,10 +469,8 @@ impl LogStore for RocksStore {
         let mut batch = WriteBatch::default();
         let key = meta::key(shard, MetaKind::Standing);
         batch.delete_cf(self.shared.cf(CF_META)?, key);
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        let written = self.shared.db.write_opt(batch, &options);
-        self.settle(written.map_err(map_error))?;
+        let written = self.write_synced(batch);
+        self.settle(written)?;
         self.standings.insert(shard, Standing::Whole);
         let result = self.all_synced();
         self.settle(result)

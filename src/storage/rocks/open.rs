@@ -7,7 +7,7 @@ use super::meta::{self, MetaKind};
 use super::reader::{ShardView, Shared};
 use super::{
     default_bounds, log_cf, log_tail, map_error, options, RocksStore, ShardLog, StoreOptions,
-    CF_META, CF_STATE,
+    Syncs, CF_META, CF_STATE,
 };
 use crate::model::ShardId;
 use crate::storage::{entry, keys, LogBounds, Loss, Standing, StoreError};
@@ -83,6 +83,8 @@ impl RocksStore {
             logs,
             marks,
             ahead,
+            apart: Vec::new(),
+            syncs: Syncs::default(),
             scratch: Vec::new(),
             failed: None,
             closed: false,

@@ -50,12 +50,7 @@ impl RocksStore {
         self.marks.sync()?;
         let mut batch = WriteBatch::default();
         batch.put_cf(self.shared.cf(CF_META)?, meta::CLEAN, b"1");
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.shared
-            .db
-            .write_opt(batch, &options)
-            .map_err(map_error)?;
+        self.write_synced(batch)?;
         self.closed = true;
         Ok(())
     }

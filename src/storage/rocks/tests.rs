@@ -388,6 +388,29 @@ fn space_ahead_of_the_log_changes_nothing() {
 }
 
 #[test]
+fn a_sync_beside_the_appends_covers_what_was_there_when_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    store.append(&[append(1..4, 1, 10, false)]).unwrap();
+    let synced = |store: &RocksStore| store.bounds(S).unwrap().synced;
+    assert_eq!(synced(&store), 0);
+    let task = store.sync_apart().unwrap();
+    store.append(&[append(4..6, 1, 10, false)]).unwrap();
+    store.synced_apart(task()).unwrap();
+    assert_eq!(synced(&store), 3);
+    // What it covered is replaced meanwhile.
+    let task = store.sync_apart().unwrap();
+    store.append(&[append(2..3, 2, 10, false)]).unwrap();
+    assert_eq!(synced(&store), 2);
+    store.append(&[append(3..5, 2, 10, false)]).unwrap();
+    store.synced_apart(task()).unwrap();
+    assert_eq!(synced(&store), 2);
+    let failed = StoreError::Io("sync".into());
+    assert_eq!(store.synced_apart(Err(failed.clone())), Err(failed));
+    assert!(store.append(&[append(5..6, 2, 10, false)]).is_err());
+}
+
+#[test]
 fn every_opening_is_a_new_life_also_after_a_crash() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("live");
@@ -557,4 +580,12 @@ fn cost_of_appending_and_reading() {
         wall.elapsed().as_micros() as f64 / n as f64,
         (cpu() - used) / n as f64
     );
+}
+
+#[test]
+fn no_sync_succeeds_after_one_beside_it_has_failed() {
+    let syncs = super::Syncs::default();
+    let failed = StoreError::Io("disk".into());
+    assert_eq!(syncs.one(|| Err(failed.clone())), Err(failed.clone()));
+    assert_eq!(syncs.clone().one(|| Ok(())), Err(failed));
 }
