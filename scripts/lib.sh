@@ -92,11 +92,12 @@ need_cluster_tools() {
     fi
 }
 
-# JDK, Maven, Go and Python for the programs in tests/clients.
+# JDK, Maven, Go, Python and Node for the programs in tests/clients.
 need_client_tools() {
     local missing=() jdk
     [ -x /usr/local/go/bin/go ] && PATH=$PATH:/usr/local/go/bin
     command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     if ! command -v javac >/dev/null; then
         jdk=openjdk-17-jdk-headless
         apt-cache show "$jdk" >/dev/null 2>&1 || jdk=default-jdk-headless
@@ -104,6 +105,8 @@ need_client_tools() {
     fi
     command -v mvn >/dev/null || missing+=(maven)
     command -v go >/dev/null || missing+=(golang-go)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
     if [ ${#missing[@]} -gt 0 ]; then
         need_packages "what the client programs need" "${missing[@]}"
     fi
