@@ -114,6 +114,24 @@ fn cpp_shapes() {
     );
 }
 
+/// Captured from the C++ client 2.0 in the Python wheel: what is no batch has `batch` 0.
+#[test]
+fn a_cpp_batch_is_flagged_with_a_number() {
+    for (batch, expected) in [("1", true), ("0", false), ("true", true), ("false", false)] {
+        let header = format!(
+            r#"{{"code":10,"extFields":{{"AccessKey":"","OnsChannel":"ALIYUN","Signature":"OqhwdvnG9EjPE8AJHPYeqo0sheE=","batch":"{batch}","bornTimestamp":"1796046842705","defaultTopic":"TBW102","defaultTopicQueueNums":4,"flag":0,"producerGroup":"PG","properties":"WAIT\u0001true\u0002","queueId":0,"reconsumeTimes":"0","sysFlag":0,"topic":"T","unitMode":"0"}},"flag":0,"language":"CPP","opaque":17,"remark":"","version":63}}"#
+        );
+        let mut bytes = Vec::new();
+        bytes.extend((header.len() as u32 + 4).to_be_bytes());
+        bytes.extend((header.len() as u32).to_be_bytes());
+        bytes.extend(header.as_bytes());
+        let cmd = command(&bytes);
+        let send = SendRequest::parse(&cmd).unwrap();
+        assert_eq!(send.batch, expected, "{batch}");
+        assert_eq!((send.topic, send.unit_mode), ("T", false));
+    }
+}
+
 #[test]
 fn java_frames_decode_alike_in_both_forms() {
     let json = command(&vector("remoting-frames.json", "json_request_send_v2").bytes);

@@ -31,7 +31,8 @@ pub struct SendRequest<'a> {
     pub unit_mode: bool,
     /// Retry limit; only meaningful for `%RETRY%` topics. Go always sends 0.
     pub max_reconsume_times: Option<i32>,
-    /// The body is a batch: code 320, or the flag on any code (C++ sends batches as 310).
+    /// The body is a batch: code 320, or the flag on any code. C++ clients send a batch with code 10 or 310, and up to
+    /// 2.0 write the flag as `1`.
     pub batch: bool,
     /// Broker name the client thinks it sends to.
     pub broker_name: Option<&'a str>,
@@ -76,7 +77,7 @@ impl<'a> SendRequest<'a> {
             },
             unit_mode: flag(10),
             max_reconsume_times: optional(11).map(|_| number(11)).transpose()?,
-            batch: flag(12) || cmd.code == code::SEND_BATCH_MESSAGE,
+            batch: flag(12) || slots[12] == Some("1") || cmd.code == code::SEND_BATCH_MESSAGE,
             broker_name: optional(13),
         })
     }
