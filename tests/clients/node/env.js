@@ -170,6 +170,23 @@ class Env {
     return this.remoting;
   }
 
+  /** Whether each name server that can be reached knows the topic. */
+  async isKnown(topic) {
+    const api = await this.api();
+    const codes = [];
+    for (const address of this.namesrv) {
+      try {
+        codes.push((await api.invoke(address, RemotingCommand.createRequestCommand(105, { topic }), 5000)).code);
+      } catch (e) {
+        if (e.code !== 'ECONNREFUSED') {
+          throw e;
+        }
+      }
+    }
+    check(codes.length > 0, 'no name server can be reached');
+    return codes.every(code => code === 0);
+  }
+
   /** A request by the client's own remoting layer; code, ext fields and body of the answer. */
   async request(code, fields, body) {
     const api = await this.api();
@@ -185,10 +202,7 @@ class Env {
     const api = await this.api();
     await api.createTopic(this.broker, 'TBW102', { topicName: topic, readQueueNums: queues, writeQueueNums: queues, perm: 6,
       topicFilterType: 'SINGLE_TAG', topicSysFlag: 0, order: false }, 5000);
-    for (const address of this.namesrv) {
-      const command = () => RemotingCommand.createRequestCommand(105, { topic });
-      await wait(`the route of ${topic}`, 20, async () => (await api.invoke(address, command(), 5000)).code === 0);
-    }
+    await wait(`the route of ${topic}`, 20, () => this.isKnown(topic));
     return topic;
   }
 

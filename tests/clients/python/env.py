@@ -102,15 +102,25 @@ class Env:
 
     def master(self):
         if self.broker is None:
-            self.broker = remoting.route(self.namesrv.split(";")[0], "TBW102")[1]
+            self.broker = self.routes("TBW102")[0][1]
         return self.broker
+
+    def routes(self, topic):
+        """What each name server that can be reached says."""
+        found = []
+        for namesrv in self.namesrv.split(";"):
+            try:
+                found.append(remoting.route(namesrv, topic))
+            except ConnectionRefusedError:
+                continue
+        check(found, "no name server can be reached")
+        return found
 
     def topic(self, queues, base="T"):
         """A new topic that every name server knows."""
         topic = self.fresh(base)
         remoting.create_topic(self.master(), topic, queues)
-        for namesrv in self.namesrv.split(";"):
-            wait(f"the route of {topic}", 20, lambda: (remoting.route(namesrv, topic) or (0,))[0] == queues)
+        wait(f"the route of {topic}", 20, lambda: all(r and r[0] == queues for r in self.routes(topic)))
         return topic
 
     def producer(self):
