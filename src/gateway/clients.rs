@@ -25,11 +25,58 @@ type Answer = Result<Reply, Reply>;
 /// Most queues that one request locks or unlocks.
 const MAX_LOCKS: usize = 4_096;
 
+/// What became of the groups of one heartbeat. A group that is refused does not keep the others
+/// out: a client puts all its groups into one heartbeat, and can do nothing about a single one.
+#[derive(Default)]
+struct Taken {
+    groups: usize,
+    /// The first refusal that concerns its group alone.
+    refused: Option<Reply>,
+}
+
+impl Taken {
+    /// Notes what became of a group.
+    ///
+    /// # Errors
+    /// The node cannot take any group now: another one has to, or the client tries again.
+    fn note<T>(
+        &mut self,
+        ctx: &Ctx,
+        group: &str,
+        result: Result<T, Reply>,
+    ) -> Result<Option<T>, Reply> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(reply) if reply.code == rc::SERVICE_NOT_AVAILABLE => Err(reply),
+            Err(reply) => {
+                let text = reply.remark.as_deref().unwrap_or("");
+                let text = format!("group {group} of a heartbeat: {text}");
+                ctx.shared().bad_input("heartbeat", ctx.conn.peer, &text);
+                self.refused.get_or_insert(reply);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The answer: as stock brokers 0, whatever was refused. Where nothing else was asked for, the
+    /// client's log shall say why.
+    fn answer(self) -> Answer {
+        match self.refused {
+            Some(reply) if self.groups == 0 => Err(reply),
+            _ => Ok(Reply::ok()),
+        }
+    }
+}
+
 /// HEART_BEAT 34.
 pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let beat = Heartbeat::parse(&command.body).map_err(Reply::failed)?;
+    let mut taken = Taken::default();
+    if beat.left_out > 0 {
+        let text = format!("{} groups beyond the limits of a heartbeat", beat.left_out);
+        taken.note(ctx, "…", Err::<(), _>(Reply::err(rc::SYSTEM_ERROR, text)))?;
+    }
     for producer in &beat.producer_data_set {
-        group_name(&producer.group_name)?;
         let connection = Connection {
             conn: ctx.conn.id,
             client_id: beat.client_id.clone(),
@@ -38,18 +85,25 @@ pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
             version: command.version,
             last_update_ms: boot_ms(),
         };
-        broker
-            .groups
-            .producer_heartbeat(&producer.group_name, connection)?;
+        let name = &producer.group_name;
+        let result = group_name(name).and_then(|()| {
+            let heard = broker.groups.producer_heartbeat(name, connection);
+            heard.map_err(Reply::from)
+        });
+        let result = taken.note(ctx, name, result)?;
+        taken.groups += usize::from(result.is_some());
     }
-    let mut changed = false;
     let short = beat.is_short();
     // Everything is created first: once a group knows the member, clients rebalance at once.
-    for consumer in &beat.consumer_data_set {
-        group_name(&consumer.group_name)?;
-        prepare_group(ctx, broker, &consumer.group_name).await?;
-    }
+    let mut prepared = Vec::with_capacity(beat.consumer_data_set.len());
     for consumer in beat.consumer_data_set {
+        let result = prepare_group(ctx, broker, &consumer.group_name).await;
+        if taken.note(ctx, &consumer.group_name, result)?.is_some() {
+            prepared.push(consumer);
+        }
+    }
+    let mut changed = false;
+    for consumer in prepared {
         let name = consumer.group_name.clone();
         let member = member(
             ctx,
@@ -59,9 +113,13 @@ pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
             beat.heartbeat_fingerprint,
             short,
         );
-        changed |= broker.groups.heartbeat(&name, member).await?.sub_changed;
+        let heard = broker.groups.heartbeat(&name, member).await;
+        if let Some(heard) = taken.note(ctx, &name, heard.map_err(Reply::from))? {
+            taken.groups += 1;
+            changed |= heard.sub_changed;
+        }
     }
-    let reply = Reply::ok();
+    let reply = taken.answer()?;
     if beat.heartbeat_fingerprint == 0 {
         return Ok(reply);
     }
@@ -100,6 +158,7 @@ fn member(
 
 /// Creates the group when allowed, and its retry topic.
 async fn prepare_group(ctx: &Ctx, broker: &BrokerSide, group: &str) -> Result<(), Reply> {
+    group_name(group)?;
     let meta = broker.shard.meta();
     let config = match meta.group(group) {
         Some(config) => config,

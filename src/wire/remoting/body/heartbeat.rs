@@ -164,6 +164,9 @@ pub struct Heartbeat {
     /// Version 2: a short heartbeat, which only refreshes liveness.
     #[serde(deserialize_with = "lenient::nullable")]
     pub without_sub: bool,
+    /// Groups that [`Heartbeat::parse`] dropped, because they were beyond a limit.
+    #[serde(skip)]
+    pub left_out: usize,
 }
 
 /// Most groups in one heartbeat.
@@ -176,24 +179,35 @@ pub const MAX_CLIENT_ID: usize = 255;
 pub const MAX_HEARTBEAT: usize = 4 * 1024 * 1024;
 
 impl Heartbeat {
-    /// Reads a heartbeat within the limits. Names inside are not checked yet.
+    /// Reads a heartbeat. Groups beyond a limit are dropped and counted; consumers go first. Names
+    /// inside are not checked yet.
+    ///
+    /// # Errors
+    /// It does not decode, is longer than [`MAX_HEARTBEAT`], or has no usable client id.
     pub fn parse(body: &[u8]) -> Result<Heartbeat, BodyError> {
         if body.len() > MAX_HEARTBEAT {
             return Err(BodyError::Limit("4 MiB"));
         }
-        let heartbeat: Heartbeat = decode(body)?;
-        let groups = heartbeat.consumer_data_set.len() + heartbeat.producer_data_set.len();
-        let subscriptions = heartbeat.consumer_data_set.iter();
-        let subscriptions: usize = subscriptions.map(|c| c.subscription_data_set.len()).sum();
-        if groups > MAX_GROUPS {
-            return Err(BodyError::Limit("1024 groups"));
-        }
-        if subscriptions > MAX_SUBSCRIPTIONS {
-            return Err(BodyError::Limit("8192 subscriptions"));
-        }
+        let mut heartbeat: Heartbeat = decode(body)?;
         if heartbeat.client_id.is_empty() || heartbeat.client_id.len() > MAX_CLIENT_ID {
             return Err(BodyError::Limit("1 to 255 bytes of client id"));
         }
+        let (consumers, producers) = (
+            &mut heartbeat.consumer_data_set,
+            &mut heartbeat.producer_data_set,
+        );
+        let told = consumers.len() + producers.len();
+        let (mut groups, mut subscriptions) = (0, 0);
+        consumers.retain(|consumer| {
+            let more = subscriptions + consumer.subscription_data_set.len();
+            let fits = groups < MAX_GROUPS && more <= MAX_SUBSCRIPTIONS;
+            if fits {
+                (groups, subscriptions) = (groups + 1, more);
+            }
+            fits
+        });
+        producers.truncate(MAX_GROUPS - groups);
+        heartbeat.left_out = told - consumers.len() - producers.len();
         Ok(heartbeat)
     }
 
@@ -225,25 +239,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_of_a_heartbeat() {
+    fn what_is_beyond_a_limit_is_left_out_of_a_heartbeat() {
         let sub = r#"{"topic":"T","subString":"*"},"#.repeat(MAX_SUBSCRIPTIONS + 1);
         let body = format!(
-            r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"g","subscriptionDataSet":[{}]}}]}}"#,
+            r#"{{"clientID":"c","consumerDataSet":[{{"groupName":"huge","subscriptionDataSet":[{}]}},
+                {{"groupName":"g","subscriptionDataSet":[{{"topic":"T"}}]}}]}}"#,
             sub.trim_end_matches(',')
         );
-        assert_eq!(
-            Heartbeat::parse(body.as_bytes()),
-            Err(BodyError::Limit("8192 subscriptions"))
-        );
+        let h = Heartbeat::parse(body.as_bytes()).unwrap();
+        let names = h.consumer_data_set.iter().map(|g| g.group_name.as_str());
+        assert_eq!((names.collect(), h.left_out), (vec!["g"], 1));
         let groups = r#"{"groupName":"g"},"#.repeat(MAX_GROUPS + 1);
+        let groups = groups.trim_end_matches(',');
         let body = format!(
-            r#"{{"clientID":"c","producerDataSet":[{}]}}"#,
-            groups.trim_end_matches(',')
+            r#"{{"clientID":"c","producerDataSet":[{groups}],"consumerDataSet":[{{"groupName":"g"}}]}}"#
         );
-        assert_eq!(
-            Heartbeat::parse(body.as_bytes()),
-            Err(BodyError::Limit("1024 groups"))
-        );
+        let h = Heartbeat::parse(body.as_bytes()).unwrap();
+        assert_eq!(h.consumer_data_set.len(), 1);
+        assert_eq!(h.producer_data_set.len(), MAX_GROUPS - 1);
+        assert_eq!(h.left_out, 2);
         for body in [
             r#"{"clientID":""}"#,
             "{}",
