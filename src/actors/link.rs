@@ -25,6 +25,11 @@ pub enum Notice {
 pub trait ClientLink: Send + Sync {
     /// Best effort: a closed connection is not an error.
     fn notify(&self, conn: ConnId, notice: &Notice);
+
+    /// A group registered other filters or was deleted, and readers see that: its held pulls that
+    /// rest on what was before end, so that their clients ask again. Not for a reset of offsets:
+    /// clients that are told of it begin anew by themselves, and would do so twice.
+    fn recheck_pulls(&self, group: &str);
 }
 
 /// Sends messages to the replicas of a shard on other nodes. Must not block.

@@ -18,6 +18,8 @@ pub struct Mail {
     pub completions: Vec<Completion>,
     pub accepted: Vec<Accepted>,
     pub notices: Vec<(ConnId, Notice)>,
+    /// Groups whose held pulls have to be looked at again.
+    pub recheck: Vec<String>,
     pub calls: Vec<ClientCall>,
     /// What other nodes say to this shard's gateway, and what becomes of the links to them.
     pub forwarding: Vec<Event>,
@@ -103,6 +105,16 @@ impl ClientLink for GatewayLink {
     fn notify(&self, conn: ConnId, notice: &Notice) {
         if let Some(inbox) = self.inbox(conn) {
             inbox.put(|mail| mail.notices.push((conn, notice.clone())));
+        }
+    }
+
+    fn recheck_pulls(&self, group: &str) {
+        for inbox in &self.inboxes.read().1 {
+            inbox.put(|mail| {
+                if !mail.recheck.iter().any(|g| g == group) {
+                    mail.recheck.push(group.to_owned());
+                }
+            });
         }
     }
 }

@@ -44,6 +44,14 @@ impl<T> Slots<T> {
         }
     }
 
+    /// The numbers of the values that `wanted` names.
+    pub fn numbers(&self, wanted: impl Fn(&T) -> bool) -> Vec<u64> {
+        let all = self.slab.iter();
+        all.filter(|(_, (_, value))| wanted(value))
+            .map(|(key, (generation, _))| u64::from(*generation) << 32 | key as u64)
+            .collect()
+    }
+
     /// Stored values.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -64,6 +72,8 @@ mod tests {
         assert_eq!(a & 0xFFFF_FFFF, b & 0xFFFF_FFFF, "the place is used again");
         assert_eq!(slots.remove(a), None);
         assert_eq!(slots.remove(u64::MAX), None);
+        assert_eq!(slots.numbers(|value| *value == "b"), [b]);
+        assert_eq!(slots.numbers(|value| *value == "a"), [0; 0]);
         assert_eq!(slots.remove(b), Some("b"));
         assert_eq!(slots.len(), 0);
     }

@@ -117,6 +117,20 @@ impl Worker {
         Token { sink, slot }
     }
 
+    /// Takes the held pulls that `concerned` names.
+    pub fn held_pulls(
+        &self,
+        concerned: impl Fn(&pull::PullWaiting) -> bool,
+    ) -> Vec<pull::PullWaiting> {
+        let mut slots = self.slots.borrow_mut();
+        let found = slots.numbers(|waiting| matches!(waiting, Waiting::Pull(p) if concerned(p)));
+        let take = |slot| match slots.remove(slot) {
+            Some(Waiting::Pull(pull)) => Some(*pull),
+            _ => None,
+        };
+        found.into_iter().filter_map(take).collect()
+    }
+
     /// A token for a task of this thread, and where its answer comes.
     pub fn task_token(&self) -> (Token, oneshot::Receiver<Outcome>) {
         let (done, outcome) = oneshot::channel();
@@ -253,6 +267,9 @@ impl Worker {
         }
         for completion in mail.completions {
             self.complete(completion.token, completion.outcome);
+        }
+        for group in &mail.recheck {
+            pull::recheck(self, group);
         }
         let mut told = FxHashSet::default();
         for (id, notice) in &mail.notices {

@@ -133,6 +133,7 @@ impl GroupActor {
                 }
                 Effect::PublishMembers => self.cell.publish_members(self.core.members().snapshot()),
                 Effect::PublishResets => self.cell.publish_resets(self.core.resets()),
+                Effect::RecheckPulls => self.shared.link.recheck_pulls(&self.name),
                 Effect::Answer { request, answer } => {
                     if let Some(reply) = self.replies.remove(&request) {
                         // Nobody may wait any more: not an error.

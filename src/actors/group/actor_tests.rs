@@ -59,11 +59,16 @@ impl GroupStore for Table {
 #[derive(Default)]
 struct Link {
     heard: Mutex<Vec<(ConnId, Notice)>>,
+    rechecked: Mutex<Vec<String>>,
 }
 
 impl ClientLink for Link {
     fn notify(&self, conn: ConnId, notice: &Notice) {
         self.heard.lock().push((conn, notice.clone()));
+    }
+
+    fn recheck_pulls(&self, group: &str) {
+        self.rechecked.lock().push(group.to_owned());
     }
 }
 
@@ -136,6 +141,8 @@ fn members_are_visible_when_answered_and_leave_with_their_connection() {
             .map(|(conn, _)| conn.0)
             .collect();
         assert_eq!(heard, [1, 1, 2]);
+        let rechecked = b.link.rechecked.lock().clone();
+        assert_eq!(rechecked, ["G", "quiet"], "when other messages are wanted");
 
         b.groups.conn_closed(ConnId(2));
         until(|| b.groups.consumer_ids("G") == ["a"] && b.groups.online() == ["G"]).await;

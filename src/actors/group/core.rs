@@ -86,6 +86,7 @@ impl GroupCore {
         self.group = None;
         let change = self.members.clear();
         self.changed(change, out);
+        out.push(Effect::RecheckPulls);
         self.idle_since_ms = now_ms;
     }
 
@@ -172,6 +173,9 @@ impl GroupCore {
     fn changed(&mut self, change: Change, out: &mut Vec<Effect>) {
         if change.publish {
             out.push(Effect::PublishMembers);
+        }
+        if change.filters {
+            out.push(Effect::RecheckPulls);
         }
         if change.notify {
             let notice = Notice::MembersChanged {

@@ -58,4 +58,8 @@ pub enum Effect {
         request: u64,
         answer: Result<Answer, Refusal>,
     },
+    /// What held pulls of the group rest on changed: see [`ClientLink::recheck_pulls`].
+    ///
+    /// [`ClientLink::recheck_pulls`]: crate::actors::link::ClientLink::recheck_pulls
+    RecheckPulls,
 }

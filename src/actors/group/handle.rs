@@ -182,6 +182,13 @@ impl Groups {
         found
     }
 
+    /// Where an operator moved the group in a queue, until a client pulls from there.
+    pub fn moved_to(&self, group: &str, queue: QueueKey) -> Option<u64> {
+        self.shared
+            .cell(group)?
+            .reset_of((queue.topic.0, queue.queue))
+    }
+
     /// Where a pull at `offset` has to go instead because an operator reset the queue (code 21
     /// with this offset); `None`: go on. A pull at the new position ends the reset. Hot path.
     pub fn reset_position(&self, group: &str, queue: QueueKey, offset: i64) -> Option<u64> {

@@ -20,6 +20,19 @@ pub struct Change {
     pub publish: bool,
     /// Connections or topics changed and the group is not broadcasting: tell all members.
     pub notify: bool,
+    /// Other messages of a topic are wanted than before.
+    pub filters: bool,
+}
+
+/// What the subscriptions of a heartbeat change.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// The set of topics.
+    topics: bool,
+    /// The version of a subscription.
+    versions: bool,
+    /// Which messages of a topic are wanted.
+    filters: bool,
 }
 
 /// See the module text.
@@ -108,11 +121,10 @@ impl Members {
                 self.by_conn.remove(&conn);
             }
         }
-        let mut topics_changed = false;
+        let mut told = Told::default();
         if !beat.without_sub {
-            let (topics, versions) = self.subscribe(beat.subscriptions);
-            topics_changed = topics;
-            publish |= topics || versions;
+            told = self.subscribe(beat.subscriptions);
+            publish |= told.topics || told.versions;
         }
         let sub_changed = beat.fingerprint != 0
             && (self.fingerprint != beat.fingerprint
@@ -121,24 +133,29 @@ impl Members {
         if beat.fingerprint != 0 && !beat.without_sub {
             self.fingerprint = beat.fingerprint;
         }
-        let notify =
-            (rejoined || topics_changed) && self.message_model != MessageModel::Broadcasting;
-        Ok((HeartbeatReply { sub_changed }, Change { publish, notify }))
+        let notify = (rejoined || told.topics) && self.message_model != MessageModel::Broadcasting;
+        let change = Change {
+            publish,
+            notify,
+            filters: told.filters,
+        };
+        Ok((HeartbeatReply { sub_changed }, change))
     }
 
-    /// Replaces the subscriptions; (set of topics changed, something else in them changed).
-    fn subscribe(&mut self, subscriptions: Vec<Subscription>) -> (bool, bool) {
-        let (mut topics, mut versions) = (false, false);
+    /// Replaces the subscriptions.
+    fn subscribe(&mut self, subscriptions: Vec<Subscription>) -> Told {
+        let mut told = Told::default();
         let mut listed: Vec<String> = Vec::with_capacity(subscriptions.len());
         for sub in subscriptions {
             listed.push(sub.topic.clone());
             match self.subscriptions.get_mut(&sub.topic) {
                 None => {
-                    topics = true;
+                    (told.topics, told.filters) = (true, true);
                     self.subscriptions.insert(sub.topic.clone(), Arc::new(sub));
                 }
                 Some(old) if sub.sub_version > old.sub_version => {
-                    versions = true;
+                    told.versions = true;
+                    told.filters |= !sub.same_filter(old);
                     *old = Arc::new(sub);
                 }
                 Some(_) => {}
@@ -148,8 +165,8 @@ impl Members {
         let before = self.subscriptions.len();
         self.subscriptions
             .retain(|topic, _| listed.binary_search(topic).is_ok());
-        topics |= self.subscriptions.len() != before;
-        (topics, versions)
+        told.topics |= self.subscriptions.len() != before;
+        told
     }
 
     /// A member unregisters: only its own connection counts, and only under its own id.
@@ -233,6 +250,7 @@ impl Members {
         Change {
             publish: true,
             notify,
+            filters: false,
         }
     }
 

@@ -39,19 +39,28 @@ impl Table {
 const NOTIFY: Change = Change {
     publish: true,
     notify: true,
+    filters: false,
+};
+const SUBSCRIBED: Change = Change {
+    filters: true,
+    ..NOTIFY
+};
+const PUBLISH: Change = Change {
+    notify: false,
+    ..NOTIFY
 };
 const QUIET: Change = Change {
     publish: false,
-    notify: false,
+    ..PUBLISH
 };
 
 #[test]
 fn a_new_member_a_topic_more_and_a_topic_less_notify_and_a_repeat_does_not() {
     let mut t = Table(Members::default());
-    assert_eq!(t.beat(beat(1, "a", &["T"])).1, NOTIFY);
+    assert_eq!(t.beat(beat(1, "a", &["T"])).1, SUBSCRIBED);
     assert_eq!(t.beat(beat(1, "a", &["T"])).1, QUIET);
     assert_eq!(t.beat(beat(2, "b", &["T"])).1, NOTIFY);
-    assert_eq!(t.beat(beat(1, "a", &["T", "U"])).1, NOTIFY);
+    assert_eq!(t.beat(beat(1, "a", &["T", "U"])).1, SUBSCRIBED);
     assert_eq!(t.beat(beat(1, "a", &["U"])).1, NOTIFY);
     assert!(t.0.subscription("T").is_none());
     assert_eq!(t.0.conns(), [ConnId(1), ConnId(2)]);
@@ -64,21 +73,40 @@ fn a_broadcasting_group_is_not_notified() {
         message_model: MessageModel::Broadcasting,
         ..beat(conn, "a", &["T"])
     };
-    assert_eq!(
-        t.beat(b(1)).1,
-        Change {
-            publish: true,
-            notify: false
-        }
-    );
+    let first = Change {
+        filters: true,
+        ..PUBLISH
+    };
+    assert_eq!(t.beat(b(1)).1, first);
     t.beat(b(2));
-    assert_eq!(
-        t.0.conn_closed(ConnId(2)),
-        Change {
-            publish: true,
-            notify: false
+    assert_eq!(t.0.conn_closed(ConnId(2)), PUBLISH);
+}
+
+#[test]
+fn pulls_look_again_only_when_another_filter_is_registered() {
+    let mut t = Table(Members::default());
+    let with = |tags: &[&str], version| {
+        let tags: Vec<String> = tags.iter().map(|t| (*t).to_owned()).collect();
+        let codes = tags.iter().map(|t| i32::from(t.as_bytes()[0])).collect();
+        let text = tags.join("||");
+        let subscriptions = vec![Subscription::tags("T", text, tags, codes, version)];
+        MemberHeartbeat {
+            subscriptions,
+            ..beat(1, "a", &[])
         }
+    };
+    let mut filters = |tags: &[&str], version| t.beat(with(tags, version)).1.filters;
+    assert!(filters(&["A"], 1));
+    assert!(
+        !filters(&["A"], 2),
+        "clients renew the version at a rebalance"
     );
+    assert!(!filters(&["B"], 1), "an older one says nothing");
+    assert!(filters(&["B"], 3));
+    assert!(filters(&[], 4), "all pass");
+    assert!(!filters(&[], 5));
+    t.beat(beat(1, "a", &["U"]));
+    assert!(t.beat(with(&["A"], 6)).1.filters, "subscribed anew");
 }
 
 #[test]
@@ -95,13 +123,11 @@ fn only_a_larger_sub_version_replaces_and_it_does_not_notify() {
     assert_eq!(t.beat(with("B", 4)).1, QUIET);
     assert_eq!(t.beat(with("B", 5)).1, QUIET);
     assert_eq!(t.0.subscription("T").expect("subscribed").sub_string, "A");
-    assert_eq!(
-        t.beat(with("B", 6)).1,
-        Change {
-            publish: true,
-            notify: false
-        }
-    );
+    let replaced = Change {
+        filters: true,
+        ..PUBLISH
+    };
+    assert_eq!(t.beat(with("B", 6)).1, replaced);
     assert_eq!(t.0.subscription("T").expect("subscribed").sub_string, "B");
 }
 
@@ -178,13 +204,7 @@ fn leaving_needs_the_right_connection_and_id_and_the_last_one_clears_the_group()
     assert_eq!(t.0.unregister(ConnId(3), "a"), QUIET);
     assert_eq!(t.0.unregister(ConnId(2), "a"), QUIET);
     assert_eq!(t.0.unregister(ConnId(2), "b"), NOTIFY);
-    assert_eq!(
-        t.0.unregister(ConnId(1), "a"),
-        Change {
-            publish: true,
-            notify: false
-        }
-    );
+    assert_eq!(t.0.unregister(ConnId(1), "a"), PUBLISH);
     assert!(t.0.is_empty() && t.0.subscription("T").is_none());
 }
 

@@ -81,6 +81,14 @@ impl Subscription {
         self.expression_type.is_empty() || self.expression_type == "TAG"
     }
 
+    /// The same messages pass, whatever the versions are.
+    pub fn same_filter(&self, other: &Self) -> bool {
+        let by = |s: &Self| (s.is_tag_type(), s.class_filter_mode, s.is_all());
+        by(self) == by(other)
+            && (self.is_all() && self.is_tag_type()
+                || self.codes == other.codes && self.sub_string == other.sub_string)
+    }
+
     /// Sorted codes for [`ReadSpec::tags`](crate::model::append::ReadSpec); `None` lets all pass.
     pub fn tag_filter(&self) -> Option<Arc<[i32]>> {
         (self.is_tag_type() && !self.is_all() && !self.codes.is_empty()).then(|| self.codes.clone())

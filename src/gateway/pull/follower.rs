@@ -4,14 +4,17 @@
 //! is near the end of the queue, and is sent back to the leader then. Everything else a pull may
 //! want goes to the leader.
 
+use super::check::{allowed, requested_tags, Checked, Premises, Tags};
 use super::rules::Step;
-use super::{allowed, requested_tags, Pull, Tags};
+use super::Pull;
+use crate::actors::group::types::Subscription;
 use crate::gateway::connection::Conn;
 use crate::gateway::shared::BrokerSide;
 use crate::model::{QueueKey, TopicId};
 use crate::wire::remoting::requests::PullRequest;
 use crate::wire::remoting::Command;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where a pull is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,23 +66,34 @@ pub fn pull_here(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) -> boo
     let Step::Read(offset) = Step::of(bounds, request.queue_offset) else {
         return false;
     };
-    let Some(tags) = tags(conn, &request) else {
+    // Members are known to the leader; this connection remembers what its client told it.
+    let (name, topic_name) = (request.consumer_group, request.topic);
+    let registered = conn.outward.borrow_mut().subscription(name, topic_name);
+    let Some(tags) = tags(registered.as_ref(), &request) else {
         return false;
     };
-    let ticket = conn.ticket(command);
-    let pull = Pull::new(conn, ticket, key, &request, &topic, tags, Place::Follower);
+    let premises = Premises {
+        group,
+        topic,
+        registered: registered.map(Arc::new),
+    };
+    let place = Place::Follower;
+    let checked = Checked {
+        premises,
+        tags,
+        place,
+    };
+    let pull = Pull::new(conn.ticket(command), key, &request, checked);
     pull.read(broker, offset, bounds);
     true
 }
 
 /// Which tags pass, as far as this node can know: `None` when it cannot.
-fn tags(conn: &Conn, request: &PullRequest<'_>) -> Option<Tags> {
+fn tags(registered: Option<&Subscription>, request: &PullRequest<'_>) -> Option<Tags> {
     if request.has_subscription() {
         return requested_tags(request).ok();
     }
-    // Members are known to the leader; this connection remembers what its client told it.
-    let mut outward = conn.outward.borrow_mut();
-    let subscription = outward.subscription(request.consumer_group, request.topic)?;
+    let subscription = registered?;
     if !subscription.is_tag_type() || !request.is_tag_type() {
         return None;
     }

@@ -1,5 +1,6 @@
 //! PULL_MESSAGE 11 and LITE_PULL_MESSAGE 361: long polling, tag filter, reads.
 
+mod check;
 mod follower;
 mod rules;
 mod stale;
@@ -15,14 +16,12 @@ use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
 use crate::model::outcome::{Outcome, Token};
-use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, TopicId};
 use crate::telemetry::TopicMetrics;
-use crate::wire::message::names;
-use crate::wire::message::tags::TagFilter;
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::PullRequest;
 use crate::wire::remoting::{encode_pull_head, Command, PullReply};
+use check::{check, no_group, Checked, Premises, Refused};
 pub use follower::pull_here;
 use follower::{suggest, Place};
 use rules::{remark, Step};
@@ -35,8 +34,6 @@ use std::time::{Duration, Instant};
 const MAX_HOLD_MS: i64 = 60_000;
 /// Index items looked at for one request, at least.
 const MIN_SCAN: u32 = 800;
-/// Longest expression a pull may bring, bytes.
-const MAX_EXPRESSION: usize = 64 * 1024;
 
 /// A checked pull.
 pub struct Pull {
@@ -45,6 +42,7 @@ pub struct Pull {
     spec: ReadSpec,
     /// Until when it may be held, ms; `None`: not at all (any more).
     hold_until: Option<i64>,
+    premises: Premises,
     topic: Arc<TopicMetrics>,
     place: Place,
 }
@@ -140,158 +138,15 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
     }
 }
 
-enum Refused {
-    Reply(Reply),
-    /// It does not exist, but may be created.
-    NoGroup,
-}
-
-impl From<Reply> for Refused {
-    fn from(reply: Reply) -> Self {
-        Refused::Reply(reply)
-    }
-}
-
-fn no_group(group: &str) -> Reply {
-    let text = format!("subscription group [{group}] does not exist");
-    Reply::err(rc::SUBSCRIPTION_GROUP_NOT_EXIST, text)
-}
-
-type Tags = Option<Arc<[i32]>>;
-
-/// What a pull may read, which tags pass, and where the group reads what is far behind.
-type Checked = (Arc<TopicConfig>, Tags, Place);
-
-fn check(conn: &Conn, broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Checked, Refused> {
-    let (topic, group) = allowed(conn, broker, request)?;
-    let place = Place::Leader {
-        prefers: group.which_broker_when_consume_slowly,
-    };
-    Ok((topic, tags_of(conn, broker, request)?, place))
-}
-
-/// The topic and group of a pull that may read there.
-fn allowed(
-    conn: &Conn,
-    broker: &BrokerSide,
-    request: &PullRequest<'_>,
-) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>), Refused> {
-    let shared = conn.shared();
-    if shared.is_stopping() {
-        let text = "service not available now: the broker is stopping";
-        return Err(Reply::err(rc::SERVICE_NOT_AVAILABLE, text).into());
-    }
-    if !shared.broker_readable() {
-        let text = format!(
-            "the broker[{}] pulling message is forbidden",
-            shared.broker_name
-        );
-        return Err(forbidden(text, 1).into());
-    }
-    let name = request.consumer_group;
-    let Some(group) = broker.shard.meta().group(name) else {
-        names::check_group(name)
-            .map_err(|e| Reply::err(rc::SUBSCRIPTION_GROUP_NOT_EXIST, e.to_string()))?;
-        if !shared.config.auto_create_subscription_group {
-            return Err(no_group(name).into());
-        }
-        return Err(Refused::NoGroup);
-    };
-    if !group.consume_enable {
-        let text = format!("subscription group no permission, {name}");
-        return Err(forbidden(text, 2).into());
-    }
-    let topic = broker.shard.meta().topic(request.topic).ok_or_else(|| {
-        let text = format!("topic[{}] not exist, apply first please!", request.topic);
-        Reply::err(rc::TOPIC_NOT_EXIST, text)
-    })?;
-    if !topic.readable() {
-        let text = format!("the topic[{}] pulling message is forbidden", request.topic);
-        return Err(forbidden(text, 3).into());
-    }
-    if !u32::try_from(request.queue_id).is_ok_and(|q| q < topic.read_queues) {
-        let text = format!(
-            "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}]",
-            request.queue_id, topic.name, topic.read_queues
-        );
-        return Err(Reply::err(rc::INVALID_PARAMETER, text).into());
-    }
-    Ok((topic, group))
-}
-
-fn forbidden(text: String, kind: i64) -> Reply {
-    Reply::err(rc::NO_PERMISSION, text).with("forbiddenType", kind)
-}
-
-fn no_sql() -> Reply {
-    let text = "The broker does not support consumer to filter message by SQL92";
-    Reply::err(rc::SYSTEM_ERROR, text)
-}
-
-/// Which tags pass by the request's own expression.
-fn requested_tags(request: &PullRequest<'_>) -> Result<Tags, Reply> {
-    if !request.is_tag_type() {
-        return Err(no_sql());
-    }
-    let expression = request.subscription.unwrap_or("");
-    let filter = (expression.len() <= MAX_EXPRESSION).then(|| TagFilter::parse(expression));
-    match filter {
-        Some(Ok(TagFilter::All)) => Ok(None),
-        Some(Ok(TagFilter::Codes(codes))) => Ok(Some(codes.as_slice().into())),
-        _ => {
-            let text = "parse the consumer's subscription failed";
-            Err(Reply::err(rc::SUBSCRIPTION_PARSE_FAILED, text))
-        }
-    }
-}
-
-/// Which tags pass: the request's expression, else the group's subscription.
-fn tags_of(conn: &Conn, broker: &BrokerSide, request: &PullRequest<'_>) -> Result<Tags, Reply> {
-    if request.has_subscription() {
-        return requested_tags(request);
-    }
-    let group = request.consumer_group;
-    let Some(members) = broker.groups.members(group) else {
-        return Err(not_subscribed(format!(
-            "the consumer's group info not exist, group: {group}"
-        )));
-    };
-    let Some(subscription) = members.subscriptions.get(request.topic) else {
-        let text = format!(
-            "the consumer's subscription not exist, topic: {}",
-            request.topic
-        );
-        return Err(not_subscribed(text));
-    };
-    let version = request.sub_version.unwrap_or(0);
-    if subscription.sub_version < version {
-        if request.is_tag_type()
-            && subscription.is_tag_type()
-            && conn.stale_may_pass(group, request.topic, version)
-        {
-            return Ok(None);
-        }
-        let text = "the consumer's subscription not latest";
-        return Err(Reply::err(rc::SUBSCRIPTION_NOT_LATEST, text));
-    }
-    if !subscription.is_tag_type() {
-        return Err(no_sql());
-    }
-    Ok(subscription.tag_filter())
-}
-
-fn not_subscribed(text: String) -> Reply {
-    Reply::err(rc::SUBSCRIPTION_NOT_EXIST, text).with("forbiddenType", 5)
-}
-
 fn begin(
     conn: &Rc<Conn>,
     broker: &BrokerSide,
     ticket: Ticket,
     request: &PullRequest<'_>,
-    (topic, tags, place): Checked,
+    checked: Checked,
 ) {
-    let key = QueueKey::new(TopicId(topic.id), request.queue_id as u32);
+    let topic = TopicId(checked.premises.topic.id);
+    let key = QueueKey::new(topic, request.queue_id as u32);
     let bounds = broker.shard.bounds(key);
     let group = request.consumer_group;
     let moved = broker
@@ -303,7 +158,7 @@ fn begin(
         }
     }
     let hold = request.suspend_timeout_millis.unwrap_or(0).min(MAX_HOLD_MS);
-    let mut pull = Pull::new(conn, ticket, key, request, &topic, tags, place);
+    let mut pull = Pull::new(ticket, key, request, checked);
     pull.hold_until = (request.may_suspend() && hold > 0).then(|| boot_ms().saturating_add(hold));
     match moved {
         Some(offset) => pull.nothing(rc::PULL_OFFSET_MOVED, offset, bounds),
@@ -340,6 +195,9 @@ pub fn woken(worker: &Rc<Worker>, waiting: PullWaiting, outcome: Outcome) {
         Outcome::Wake { .. } => {
             pull.hold_until = None;
             let bounds = broker.shard.bounds(pull.key);
+            if !pull.may_go_on(broker, offset) {
+                return pull.ask_again(offset, bounds);
+            }
             let asked = i64::try_from(offset).unwrap_or(i64::MAX);
             let step = step(pull.ticket.conn(), bounds, asked);
             pull.step(broker, step, bounds);
@@ -350,6 +208,30 @@ pub fn woken(worker: &Rc<Worker>, waiting: PullWaiting, outcome: Outcome) {
             pull.ticket
                 .answer(Reply::err(rc::SYSTEM_ERROR, "internal error"));
         }
+    }
+}
+
+/// Something that pulls of the group were begun on may have changed: those that it concerns are
+/// answered with nothing, so that their clients ask again.
+pub fn recheck(worker: &Worker, group: &str) {
+    let Some(broker) = &worker.shared.broker else {
+        return;
+    };
+    let concerned = worker.held_pulls(|held| {
+        let pull = &held.pull;
+        &*pull.premises.group.name == group && !pull.may_go_on(broker, held.offset)
+    });
+    for PullWaiting {
+        mut pull,
+        offset,
+        token,
+    } in concerned
+    {
+        pull.ticket.restart_clock();
+        pull.ticket.conn().unpark(token);
+        broker.shard.unpark(pull.key, vec![token]);
+        let bounds = broker.shard.bounds(pull.key);
+        pull.ask_again(offset, bounds);
     }
 }
 
@@ -367,15 +249,13 @@ pub fn release(worker: &Worker, waiting: PullWaiting) {
 
 impl Pull {
     /// One that is not held.
-    fn new(
-        conn: &Conn,
-        ticket: Ticket,
-        key: QueueKey,
-        request: &PullRequest<'_>,
-        topic: &TopicConfig,
-        tags: Tags,
-        place: Place,
-    ) -> Self {
+    fn new(ticket: Ticket, key: QueueKey, request: &PullRequest<'_>, checked: Checked) -> Self {
+        let Checked {
+            premises,
+            tags,
+            place,
+        } = checked;
+        let conn = ticket.conn().clone();
         let config = &conn.shared().config;
         let wanted = u32::try_from(request.max_msg_nums).unwrap_or(1);
         let max_messages = wanted.clamp(1, config.max_transfer_count.max(1));
@@ -389,7 +269,8 @@ impl Pull {
                 max_scan: max_messages.max(MIN_SCAN),
             },
             hold_until: None,
-            topic: conn.worker.topic_metrics(key.topic, &topic.name),
+            topic: conn.worker.topic_metrics(key.topic, &premises.topic.name),
+            premises,
             place,
         }
     }
@@ -403,6 +284,37 @@ impl Pull {
                 None => self.nothing(rc::PULL_NOT_FOUND, offset, bounds),
             },
         }
+    }
+
+    /// What it was begun on holds, and no operator moved the group away from this offset.
+    fn may_go_on(&self, broker: &BrokerSide, offset: u64) -> bool {
+        let moved = broker.groups.moved_to(&self.premises.group.name, self.key);
+        moved.is_none_or(|to| to == offset) && self.premises.hold(self.ticket.conn(), broker)
+    }
+
+    /// The filter by which it passed over messages is still that of its group.
+    fn filtered_right(&self) -> bool {
+        if self.spec.tags.is_none() {
+            return true;
+        }
+        let (group, topic) = (&*self.premises.group.name, &*self.premises.topic.name);
+        let conn = self.ticket.conn();
+        match (self.place, &conn.shared().broker) {
+            (Place::Follower, _) => {
+                let now = conn.outward.borrow_mut().subscription(group, topic);
+                self.premises.same_filter(now.as_ref())
+            }
+            (Place::Leader { .. }, Some(broker)) => {
+                let now = broker.groups.subscription(group, topic);
+                self.premises.same_filter(now.as_deref())
+            }
+            (Place::Leader { .. }, None) => true,
+        }
+    }
+
+    /// Nothing, and the same offset: clients ask again at once.
+    fn ask_again(self, offset: u64, bounds: QueueBounds) {
+        self.nothing(rc::PULL_RETRY_IMMEDIATELY, offset, bounds);
     }
 
     fn park(self, broker: &BrokerSide, offset: u64, deadline_ms: i64) {
@@ -457,6 +369,10 @@ impl Pull {
     }
 
     fn found(self, batch: ReadBatch, offset: u64, bounds: QueueBounds, stored: bool) {
+        // What arrived after another filter was registered must not be passed over by the old one.
+        if !self.filtered_right() {
+            return self.ask_again(offset, bounds);
+        }
         if batch.slices.is_empty() {
             // Filtered out, or deleted meanwhile: go on behind what was looked at.
             let next = batch.next_offset.max(offset);
