@@ -246,7 +246,7 @@ impl GroupCore {
         let ready = self.state == StateOf::Known || matches!(what, Request::Reset { .. });
         match self.state {
             _ if ready => {
-                self.serve(request, what, out);
+                self.serve(request, what, now_ms, out);
                 self.propose(now_ms, out);
             }
             _ if self.waiting.len() >= MAX_WAITING_FOR_STATE => {
@@ -286,7 +286,7 @@ impl GroupCore {
                 self.locks.restore(state.locks, now_ms);
                 self.state = StateOf::Known;
                 for (request, what) in waiting {
-                    self.serve(request, what, out);
+                    self.serve(request, what, now_ms, out);
                 }
             }
             Err(refusal) => {
@@ -301,7 +301,7 @@ impl GroupCore {
         self.propose(now_ms, out);
     }
 
-    fn serve(&mut self, request: u64, what: Request, out: &mut Vec<Effect>) {
+    fn serve(&mut self, request: u64, what: Request, now_ms: i64, out: &mut Vec<Effect>) {
         match what {
             Request::Query { key } => {
                 if let Some(offset) = self.offsets.query(key, request) {
@@ -334,6 +334,10 @@ impl GroupCore {
             }
             Request::Lock { client, keys } => self.ask_lock(request, client, keys, false, out),
             Request::Unlock { client, keys } => self.ask_lock(request, client, keys, true, out),
+            Request::AnyLock => {
+                let answer = Ok(Answer::AnyLock(self.locks.any_asked_for(now_ms)));
+                out.push(Effect::Answer { request, answer });
+            }
         }
     }
 

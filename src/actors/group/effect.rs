@@ -17,6 +17,8 @@ pub enum Answer {
     Reset,
     Locked(Vec<Key>),
     Unlocked,
+    /// Whether any lock of the group lives.
+    AnyLock(bool),
 }
 
 /// A request that needs the group's replicated state.
@@ -38,6 +40,9 @@ pub enum Request {
         client: String,
         keys: Vec<Key>,
     },
+    /// Whether a member holds a lock. Locks that another leader gave count once they are renewed,
+    /// which clients do every 20 s.
+    AnyLock,
 }
 
 /// What the shell has to do, in order.
@@ -53,13 +58,13 @@ pub enum Effect {
     PublishMembers,
     /// Publish the pending resets for readers.
     PublishResets,
+    /// What held pulls of the group rest on changed: see [`ClientLink::recheck_pulls`].
+    ///
+    /// [`ClientLink::recheck_pulls`]: crate::actors::link::ClientLink::recheck_pulls
+    RecheckPulls,
     /// Answer a request.
     Answer {
         request: u64,
         answer: Result<Answer, Refusal>,
     },
-    /// What held pulls of the group rest on changed: see [`ClientLink::recheck_pulls`].
-    ///
-    /// [`ClientLink::recheck_pulls`]: crate::actors::link::ClientLink::recheck_pulls
-    RecheckPulls,
 }

@@ -341,6 +341,15 @@ impl Groups {
         .map(|_| ())
     }
 
+    /// Whether a member of the group holds the lock of any queue: the group consumes orderly. Not
+    /// known of locks that another leader gave until they are renewed.
+    pub async fn holds_locks(&self, group: &str) -> Result<bool, Refusal> {
+        match self.request(group, Request::AnyLock).await? {
+            Answer::AnyLock(any) => Ok(any),
+            _ => Err(GONE),
+        }
+    }
+
     async fn request(&self, group: &str, what: Request) -> Result<Answer, Refusal> {
         self.ask(group, |reply| Mail::Request { what, reply }).await
     }

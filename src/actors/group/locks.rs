@@ -26,6 +26,8 @@ struct Lock {
     client: String,
     /// When it was decided or loaded, by this node's monotonic clock.
     at_ms: i64,
+    /// It was asked for here: one that was loaded may be of a client that went long ago.
+    asked_here: bool,
 }
 
 impl Lock {
@@ -74,8 +76,12 @@ impl Locks {
             .into_iter()
             .filter(|(_, client, _)| !client.is_empty())
             .map(|(key, client, _)| {
-                let at_ms = now_ms;
-                (key, Lock { client, at_ms })
+                let lock = Lock {
+                    client,
+                    at_ms: now_ms,
+                    asked_here: false,
+                };
+                (key, lock)
             })
             .collect();
     }
@@ -105,6 +111,12 @@ impl Locks {
             .get(&key)
             .filter(|l| l.live(now_ms))
             .map(|l| l.client.as_str())
+    }
+
+    /// Any lock lives that a client asked for, or renewed, since the locks were loaded.
+    pub fn any_asked_for(&self, now_ms: i64) -> bool {
+        let mut all = self.applied.values();
+        all.any(|lock| lock.asked_here && lock.live(now_ms))
     }
 
     /// Decides on the requests that wait, in order; stops before one that needs a queue an earlier
@@ -180,6 +192,7 @@ impl Locks {
                     Lock {
                         client: change.client,
                         at_ms: batch.at_ms,
+                        asked_here: true,
                     },
                 );
             }

@@ -22,6 +22,8 @@ mod core_tests;
 #[cfg(test)]
 mod members_tests;
 #[cfg(test)]
+mod orderly_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod set_back_tests;

@@ -48,13 +48,20 @@ pub async fn send(
     if let Err(reply) = admit(conn.shared(), &request) {
         return ticket.answer(reply);
     }
-    let (mut request, topic) = match find_topic(conn, broker, command, request, burst).await {
+    let (mut request, found) = match find_topic(conn, broker, command, request, burst).await {
         Ok(found) => found,
         Err(reply) => return ticket.answer(reply),
     };
     // The record carries the topic it is stored in.
-    request.topic = &topic.name;
-    store(conn, broker, ticket, command, &request, &topic, burst);
+    request.topic = &found.topic.name;
+    store(conn, broker, ticket, command, &request, &found, burst);
+}
+
+/// Where a message goes.
+struct Target {
+    topic: Arc<TopicConfig>,
+    /// Its topic is the dead-letter topic, though the retry topic was asked for: nothing delays it.
+    dead_letter: bool,
 }
 
 fn admit(shared: &Shared, request: &SendRequest<'_>) -> Result<(), Reply> {
@@ -80,15 +87,18 @@ async fn find_topic<'a>(
     command: &'a Command,
     request: SendRequest<'a>,
     burst: &mut Burst,
-) -> Result<(SendRequest<'a>, Arc<TopicConfig>), Reply> {
+) -> Result<(SendRequest<'a>, Target), Reply> {
     let mut request = request;
     if let Some(group) = group_of_retry_topic(request.topic) {
-        if given_up(broker, command, &request, group)? {
+        // What this connection sent before must not wait for what is looked up.
+        burst.submit();
+        if given_up(broker, command, &request, group).await? {
             request.queue_id = 0;
             let dlq = auto_create::dlq_topic(group);
             let topic =
                 existing_or_new(conn, broker, burst, &dlq.name.clone(), || Some(dlq)).await?;
-            return Ok((request, topic));
+            let dead_letter = true;
+            return Ok((request, Target { topic, dead_letter }));
         }
     }
     let auto = conn.shared().config.auto_create_topic_enable;
@@ -105,11 +115,15 @@ async fn find_topic<'a>(
         )
     })
     .await?;
-    Ok((request, topic))
+    let dead_letter = false;
+    Ok((request, Target { topic, dead_letter }))
 }
 
-/// Whether a message sent to a retry topic was tried too often (§8.6).
-fn given_up(
+/// Whether a message sent to a retry topic was tried too often (§8.6), or comes from an orderly
+/// consumer. Orderly consumers of Java try a message in its place, and send it to the retry topic
+/// only when they have given it up: with as many tries as they allow, not with one more. Whoever
+/// holds a lock of one of the group's queues is such a consumer.
+async fn given_up(
     broker: &BrokerSide,
     command: &Command,
     request: &SendRequest<'_>,
@@ -124,7 +138,10 @@ fn given_up(
         command.version >= VERSION_MAX_RECONSUME && !(command.language == Language::GO && *n == 0)
     });
     let limit = own.unwrap_or(config.retry_max_times);
-    Ok(request.reconsume_times > 0 && request.reconsume_times > limit)
+    if request.reconsume_times > 0 && request.reconsume_times > limit {
+        return Ok(true);
+    }
+    Ok(broker.groups.holds_locks(group).await?)
 }
 
 async fn existing_or_new(
@@ -204,10 +221,10 @@ fn check_all<'a>(
     conn: &Conn,
     command: &'a Command,
     request: &SendRequest<'a>,
-    topic: &'a TopicConfig,
+    target: &'a Target,
     now_ms: i64,
 ) -> Result<Checked<'a>, Reply> {
-    let shared = conn.shared();
+    let (shared, topic) = (conn.shared(), &*target.topic);
     let props = request.properties.as_bytes();
     let queue = check::queue(topic, request.queue_id, conn.worker.next_random())?;
     let present = Present::scan(props);
@@ -217,7 +234,10 @@ fn check_all<'a>(
         command.body.len(),
         shared.config.max_message_size as usize,
     )?;
-    let delivery = props::delivery(props, present, &shared.levels, now_ms)?;
+    let delivery = match target.dead_letter {
+        true => Delivery::Now,
+        false => props::delivery(props, present, &shared.levels, now_ms)?,
+    };
     let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
     if !shared.permits.try_take(permit) {
         return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
@@ -270,10 +290,11 @@ fn store(
     ticket: Ticket,
     command: &Command,
     request: &SendRequest<'_>,
-    topic: &TopicConfig,
+    target: &Target,
     burst: &mut Burst,
 ) {
-    let checked = match check_all(conn, command, request, topic, burst.now_ms) {
+    let topic = &*target.topic;
+    let checked = match check_all(conn, command, request, target, burst.now_ms) {
         Ok(checked) => checked,
         Err(reply) => return ticket.answer(reply),
     };
