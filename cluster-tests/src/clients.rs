@@ -109,6 +109,7 @@ impl Sim {
                 self.command(MetaOp::DeleteTopic(topic), "delete topic");
             }
             98 => self.create_topic(topic),
+            _ if self.plan.churn => self.remake_group(),
             _ => {}
         }
     }
@@ -121,6 +122,23 @@ impl Sim {
             MetaOp::EnsureTopic(config)
         };
         self.command(op, "topic");
+    }
+
+    /// Deletes a group, or makes it again; its offsets are kept.
+    fn remake_group(&mut self) {
+        let n = self.rng.below(self.view.groups.len().max(1) as u64) as usize;
+        let Some(name) = self.view.groups.keys().nth(n) else {
+            return;
+        };
+        let group = GroupConfig::with_defaults(name);
+        let op = match self.rng.chance(1, 2) {
+            true => MetaOp::PutGroup(GroupConfig {
+                deleted: true,
+                ..group
+            }),
+            false => MetaOp::EnsureGroup(group),
+        };
+        self.command(op, "group");
     }
 
     fn command(&mut self, op: MetaOp, what: &'static str) {

@@ -72,6 +72,7 @@ pub fn group_config(body: &body::SubscriptionGroupConfig) -> Option<GroupConfig>
         consume_timeout_minute: body.consume_timeout_minute,
         attributes: body.attributes.clone(),
         retry_policy_json: serde_json::to_string(&body.group_retry_policy).unwrap_or_default(),
+        deleted: false,
     })
 }
 

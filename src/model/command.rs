@@ -22,10 +22,11 @@ pub enum MetaOp {
     /// Delete the topic, its queues and every group's offsets in it. Absent: no effect.
     #[prost(string, tag = "2")]
     DeleteTopic(String),
-    /// Create the group or replace its configuration (keeps the id of an existing one).
+    /// Create the group or replace its configuration (keeps the id of an existing one). With
+    /// [`GroupConfig::deleted`]: delete it, but keep its offsets for whoever makes it again.
     #[prost(message, tag = "3")]
     PutGroup(GroupConfig),
-    /// Delete the group; its offsets too when asked.
+    /// Delete the group and its offsets.
     #[prost(message, tag = "4")]
     DeleteGroup(DeleteGroup),
     /// Commit consumer offsets of one group.
@@ -40,7 +41,8 @@ pub enum MetaOp {
     /// Create the topic only when it is not there (auto-creation races are harmless).
     #[prost(message, tag = "8")]
     EnsureTopic(TopicConfig),
-    /// Create the group only when it is not there: what an operator set meanwhile stays.
+    /// Create the group only when it is not there, or was deleted: what an operator set meanwhile
+    /// stays.
     #[prost(message, tag = "9")]
     EnsureGroup(GroupConfig),
 }
@@ -50,6 +52,7 @@ pub enum MetaOp {
 pub struct DeleteGroup {
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Nothing depends on it: whoever wants to keep offsets puts [`GroupConfig::deleted`].
     #[prost(bool, tag = "2")]
     pub clean_offsets: bool,
 }

@@ -40,6 +40,11 @@ pub struct GroupConfig {
     /// JSON text of `groupRetryPolicy`, empty when none was given.
     #[prost(string, tag = "15")]
     pub retry_policy_json: String,
+    /// The group was deleted, and its offsets kept: it is there for nobody until it is created
+    /// again, under the same id. A replica of an older version goes on with it as it was, with the
+    /// same offsets.
+    #[prost(bool, tag = "16")]
+    pub deleted: bool,
 }
 
 impl GroupConfig {

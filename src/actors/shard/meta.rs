@@ -14,6 +14,8 @@ struct Tables {
     topic_names: FxHashMap<TopicId, Arc<TopicConfig>>,
     groups: FxHashMap<Arc<str>, Arc<GroupConfig>>,
     group_names: FxHashMap<GroupId, Arc<GroupConfig>>,
+    /// Deleted groups whose offsets are kept.
+    kept: FxHashMap<Arc<str>, GroupId>,
     version: u64,
 }
 
@@ -58,6 +60,17 @@ impl MetaTable {
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
+    /// The id of a deleted group whose offsets are kept.
+    pub fn kept_group(&self, name: &str) -> Option<GroupId> {
+        self.tables.read().kept.get(name).copied()
+    }
+    /// All deleted groups whose offsets are kept, sorted by name.
+    pub fn kept_groups(&self) -> Vec<(Arc<str>, GroupId)> {
+        let kept = self.tables.read().kept.clone();
+        let mut all: Vec<_> = kept.into_iter().collect();
+        all.sort();
+        all
+    }
     /// Grows with every change; a broker registers again when it changed (RocketMQ `DataVersion`).
     pub fn version(&self) -> u64 {
         self.tables.read().version
@@ -78,14 +91,22 @@ impl MetaTable {
         }
     }
     pub(crate) fn put_group(&self, config: GroupConfig) {
+        let (name, id): (Arc<str>, _) = (config.name.as_str().into(), GroupId(config.id));
+        if config.deleted {
+            self.delete_group(&name);
+            self.tables.write().kept.insert(name, id);
+            return;
+        }
         let config = Arc::new(config);
         let mut t = self.tables.write();
-        t.groups.insert(config.name.as_str().into(), config.clone());
-        t.group_names.insert(GroupId(config.id), config);
+        t.kept.remove(&name);
+        t.groups.insert(name, config.clone());
+        t.group_names.insert(id, config);
         t.version += 1;
     }
     pub(crate) fn delete_group(&self, name: &str) {
         let mut t = self.tables.write();
+        t.kept.remove(name);
         if let Some(old) = t.groups.remove(name) {
             t.group_names.remove(&GroupId(old.id));
             t.version += 1;

@@ -11,6 +11,8 @@ use crate::actors::queue::core::QueueInput;
 use crate::model::outcome::Refusal;
 use crate::model::TopicId;
 use crate::storage::writer::Job;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl ShardActor {
     /// Publishes what a shard restored by `recover` holds, before it starts.
@@ -41,11 +43,22 @@ impl ShardActor {
         for topic in topics.iter().filter(|t| !machine.has_topic(t.id)) {
             self.deps.meta.delete_topic(&topic.name);
         }
-        let groups: Vec<_> = self.deps.meta.groups();
-        for group in groups {
-            if !machine.groups().any(|g| g.id == group.id) {
-                self.deps.meta.delete_group(&group.name);
-            }
+        let held: BTreeSet<&str> = machine.groups().map(|g| g.name.as_str()).collect();
+        let groups = self
+            .deps
+            .meta
+            .groups()
+            .into_iter()
+            .map(|g| (&*g.name).into());
+        let kept = self
+            .deps
+            .meta
+            .kept_groups()
+            .into_iter()
+            .map(|(name, _)| name);
+        let known: Vec<Arc<str>> = groups.chain(kept).collect();
+        for name in known.iter().filter(|name| !held.contains(&***name)) {
+            self.deps.meta.delete_group(name);
         }
         self.deps.views.clear();
         for topic in machine.topics() {

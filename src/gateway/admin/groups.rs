@@ -8,7 +8,10 @@ use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
 use super::{data_version, Answer};
 use crate::actors::clock::boot_ms;
-use crate::model::command::{DeleteGroup as DeleteOp, MetaOp};
+use crate::actors::group::offsets::MAX_BATCH;
+use crate::model::command::{CommitOffsets, DeleteGroup as DeleteOp, MetaOp, QueueOffset};
+use crate::model::group::GroupConfig;
+use crate::model::GroupId;
 use crate::wire::remoting::body::config::GroupConfigList;
 use crate::wire::remoting::body::connection::{ProducerInfo, ProducerTableInfo};
 use crate::wire::remoting::body::{
@@ -61,18 +64,54 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
     Ok(Reply::ok())
 }
 
-/// DELETE_SUBSCRIPTIONGROUP 207. Absent: success.
+/// DELETE_SUBSCRIPTIONGROUP 207. Absent: success. Without `cleanOffset` the group's offsets are
+/// kept: created again, it goes on from them.
 pub async fn delete(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let request = DeleteGroup::parse(command)?;
-    if broker.shard.meta().group(request.group_name).is_some() {
-        let op = DeleteOp {
-            name: request.group_name.to_owned(),
-            clean_offsets: request.clean_offset,
-        };
-        ctx.shared().change(broker, MetaOp::DeleteGroup(op)).await?;
-        broker.groups.group_deleted(request.group_name);
-    }
+    let (meta, name) = (broker.shard.meta(), request.group_name);
+    let there = meta.group(name);
+    let op = match &there {
+        Some(group) if !request.clean_offset => {
+            settle_offsets(ctx, broker, group).await?;
+            MetaOp::PutGroup(GroupConfig {
+                deleted: true,
+                ..(**group).clone()
+            })
+        }
+        None if !request.clean_offset || meta.kept_group(name).is_none() => return Ok(Reply::ok()),
+        _ => MetaOp::DeleteGroup(DeleteOp {
+            name: name.to_owned(),
+            clean_offsets: true,
+        }),
+    };
+    ctx.shared().change(broker, op).await?;
+    broker.groups.group_deleted(name);
     Ok(Reply::ok())
+}
+
+/// Puts into the log what was committed and still waits to be: it must not go with the group's actor.
+async fn settle_offsets(ctx: &Ctx, broker: &BrokerSide, group: &GroupConfig) -> Result<(), Reply> {
+    let applied = broker.shard.group_state(GroupId(group.id)).await?.offsets;
+    let all = broker.groups.offsets_of(&group.name).await?;
+    let waits = all.into_iter().filter(|o| !applied.contains(o));
+    let waiting: Vec<QueueOffset> = waits
+        .map(|((topic, queue), offset)| QueueOffset {
+            topic,
+            queue,
+            offset,
+        })
+        .collect();
+    for some in waiting.chunks(MAX_BATCH) {
+        let op = CommitOffsets {
+            group: group.id,
+            offsets: some.to_vec(),
+            reset: false,
+        };
+        ctx.shared()
+            .change(broker, MetaOp::CommitOffsets(op))
+            .await?;
+    }
+    Ok(())
 }
 
 /// GET_ALL_SUBSCRIPTIONGROUP_CONFIG 201: everything in one answer.

@@ -196,7 +196,7 @@ impl Machine {
             MetaOp::DeleteTopic(name) => self.delete_topic(name, out),
             MetaOp::PutGroup(group) => self.put_group(group, out),
             MetaOp::EnsureGroup(group) => {
-                if !self.groups.contains_key(&group.name) {
+                if self.groups.get(&group.name).is_none_or(|old| old.deleted) {
                     self.put_group(group, out);
                 }
             }
@@ -289,6 +289,12 @@ impl Machine {
             keys::group::key(self.shard, GroupId(group.id)),
             group.encode_to_vec(),
         ));
+        if group.deleted {
+            self.locks.retain(|(g, _, _), _| *g != group.id);
+            let id = GroupId(group.id);
+            out.rows
+                .push(range(keys::lock::group_range(self.shard, id)));
+        }
         self.group_names.insert(group.id, group.name.clone());
         self.groups.insert(group.name.clone(), group.clone());
         out.events.push(Event::Group(group));

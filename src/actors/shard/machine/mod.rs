@@ -45,6 +45,7 @@ pub enum Event {
         name: String,
         id: u32,
     },
+    /// See [`GroupConfig::deleted`].
     Group(GroupConfig),
     GroupDeleted {
         name: String,
@@ -155,7 +156,7 @@ impl Machine {
     pub fn topics(&self) -> impl Iterator<Item = &TopicConfig> {
         self.topics.values()
     }
-    /// All groups by name.
+    /// All groups by name, also those that are deleted but for their offsets.
     pub fn groups(&self) -> impl Iterator<Item = &GroupConfig> {
         self.groups.values()
     }
@@ -223,3 +224,6 @@ pub struct Applied {
     /// The leader's clock in the entry; 0 for entries without commands.
     pub at_ms: i64,
 }
+
+#[cfg(test)]
+mod kept_tests;
