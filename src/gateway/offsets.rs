@@ -6,7 +6,7 @@ use super::shared::BrokerSide;
 use crate::actors::group::types::Committed;
 use crate::actors::shard::handle::Boundary;
 use crate::model::append::ReadSpec;
-use crate::model::Position;
+use crate::model::{Position, QueueKey};
 use crate::wire::message::record::RecordView;
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{
@@ -25,22 +25,21 @@ pub async fn query(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
             "Not found, maybe this group consumer boot first",
         ))
     };
-    if broker.shard.meta().group(request.consumer_group).is_none() {
-        // Stock brokers know no offsets of an unknown group either.
+    // Nobody committed anything in a queue that is not there: by 22 a client decides for itself
+    // where to begin, any other error stops it.
+    let Ok(key) = ctx.queue(broker, request.topic, request.queue_id) else {
         return not_found();
-    }
-    let key = ctx.queue(broker, request.topic, request.queue_id)?;
-    if let Some(offset) = broker
-        .groups
-        .query_offset(request.consumer_group, key)
-        .await?
-    {
+    };
+    if let Some(offset) = committed(broker, request.consumer_group, key).await? {
         return Ok(Reply::field("offset", wire(offset)));
     }
     if request.set_zero_if_not_found == Some(false) {
         return not_found();
     }
-    // A new group on a young topic starts at 0, also "from last offset".
+    // A new group on a young topic starts at 0, also "from last offset", and also a group that is
+    // not known yet: pull consumers ask before their first heartbeat. Stock brokers answer 22 for
+    // a queue that never had a message; the message that comes between this answer and the
+    // question for the end of the queue would be passed over then.
     let bounds = broker.shard.bounds(key);
     let first = ReadSpec {
         max_messages: 1,
@@ -54,6 +53,20 @@ pub async fn query(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
         return Ok(Reply::field("offset", 0i64));
     }
     not_found()
+}
+
+/// The offset that a group committed, if any.
+async fn committed(broker: &BrokerSide, group: &str, key: QueueKey) -> Result<Option<u64>, Reply> {
+    if broker.shard.meta().group(group).is_some() {
+        return Ok(broker.groups.query_offset(group, key).await?);
+    }
+    // Deleted, and perhaps about to be created again by the one who asks.
+    let Some(id) = broker.shard.meta().kept_group(group) else {
+        return Ok(None);
+    };
+    let kept = broker.shard.group_state(id).await?.offsets;
+    let of_queue = kept.iter().find(|(at, _)| *at == (key.topic.0, key.queue));
+    Ok(of_queue.map(|(_, offset)| *offset))
 }
 
 /// UPDATE_CONSUMER_OFFSET 15.

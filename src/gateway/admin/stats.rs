@@ -8,7 +8,6 @@ use crate::actors::shard::handle::QueueBounds;
 use crate::actors::shard::ShardHandle;
 use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, TopicId};
-use crate::wire::message::names;
 use crate::wire::remoting::body::{
     self, ConsumeStats, GroupList, MessageQueue, OffsetWrapper, TopicOffset, TopicStatsTable,
 };
@@ -16,7 +15,7 @@ use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{ConsumeStatsRequest, TopicRequest};
 use crate::wire::remoting::Command;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn queue_name(ctx: &Ctx, topic: &str, queue: u32) -> MessageQueue {
@@ -68,24 +67,29 @@ pub async fn topic(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
     ))
 }
 
-/// GET_CONSUME_STATS 208: an entry for each read queue of each topic of the group.
+/// GET_CONSUME_STATS 208: an entry for each read queue of each topic that the group committed an
+/// offset in, and still subscribes to while it has members. A group that only broadcasts commits
+/// nothing here and has no entry: what its members have read is not known, and no lag.
 pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let request = ConsumeStatsRequest::parse(command)?;
     let group = request.consumer_group;
-    let empty = ConsumeStats::default();
-    if broker.shard.meta().group(group).is_none() {
-        return Ok(Reply::body(empty.encode()));
-    }
-    let offsets = broker.groups.offsets_of(group).await?;
-    let topics: Vec<Arc<TopicConfig>> = match (request.topic, request.topic_list) {
-        (Some(topic), _) => broker.shard.meta().topic(topic).into_iter().collect(),
-        (None, Some(list)) => list
-            .split(';')
-            .filter_map(|t| broker.shard.meta().topic(t))
-            .collect(),
-        (None, None) => topics_of(broker, group, offsets.keys().map(|(topic, _)| *topic)),
+    let mut stats = ConsumeStats::default();
+    let offsets = committed_by(broker, group).await?;
+    let meta = broker.shard.meta();
+    let named = |list: &str| list.split(';').filter_map(|t| meta.topic(t)).collect();
+    let asked = |topic: &&str| !topic.trim().is_empty();
+    let topics: Vec<Arc<TopicConfig>> = match request.topic_list.filter(asked) {
+        // A list is taken as it is.
+        Some(list) => named(list),
+        None => {
+            let mut topics = match request.topic.filter(asked) {
+                Some(topic) => named(topic),
+                None => with_offsets(broker, &offsets),
+            };
+            retain_subscribed(broker, group, &mut topics);
+            topics
+        }
     };
-    let mut stats = empty;
     for topic in topics {
         let id = TopicId(topic.id);
         let asked: Vec<(QueueKey, u64)> = (0..topic.read_queues)
@@ -126,28 +130,43 @@ pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answe
     Ok(Reply::body(stats.encode()))
 }
 
-/// Topics the group subscribes to or has offsets in.
-fn topics_of(
-    broker: &BrokerSide,
-    group: &str,
-    with_offsets: impl Iterator<Item = u32>,
-) -> Vec<Arc<TopicConfig>> {
+/// Offsets that a group committed, (topic id, queue) → offset.
+type Offsets = BTreeMap<(u32, u32), u64>;
+
+/// What the group committed, also when it was deleted since and its offsets kept; nothing for an
+/// unknown group.
+async fn committed_by(broker: &BrokerSide, group: &str) -> Result<Offsets, Reply> {
     let meta = broker.shard.meta();
-    let mut found: Vec<_> = with_offsets
-        .filter_map(|id| meta.topic_by_id(TopicId(id)))
-        .collect();
-    if let Some(members) = broker.groups.members(group) {
-        found.extend(
-            members
-                .subscriptions
-                .keys()
-                .filter_map(|topic| meta.topic(topic)),
-        );
+    if meta.group(group).is_some() {
+        return Ok(broker.groups.offsets_of(group).await?);
     }
-    found.extend(meta.topic(&names::retry_topic(group)));
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    found.dedup_by(|a, b| a.name == b.name);
-    found
+    match meta.kept_group(group) {
+        Some(id) => Ok(broker
+            .shard
+            .group_state(id)
+            .await?
+            .offsets
+            .into_iter()
+            .collect()),
+        None => Ok(Offsets::new()),
+    }
+}
+
+/// Topics with offsets, each once.
+fn with_offsets(broker: &BrokerSide, offsets: &Offsets) -> Vec<Arc<TopicConfig>> {
+    let ids: BTreeSet<u32> = offsets.keys().map(|(topic, _)| *topic).collect();
+    let topic = |id| broker.shard.meta().topic_by_id(TopicId(id));
+    ids.into_iter().filter_map(topic).collect()
+}
+
+/// Leaves the topics that the group subscribes to; all of them while nobody says what that is.
+fn retain_subscribed(broker: &BrokerSide, group: &str, topics: &mut Vec<Arc<TopicConfig>>) {
+    let Some(members) = broker.groups.members(group) else {
+        return;
+    };
+    if !members.subscriptions.is_empty() {
+        topics.retain(|topic| members.subscriptions.contains_key(&topic.name));
+    }
 }
 
 /// QUERY_TOPIC_CONSUME_BY_WHO 300: groups online for the topic, and groups with offsets in it.
@@ -155,13 +174,17 @@ pub async fn consumed_by(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
     let name = TopicRequest::parse(command)?.topic;
     let topic = ctx.topic(broker, name)?;
     let mut groups: BTreeSet<String> = broker.groups.groups_of_topic(name).into_iter().collect();
-    for group in broker.shard.meta().groups() {
-        if groups.contains(&group.name) {
+    let meta = broker.shard.meta();
+    let known = meta.groups().into_iter().map(|g| g.name.clone());
+    let kept = meta.kept_groups().into_iter();
+    let all: Vec<String> = known.chain(kept.map(|(name, _)| (*name).into())).collect();
+    for group in all {
+        if groups.contains(&group) {
             continue;
         }
-        let offsets = broker.groups.offsets_of(&group.name).await?;
+        let offsets = committed_by(broker, &group).await?;
         if offsets.keys().any(|(id, _)| *id == topic.id) {
-            groups.insert(group.name.clone());
+            groups.insert(group);
         }
     }
     let group_list = groups.into_iter().collect();
@@ -184,14 +207,16 @@ struct TimeSpans {
     consume_time_span_set: Vec<QueueSpan>,
 }
 
-/// QUERY_CONSUME_TIME_SPAN 303.
+/// QUERY_CONSUME_TIME_SPAN 303, for each write queue: store times of the oldest and the newest
+/// message and of the last one that the group consumed (the oldest for a group that consumed none),
+/// and how long the next one has waited. -1 where there is no such message.
 pub async fn time_span(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let topic = ctx.topic(broker, command.req_str("topic")?)?;
     let group = command.req_str("group")?;
-    ctx.group_exists(broker, group)?;
-    let offsets = broker.groups.offsets_of(group).await?;
-    let (shard, id, queues) = (broker.shard.clone(), TopicId(topic.id), topic.read_queues);
-    let times: Vec<(u32, i64, i64, i64)> = ctx
+    let offsets = committed_by(broker, group).await?;
+    let (shard, id, queues) = (broker.shard.clone(), TopicId(topic.id), topic.write_queues);
+    let now_ms = shard.clock().now_ms();
+    let times: Vec<_> = ctx
         .read(move || {
             let time = |key, offset: Option<u64>| {
                 offset
@@ -202,27 +227,29 @@ pub async fn time_span(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
                 let key = QueueKey::new(id, q);
                 let bounds = shard.bounds(key);
                 let inside = |o: &u64| *o >= bounds.min && *o < bounds.max;
-                let consumed = offsets.get(&(id.0, q)).and_then(|o| o.checked_sub(1));
+                let next = offsets.get(&(id.0, q)).copied().unwrap_or(0);
                 let min = time(key, Some(bounds.min).filter(inside));
                 let max = time(key, bounds.max.checked_sub(1).filter(inside));
-                (q, min, max, time(key, consumed.filter(inside)))
+                let consumed = match next.checked_sub(1) {
+                    Some(last) => time(key, Some(last).filter(inside)),
+                    None => min,
+                };
+                let waits = Some(next.max(bounds.min)).filter(inside);
+                let delay = waits.map(|_| now_ms.saturating_sub(time(key, waits)));
+                (q, min, max, consumed, delay.unwrap_or(0).max(0))
             };
             (0..queues).map(one).collect()
         })
         .await?;
-    let spans = times.into_iter().map(|(q, min, max, consumed)| QueueSpan {
+    let span = |(q, min, max, consumed, delay)| QueueSpan {
         message_queue: queue_name(ctx, &topic.name, q),
         min_time_stamp: min,
         max_time_stamp: max,
         consume_time_stamp: consumed,
-        delay_time: if consumed >= 0 {
-            max.saturating_sub(consumed).max(0)
-        } else {
-            0
-        },
-    });
+        delay_time: delay,
+    };
     match serde_json::to_vec(&TimeSpans {
-        consume_time_span_set: spans.collect(),
+        consume_time_span_set: times.into_iter().map(span).collect(),
     }) {
         Ok(json) => Ok(Reply::body(json)),
         Err(e) => Err(Reply::err(rc::SYSTEM_ERROR, e.to_string())),
