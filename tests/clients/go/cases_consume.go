@@ -31,7 +31,7 @@ func allCases() []testCase {
 		{name: "pull", body: pull},
 		{name: "poll", body: poll},
 		{name: "consumer-without-topic", body: withoutTopic},
-	}, produceCases()...)
+	}, append(changeCases(), produceCases()...)...)
 }
 
 func pushConcurrent(e *env) {

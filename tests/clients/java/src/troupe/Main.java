@@ -103,6 +103,7 @@ public final class Main {
         ProduceBad.register();
         Consume.register();
         ConsumePull.register();
+        ConsumeChange.register();
         boolean stock = "true".equals(o.get("stock"));
         boolean slow = "true".equals(o.get("slow"));
         boolean binary = "true".equals(o.get("binary"));
