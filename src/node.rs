@@ -24,7 +24,7 @@ use crate::gateway::{GatewayLink, Host};
 use crate::model::command::MetaOp;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
-use crate::routing::system::{startup_topics, BrokerTraits, TRACE};
+use crate::routing::system::{startup_topics, BrokerTraits};
 use crate::storage::{RocksStore, StoreError, StoreOptions, StoreStats, WriterOptions};
 use crate::telemetry::{Metrics, MetricsOptions};
 use actix_rt::{Arbiter, ArbiterHandle};

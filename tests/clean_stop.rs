@@ -16,7 +16,7 @@ fn config(dir: &std::path::Path) -> Config {
         vip_enable: false,
         http_enable: false,
         // The file system of a test machine may be full of other things.
-        disk_max_used_space_ratio: 99,
+        disk_space_warning_level_ratio: 99,
         ..Config::default()
     };
     config.roles.registry = false;

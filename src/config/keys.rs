@@ -32,6 +32,11 @@ pub struct KeyInfo {
     pub doc: &'static [&'static str],
 }
 
+/// RocketMQ's names of keys that count in another unit: the name, the key, and how many of
+/// RocketMQ's units make one of ours.
+pub const OTHER_UNITS: &[(&str, &str, u64)] =
+    &[("registerNameServerPeriod", "register_period_secs", 1_000)];
+
 macro_rules! config_keys {
     (
         $(
@@ -151,11 +156,11 @@ config_keys! {
     /// Port of the name server. 0: any free port.
     namesrv_listen_port: u16 as Integer = 9876, ["namesrvListenPort"];
     /// Port for the other nodes of the cluster. Not opened on a single node.
-    peer_listen_port: u16 as Integer = 10912, [];
+    peer_listen_port: u16 as Integer = 10912, ["haListenPort"];
     /// Serve the metrics page (HTTP).
     http_enable: bool as Boolean = true, [];
     /// Port of the metrics page. 0: any free port.
-    http_listen_port: u16 as Integer = 8080, [];
+    http_listen_port: u16 as Integer = 8080, ["metricsPromExporterPort"];
 
     section "Durability";
     /// When an entry counts as stored: `SYNC_FLUSH` = after it was synced to disk (many messages
@@ -189,10 +194,21 @@ config_keys! {
     broker_permission: u32 as Integer = 6, ["brokerPermission"];
     /// Create `RMQ_SYS_TRACE_TOPIC` for the clients' message traces.
     trace_topic_enable: bool as Boolean = false, ["traceTopicEnable"];
-    /// Let consumers filter by SQL92 expressions over message properties. Not supported yet: true is refused.
+    /// Name of that topic.
+    trace_topic_name: String as Text = "RMQ_SYS_TRACE_TOPIC".into(), ["msgTraceTopicName"];
+    /// Let consumers filter by SQL92 expressions over message properties. Not built yet: `true` is
+    /// noted at the start, and such consumers are refused.
     enable_property_filter: bool as Boolean = false, ["enablePropertyFilter"];
     /// Delays of the delay levels 1, 2, 3 …: numbers with the unit s, m, h or d. 1 to 64 of them.
     message_delay_level: String as Text = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), ["messageDelayLevel"];
+    /// Longest time for which a message may be delayed. Its log file, and all later ones, stay on the
+    /// disk that long. Seconds, 1 to 31536000.
+    timer_max_delay_secs: u64 as Integer = 259_200, ["timerMaxDelaySec"];
+    /// Hold a pull that finds nothing as long as its client asks, at most 60 seconds. `false`: for
+    /// `short_polling_ms`.
+    long_polling_enable: bool as Boolean = true, ["longPollingEnable"];
+    /// How long a pull is held without long polling. Milliseconds, 1 to 60000.
+    short_polling_ms: u64 as Integer = 1_000, ["shortPollingTimeMills"];
     /// Longest message body, and longest batch body. Bytes, 1024 to 8388608.
     max_message_size: u32 as Integer = 4_194_304, ["maxMessageSize"];
     /// Most messages in one answer to a pull. 1 to 4096.
@@ -205,12 +221,14 @@ config_keys! {
     file_reserved_hours: u32 as Integer = 72, ["fileReservedTime"];
     /// Messages beyond this total size may be deleted, the oldest first. Bytes; 0: no limit.
     retention_bytes: u64 as Integer = 0, [];
-    /// Refuse producers when the disk is fuller than this. Percent, 10 to 99.
-    disk_max_used_space_ratio: u32 as Integer = 90, ["diskMaxUsedSpaceRatio"];
+    /// Refuse producers when the disk is fuller than this. Percent, 10 to 99. (RocketMQ's
+    /// `diskMaxUsedSpaceRatio`, from which a stock broker deletes what is expired at any hour, has
+    /// no effect: that is always so here.)
+    disk_space_warning_level_ratio: u32 as Integer = 90, ["diskSpaceWarningLevelRatio", "disk_max_used_space_ratio"];
     /// Refuse producers when less than this is free on the disk. Bytes; 0: off.
     disk_min_free_bytes: u64 as Integer = 1_073_741_824, [];
     /// Size of one log file, the unit that retention deletes. Bytes, 1048576 to 1073741824.
-    log_segment_bytes: u64 as Integer = 67_108_864, ["mappedFileSizeCommitLog"];
+    log_segment_bytes: u64 as Integer = 67_108_864, ["mappedFileSizeCommitLog", "mapedFileSizeCommitLog"];
 
     /// Log files are written past the page cache, where the file system can do that. A third less
     /// CPU per message stored; a consumer that reads further behind than about 100 MB reads from

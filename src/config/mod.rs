@@ -2,22 +2,27 @@
 //!
 //! [`Config`] is one flat struct. [`Config::load`] builds it from a file, then the environment
 //! (`TROUPE_` + key in upper case), then flags; each source overrides the ones before it.
-//! RocketMQ's own names are accepted everywhere for the same thing; unknown keys are refused.
+//! RocketMQ's own names are accepted everywhere for the same thing; those of its settings that mean
+//! nothing here are noted; unknown keys are refused.
 //! `config/reference.toml` lists every key with its default.
 
 mod cluster;
 mod keys;
 mod load;
 pub mod operator;
+mod properties;
 mod reference;
+mod stock;
 mod summary;
+mod told;
 mod types;
 mod validate;
 
 pub use cluster::{parse_nodes, Cluster, ClusterNode, ClusterShard};
-pub use keys::{Config, KeyInfo, Kind, KEYS};
+pub use keys::{Config, KeyInfo, Kind, KEYS, OTHER_UNITS};
 pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;
+pub use stock::{Status, Stock, STOCK};
 pub use types::{BrokerRole, FlushDiskType, LogFormat, Roles};
 
 use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};

@@ -1,6 +1,6 @@
 //! The text of `config/reference.toml`.
 
-use super::keys::{Config, KEYS};
+use super::keys::{Config, KEYS, OTHER_UNITS};
 use std::fmt::Write;
 
 /// Every key with its meaning and, commented out, its default.
@@ -13,7 +13,8 @@ pub fn reference_text() -> String {
          # (TROUPE_ and the key in upper case, e.g. TROUPE_LISTEN_PORT=10911), then flags\n\
          # (--set listen_port=10911). RocketMQ's own names may be used instead of the names here\n\
          # in all three, and its own file format (key=value lines) in files named *.conf or\n\
-         # *.properties. Unknown keys are refused.\n",
+         # *.properties. Settings of RocketMQ that mean nothing here are noted in one line at the\n\
+         # start. Unknown keys are refused.\n",
     );
     let mut section = "";
     for key in KEYS {
@@ -27,6 +28,9 @@ pub fn reference_text() -> String {
         }
         if !key.aliases.is_empty() {
             let _ = writeln!(text, "# RocketMQ: {}", key.aliases.join(", "));
+        }
+        for (name, _, units) in OTHER_UNITS.iter().filter(|other| other.1 == key.name) {
+            let _ = writeln!(text, "# RocketMQ: {name}, of which {units} make one here");
         }
         if let Some(value) = defaults.get(key.name) {
             let _ = writeln!(text, "#{} = {value}", key.name);

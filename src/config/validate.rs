@@ -24,9 +24,7 @@ impl Config {
         if !(self.roles.registry || self.roles.broker) {
             return Err("roles: at least one of registry and broker is needed".into());
         }
-        if self.enable_property_filter {
-            return Err("enable_property_filter: SQL92 filters are not supported yet".into());
-        }
+        name("trace_topic_name", &self.trace_topic_name)?;
         if self.data_dir.is_empty() || self.data_dir.contains('\0') {
             return Err("data_dir must name a directory".into());
         }
@@ -147,6 +145,13 @@ impl Config {
                 1,
                 1_024,
             ),
+            (
+                "timer_max_delay_secs",
+                self.timer_max_delay_secs,
+                1,
+                365 * 86_400,
+            ),
+            ("short_polling_ms", self.short_polling_ms, 1, 60_000),
             ("max_message_size", size, 1_024, 8 * MIB),
             (
                 "max_transfer_count",
@@ -167,8 +172,8 @@ impl Config {
                 876_000,
             ),
             (
-                "disk_max_used_space_ratio",
-                self.disk_max_used_space_ratio.into(),
+                "disk_space_warning_level_ratio",
+                self.disk_space_warning_level_ratio.into(),
                 10,
                 99,
             ),

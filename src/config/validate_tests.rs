@@ -32,7 +32,8 @@ fn limits_are_named_with_the_key() {
     assert!(refused(|c| c.broker_expiry_secs = 30).contains("broker_expiry_secs"));
     assert!(refused(|c| c.broker_permission = 7).contains("broker_permission"));
     assert!(refused(|c| c.default_topic_queue_nums = 0).contains("default_topic_queue_nums"));
-    assert!(refused(|c| c.disk_max_used_space_ratio = 100).contains("disk_max_used_space_ratio"));
+    assert!(refused(|c| c.disk_space_warning_level_ratio = 100)
+        .contains("disk_space_warning_level_ratio"));
     assert!(refused(|c| c.register_period_secs = 61).contains("register_period_secs"));
     assert!(refused(|c| c.log_level = "loud".into()).contains("log_level"));
     accepted(|c| c.log_level = "info,troupemq::raft=debug".into());

@@ -1,11 +1,13 @@
 //! Name-server codes. Reads take the published view; changes go through the registry's actor.
 
+use super::admin;
 use super::connection::Conn;
 use super::convert;
 use super::membership::{Claim, TERM};
 use super::reply::{not_supported, Reply};
 use super::shared::now_ms;
 use crate::actors::registry::Registry;
+use crate::config::Config;
 use crate::routing::{AdvertisedAddr, BrokerRegistration};
 use crate::wire::message::names;
 use crate::wire::remoting::body::cluster::MemberGroupBody;
@@ -176,10 +178,15 @@ async fn config(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> Answ
                 config.namesrv_listen_port
             )))
         }
-        code::UPDATE_NAMESRV_CONFIG => Err(Reply::err(
-            rc::NO_PERMISSION,
-            "the name server's configuration cannot be changed while it runs",
-        )),
+        code::UPDATE_NAMESRV_CONFIG => {
+            // What a name server calls its port.
+            let config = &conn.shared().config;
+            let config = Config {
+                listen_port: config.namesrv_listen_port,
+                ..Config::clone(config)
+            };
+            admin::update_config(&config, &command.body)
+        }
         other => Err(not_supported(other)),
     }
 }

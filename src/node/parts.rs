@@ -154,7 +154,7 @@ pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksSto
                 used_percent = total.saturating_sub(free).saturating_mul(100) / total.max(1),
                 free,
                 "the disk is nearly full: producers are refused until there is space \
-                 (disk_max_used_space_ratio, disk_min_free_bytes)"
+                 (disk_space_warning_level_ratio, disk_min_free_bytes)"
             );
         }
     }
@@ -163,7 +163,7 @@ pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksSto
 
 pub(super) fn nearly_full(config: &Config, total: u64, free: u64) -> bool {
     let used = total.saturating_sub(free).saturating_mul(100) / total.max(1);
-    used >= u64::from(config.disk_max_used_space_ratio) || free < config.disk_min_free_bytes
+    used >= u64::from(config.disk_space_warning_level_ratio) || free < config.disk_min_free_bytes
 }
 
 /// Settings of one of `count` shards, which share the node's memory.
@@ -198,7 +198,9 @@ pub(super) async fn create_system_topics(
         cluster: &config.cluster_name,
         broker_name: &config.broker_name,
         auto_create: config.auto_create_topic_enable,
-        trace_topic: config.trace_topic_enable.then_some(TRACE),
+        trace_topic: config
+            .trace_topic_enable
+            .then_some(config.trace_topic_name.as_str()),
         delay_levels: config.delay_levels_ms().len() as u32,
     };
     let missing = startup_topics(&traits)

@@ -169,7 +169,7 @@ mod tests {
             shards: "broker-a".into(),
             data_dir: dir.display().to_string(),
             disk_min_free_bytes: 0,
-            disk_max_used_space_ratio: 99,
+            disk_space_warning_level_ratio: 99,
             ..Config::default()
         }
     }

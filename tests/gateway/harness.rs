@@ -29,7 +29,7 @@ impl Node {
             namesrv_listen_port: 0,
             http_listen_port: 0,
             disk_min_free_bytes: 0,
-            disk_max_used_space_ratio: 99,
+            disk_space_warning_level_ratio: 99,
             ..Config::default()
         };
         change(&mut config);

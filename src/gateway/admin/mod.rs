@@ -14,6 +14,7 @@ use crate::routing::DataVersion;
 use crate::wire::remoting::code::request as code;
 use crate::wire::remoting::Command;
 
+pub use runtime::update as update_config;
 pub use topics::wrapper as topic_wrapper;
 
 type Answer = Result<Reply, Reply>;
@@ -62,6 +63,7 @@ pub async fn answer(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
         | code::GET_CONSUMER_STATUS_FROM_CLIENT => relays::relay(ctx, broker, command).await,
         code::GET_BROKER_RUNTIME_INFO => Ok(runtime::info(ctx, broker)),
         code::GET_BROKER_CONFIG => runtime::config(ctx, broker),
+        code::UPDATE_BROKER_CONFIG => runtime::update(&ctx.shared().config, &command.body),
         other => Err(not_supported(other)),
     }
 }

@@ -1,4 +1,4 @@
-//! GET_BROKER_RUNTIME_INFO 28 and GET_BROKER_CONFIG 26.
+//! GET_BROKER_RUNTIME_INFO 28, GET_BROKER_CONFIG 26 and UPDATE_BROKER_CONFIG 25.
 
 use super::super::convert::version_body;
 use super::super::ctx::Ctx;
@@ -8,7 +8,7 @@ use super::super::shared::{now_ms, BrokerSide};
 use super::{data_version, Answer};
 use crate::config::Config;
 use crate::wire::remoting::body::{self, KvTable};
-use crate::wire::remoting::code::VERSION;
+use crate::wire::remoting::code::{response as rc, VERSION};
 use std::collections::BTreeMap;
 
 const BUCKETS: [&str; 13] = [
@@ -132,6 +132,25 @@ pub fn config(ctx: &Ctx, broker: &BrokerSide) -> Answer {
     Ok(Reply::body(text).with("version", version))
 }
 
+/// UPDATE_BROKER_CONFIG 25 and UPDATE_NAMESRV_CONFIG 318: nothing changes while a server runs, so only
+/// what is in force already, or has no effect, is taken.
+pub fn update(config: &Config, body: &[u8]) -> Answer {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Reply::err(rc::INVALID_PARAMETER, "the settings are not UTF-8"))?;
+    let changed = config
+        .changes(text)
+        .map_err(|error| Reply::err(rc::INVALID_PARAMETER, error.to_string()))?;
+    if changed.is_empty() {
+        return Ok(Reply::ok());
+    }
+    let text = format!(
+        "the configuration cannot be changed while the server runs: set {} in its file and start it \
+         again",
+        changed.join(", ")
+    );
+    Err(Reply::err(rc::NO_PERMISSION, text))
+}
+
 fn properties(config: &Config, port: u16) -> String {
     let mut lines: BTreeMap<&str, String> = BTreeMap::new();
     if let Ok(serde_json::Value::Object(all)) = serde_json::to_value(config) {
@@ -150,6 +169,12 @@ fn properties(config: &Config, port: u16) -> String {
                 lines.insert(alias, text.clone());
             }
             lines.insert(info.name, text);
+        }
+        for (alias, key, units) in crate::config::OTHER_UNITS {
+            let value = all.get(*key).and_then(serde_json::Value::as_u64);
+            if let Some(value) = value {
+                lines.insert(alias, value.saturating_mul(*units).to_string());
+            }
         }
     }
     lines.insert("brokerId", "0".to_owned());
@@ -180,8 +205,36 @@ mod tests {
             "fileReservedTime=72",
             "flushDiskType=SYNC_FLUSH",
             "brokerId=0",
+            "registerNameServerPeriod=30000",
+            "mapedFileSizeCommitLog=67108864",
+            "timerMaxDelaySec=259200",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_update_takes_what_is_in_force_and_names_what_is_not() {
+        let config = Config::default();
+        let refused = |text: &str| {
+            let reply = update(&config, text.as_bytes()).unwrap_err();
+            (reply.code, reply.remark.unwrap_or_default().to_string())
+        };
+        for text in [
+            "",
+            "fileReservedTime=72",
+            "brokerId=0\nsendMessageThreadPoolNums=64\nregisterNameServerPeriod=30000",
+        ] {
+            assert!(update(&config, text.as_bytes()).is_ok(), "{text}");
+        }
+        let (code, text) = refused("fileReservedTime=48\nflushDiskType=SYNC_FLUSH\ndeleteWhen=02");
+        assert_eq!(code, rc::NO_PERMISSION);
+        assert!(text.contains("set file_reserved_hours in"), "{text}");
+        assert_eq!(refused("brokerRole=SLAVE").0, rc::NO_PERMISSION);
+        let (code, text) = refused("fileReservdTime=48");
+        assert_eq!(code, rc::INVALID_PARAMETER);
+        assert!(text.contains("did you mean file_reserved_hours"), "{text}");
+        assert_eq!(refused("fileReservedTime=soon").0, rc::INVALID_PARAMETER);
+        assert!(update(&config, b"\xff").is_err());
     }
 }

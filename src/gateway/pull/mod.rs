@@ -24,14 +24,12 @@ use crate::wire::remoting::{encode_pull_head, Command, PullReply};
 use check::{check, no_group, Checked, Premises, Refused};
 pub use follower::pull_here;
 use follower::{suggest, Place};
-use rules::{remark, Step};
+use rules::{hold_ms, remark, Step};
 pub use stale::StalePulls;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest a pull is held, whatever it asks for, ms.
-const MAX_HOLD_MS: i64 = 60_000;
 /// Index items looked at for one request, at least.
 const MIN_SCAN: u32 = 800;
 
@@ -157,7 +155,8 @@ fn begin(
             broker.groups.commit_offset(group, key, offset, bounds);
         }
     }
-    let hold = request.suspend_timeout_millis.unwrap_or(0).min(MAX_HOLD_MS);
+    let asked = request.suspend_timeout_millis.unwrap_or(0);
+    let hold = hold_ms(&conn.shared().config, asked);
     let mut pull = Pull::new(ticket, key, request, checked);
     pull.hold_until = (request.may_suspend() && hold > 0).then(|| boot_ms().saturating_add(hold));
     match moved {

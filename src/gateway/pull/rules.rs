@@ -1,6 +1,7 @@
 //! Which answer a pull gets before anything is read (remoting-client §8.2). No I/O.
 
 use crate::actors::shard::handle::QueueBounds;
+use crate::config::Config;
 use crate::wire::remoting::code::response as rc;
 
 /// What to do with a pull.
@@ -28,6 +29,21 @@ impl Step {
             Step::Moved(bounds.max)
         } else {
             Step::Read(asked)
+        }
+    }
+}
+
+/// Longest a pull is held, whatever it asks for, ms.
+const MAX_HOLD_MS: i64 = 60_000;
+
+/// How long a pull is held whose client asks for `asked`, ms. One that does not want to be held asks
+/// for 0.
+pub fn hold_ms(config: &Config, asked: i64) -> i64 {
+    match config.long_polling_enable {
+        true => asked.min(MAX_HOLD_MS),
+        false => {
+            let short = i64::try_from(config.short_polling_ms).unwrap_or(MAX_HOLD_MS);
+            short.min(asked.max(0)).min(MAX_HOLD_MS)
         }
     }
 }
@@ -62,5 +78,18 @@ mod tests {
         assert_eq!(Step::of(queue, i64::MAX), Step::Moved(20));
         let trimmed = QueueBounds { min: 20, max: 20 };
         assert_eq!(Step::of(trimmed, 20), Step::Wait(20));
+    }
+
+    #[test]
+    fn pulls_are_held_as_asked_and_shortly_without_long_polling() {
+        let long = Config::default();
+        let asked = [0, 500, 15_000, 90_000];
+        assert_eq!(asked.map(|ms| hold_ms(&long, ms)), [0, 500, 15_000, 60_000]);
+        let short = Config {
+            long_polling_enable: false,
+            short_polling_ms: 1_000,
+            ..long
+        };
+        assert_eq!(asked.map(|ms| hold_ms(&short, ms)), [0, 500, 1_000, 1_000]);
     }
 }

@@ -234,9 +234,10 @@ fn check_all<'a>(
         command.body.len(),
         shared.config.max_message_size as usize,
     )?;
+    let longest = shared.config.timer_max_delay_secs;
     let delivery = match target.dead_letter {
         true => Delivery::Now,
-        false => props::delivery(props, present, &shared.levels, now_ms)?,
+        false => props::delivery(props, present, &shared.levels, longest, now_ms)?,
     };
     let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
     if !shared.permits.try_take(permit) {

@@ -10,9 +10,6 @@ use crate::wire::remoting::code::response as rc;
 pub const REGION: &str = "DefaultRegion";
 /// Whether clients should write traces.
 pub const TRACE_ON: bool = true;
-/// Longest time a timer message may be away (stock `timerMaxDelaySec`).
-const MAX_TIMER_MS: i64 = 3 * 24 * 3_600 * 1_000;
-
 /// When a message goes to its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -21,11 +18,13 @@ pub enum Delivery {
     At(i64),
 }
 
-/// Reads the delay properties. `DELAY` above 0 wins; then the timer properties in their order.
+/// Reads the delay properties. `DELAY` above 0 wins; then the timer properties in their order, for
+/// at most `timer_max_secs`.
 pub fn delivery(
     props: &[u8],
     present: Present,
     levels: &DelayLevels,
+    timer_max_secs: u64,
     now_ms: i64,
 ) -> Result<Delivery, Reply> {
     if !present.has(Present::DELAY.and(Present::TIMER)) {
@@ -57,8 +56,13 @@ pub fn delivery(
         return Ok(Delivery::Now);
     };
     let due = due.ok_or_else(|| illegal("the timer is out of range"))?;
-    if due.saturating_sub(now_ms) > MAX_TIMER_MS {
-        return Err(illegal("timer message illegal, the delay time should not be bigger than the max delay of 3 days"));
+    let longest = i64::try_from(timer_max_secs).map_or(i64::MAX, |s| s.saturating_mul(1_000));
+    if due.saturating_sub(now_ms) > longest {
+        let text = format!(
+            "timer message illegal, the delay time should not be bigger than the max delay \
+             {timer_max_secs} seconds"
+        );
+        return Err(Reply::err(rc::MESSAGE_ILLEGAL, text));
     }
     if due <= now_ms {
         return Ok(Delivery::Now);
@@ -127,8 +131,19 @@ mod tests {
     const NOW: i64 = 1_800_000_000_000;
 
     fn when(text: &str) -> Result<Delivery, i32> {
+        within(259_200, text)
+    }
+
+    fn within(longest: u64, text: &str) -> Result<Delivery, i32> {
         let present = Present::scan(text.as_bytes());
-        delivery(text.as_bytes(), present, &DelayLevels::default(), NOW).map_err(|e| e.code)
+        delivery(
+            text.as_bytes(),
+            present,
+            &DelayLevels::default(),
+            longest,
+            NOW,
+        )
+        .map_err(|e| e.code)
     }
 
     #[test]
@@ -147,6 +162,15 @@ mod tests {
         assert_eq!(when("TIMER_DELAY_MS\u{1}7\u{2}"), at(7));
         let absolute = format!("TIMER_DELIVER_MS\u{1}{}\u{2}", NOW + 9);
         assert_eq!(when(&absolute), at(9));
+    }
+
+    #[test]
+    fn the_longest_delay_is_a_setting() {
+        let month = "TIMER_DELAY_SEC\u{1}2592000\u{2}";
+        assert_eq!(when(month), Err(13));
+        let at = Delivery::At(NOW + 2_592_000_000);
+        assert_eq!(within(2_592_000, month), Ok(at));
+        assert_eq!(within(2_591_999, month), Err(13));
     }
 
     #[test]
