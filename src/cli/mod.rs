@@ -5,6 +5,7 @@ mod cluster;
 mod message;
 mod operate;
 mod server;
+mod show;
 mod text;
 mod topic;
 
@@ -72,6 +73,9 @@ impl Cluster {
     }
 }
 
+/// How errors begin that may come from a wrong `--namesrv`.
+const NO_NAME_SERVER: &str = "no name server";
+
 /// A failed command: the one line for people.
 type Failure = String;
 
@@ -103,7 +107,12 @@ where
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(mut why) => {
+            if why.starts_with(NO_NAME_SERVER) {
+                why.push_str(
+                    "; --namesrv wants name servers, as host:port;host:port (port 9876 by default)",
+                );
+            }
             eprintln!("troupe: {}", crate::telemetry::escape_all(&why));
             ExitCode::FAILURE
         }

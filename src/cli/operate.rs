@@ -2,7 +2,7 @@
 //!
 //! Each step is one that may be repeated, so a command that was cut off is given again.
 
-use super::cluster::{get, http, list, number};
+use super::show::{get, http, is_single, list, number};
 use super::{print_line, Failure};
 use crate::config::operator;
 use clap::Args;
@@ -149,6 +149,31 @@ impl Operator {
         Err(errors.join("; "))
     }
 
+    /// Refuses a node that is no part of a cluster, and addresses where no node answers.
+    async fn check(&self) -> Result<(), Failure> {
+        let mut errors = Vec::new();
+        let mut answered = false;
+        for addr in &self.addrs {
+            match get(addr, "/cluster").await {
+                Ok(page) => {
+                    answered = true;
+                    let page: Value = serde_json::from_str(&page).unwrap_or_default();
+                    if is_single(&page) {
+                        return Err(format!(
+                            "{addr} is a single node, without members to change or leads to hand over; a \
+                             cluster lists its nodes in peers (docs/operating.md)"
+                        ));
+                    }
+                }
+                Err(why) => errors.push(format!("{addr}: {why}")),
+            }
+        }
+        match answered {
+            true => Ok(()),
+            false => Err(errors.join("; ")),
+        }
+    }
+
     /// Each shard as its leader shows it; those without a leader are missing.
     async fn shards(&self) -> BTreeMap<String, Value> {
         let mut found = BTreeMap::new();
@@ -185,7 +210,7 @@ impl Operator {
             }
         }
         match names.is_empty() {
-            true => Err("no node answers".into()),
+            true => Err("no node of --http has a shard".into()),
             false => Ok(names),
         }
     }
@@ -306,6 +331,7 @@ fn names(shard: &Value, key: &str, node: u64) -> bool {
 
 pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
+    operator.check().await?;
     operator.let_in(args.node, args.peer.as_deref()).await?;
     for name in operator.chosen(&args.shards).await? {
         if names(&operator.shard(&name).await?, "voters", args.node) {
@@ -323,6 +349,8 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
 
 pub(super) async fn remove(args: Remove) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
+    operator.check().await?;
+    let mut had_part = false;
     for name in operator.chosen(&args.shards).await? {
         let shard = operator.shard(&name).await?;
         if !names(&shard, "voters", args.node) && !names(&shard, "learners", args.node) {
@@ -330,12 +358,17 @@ pub(super) async fn remove(args: Remove) -> Result<(), Failure> {
         }
         let ask = json!({"op": "members", "shard": name, "remove": [args.node]});
         operator.change(&name, args.node, &ask).await?;
+        had_part = true;
     }
-    print_line(&format!("node {} may be stopped now", args.node))
+    match had_part {
+        true => print_line(&format!("node {} may be stopped now", args.node)),
+        false => print_line(&format!("node {} has no part in a shard", args.node)),
+    }
 }
 
 pub(super) async fn replace(args: Replace) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
+    operator.check().await?;
     operator.let_in(args.with, args.peer.as_deref()).await?;
     for name in operator.chosen(&args.shards).await? {
         let shard = operator.shard(&name).await?;
@@ -361,6 +394,7 @@ pub(super) async fn replace(args: Replace) -> Result<(), Failure> {
 
 pub(super) async fn transfer(args: Transfer) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
+    operator.check().await?;
     let ask = json!({"op": "transfer", "shard": args.shard, "to": args.to});
     print_line(&operator.ask(&ask).await?)
 }
@@ -404,6 +438,7 @@ fn plan(shards: &BTreeMap<String, Value>) -> Vec<(String, u64)> {
 
 pub(super) async fn rebalance(args: Rebalance) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
+    operator.check().await?;
     let moves = plan(&operator.shards().await);
     if moves.is_empty() {
         return print_line("every lead is where it should be");

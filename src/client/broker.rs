@@ -145,7 +145,18 @@ impl Client {
                 Err(_) => {}
             }
         }
-        Err(first_error.unwrap_or(ClientError::NoNameServer))
+        Err(match first_error {
+            None => ClientError::NoNameServer,
+            // A name server refused; a broker does not know the code.
+            Some(error)
+                if error
+                    .code()
+                    .is_some_and(|code| code != response::REQUEST_CODE_NOT_SUPPORTED) =>
+            {
+                error
+            }
+            Some(error) => ClientError::NameServer(Box::new(error)),
+        })
     }
 
     /// The route of a topic.

@@ -312,6 +312,10 @@ async fn read_all(
     };
     let mut buf = BytesMut::with_capacity(64 * 1024);
     loop {
+        // As a length of a frame that would be a gigabyte.
+        if buf.starts_with(b"HTTP") {
+            return Err("it speaks HTTP".to_owned());
+        }
         while let Some(frame) = split_frame(&mut buf, &limits).map_err(|e| e.to_string())? {
             let command = Command::decode(frame).map_err(|e| e.to_string())?;
             if command.is_response() {

@@ -68,6 +68,9 @@ pub enum ClientError {
         /// What none of them can do.
         can: &'static str,
     },
+    /// None of the name servers answered, or what answered is no name server.
+    #[error("no name server answers: {0}")]
+    NameServer(Box<ClientError>),
     /// There is no name server to ask.
     #[error("no name server address was given")]
     NoNameServer,
@@ -85,6 +88,7 @@ impl ClientError {
     pub fn code(&self) -> Option<i32> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            Self::NameServer(why) => why.code(),
             _ => None,
         }
     }

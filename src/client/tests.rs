@@ -108,9 +108,23 @@ fn strange_bytes_close_the_connection_with_a_reason() {
                 true
             })
             .await;
-            let error = client(&addr).route("T").await.unwrap_err();
+            let error = inner(client(&addr).route("T").await.unwrap_err());
             assert!(matches!(error, ClientError::Closed { .. }), "{error}");
+            let http = garbage.starts_with(b"HTTP");
+            assert_eq!(
+                error.to_string().ends_with("it speaks HTTP"),
+                http,
+                "{error}"
+            );
         });
+    }
+}
+
+/// Why no name server answered.
+fn inner(error: ClientError) -> ClientError {
+    match error {
+        ClientError::NameServer(why) => *why,
+        other => panic!("{other}"),
     }
 }
 
@@ -118,13 +132,11 @@ fn strange_bytes_close_the_connection_with_a_reason() {
 fn end_of_the_connection_and_silence_are_told_apart() {
     run(async {
         let addr = server(|_, _| false).await;
-        let error = client(&addr).topics().await.unwrap_err();
+        let error = inner(client(&addr).topics().await.unwrap_err());
         assert!(matches!(error, ClientError::Closed { .. }), "{error}");
         let silent = server(|_, _| true).await;
-        let error = Client::new(vec![silent], Duration::from_millis(50))
-            .topics()
-            .await
-            .unwrap_err();
+        let impatient = Client::new(vec![silent], Duration::from_millis(50));
+        let error = inner(impatient.topics().await.unwrap_err());
         assert!(
             matches!(
                 error,
@@ -142,7 +154,7 @@ fn end_of_the_connection_and_silence_are_told_apart() {
             .local_addr()
             .unwrap()
             .to_string();
-        let error = client(&unused).topics().await.unwrap_err();
+        let error = inner(client(&unused).topics().await.unwrap_err());
         assert!(matches!(error, ClientError::Connect { .. }), "{error}");
         assert_eq!(
             Client::new(vec![], WAIT).topics().await,

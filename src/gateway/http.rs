@@ -1,14 +1,15 @@
-//! The HTTP pages: `/metrics`, `/health/live`, `/health/ready`, `/cluster`; operators ask at
-//! `/operate`.
+//! The HTTP pages: `/` says what there is, `/metrics`, `/health/live`, `/health/ready`, `/cluster`;
+//! operators ask at `/operate`.
 
 use super::operator;
-use super::shared::Shared;
+use super::shared::{BrokerSide, Shared};
 use crate::telemetry::CONTENT_TYPE;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{header, StatusCode};
+use axum::http::{header, HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::Router;
+use serde_json::json;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -39,11 +40,13 @@ pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
     };
     let pages = Router::new()
+        .route("/", get(front))
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/cluster", get(cluster))
         .route(operator::PATH, post(operator::operate))
+        .fallback(no_page)
         .layer(DefaultBodyLimit::max(operator::MAX_BODY))
         .with_state(shared)
         .into_make_service_with_connect_info::<operator::Peer>();
@@ -61,21 +64,101 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     )
 }
 
-/// Nodes, shards, roles and positions, for `troupe cluster show`.
-async fn cluster(State(shared): State<Arc<Shared>>) -> axum::response::Response {
-    match &shared.node {
-        Some(node) => {
-            ([(header::CONTENT_TYPE, "application/json")], node.cluster()).into_response()
-        }
-        None => (StatusCode::NOT_FOUND, "not a node of a cluster\n").into_response(),
+/// The pages that people and programs may ask for, and what is on them.
+const PAGES: [(&str, &str); 4] = [
+    ("/metrics", "figures, in the format that Prometheus reads"),
+    ("/cluster", "nodes, shards and who leads, as JSON"),
+    (
+        "/health/ready",
+        "whether clients are served now: 200 or 503",
+    ),
+    ("/health/live", "whether the process answers"),
+];
+
+/// What this is, and which pages there are: text for `curl`, a page for browsers.
+async fn front(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> axum::response::Response {
+    let accepts = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let (is, state) = (what_it_is(&shared), ready_now(&shared).1);
+    let state = state.trim_end();
+    if !accepts.is_some_and(|kinds| kinds.contains("text/html")) {
+        let pages = PAGES.map(|(path, what)| format!("{path:<14} {what}\n"));
+        return format!("{is}\n{state}\n{}", pages.concat()).into_response();
     }
+    let pages = PAGES.map(|(path, what)| format!("<li><a href=\"{path}\">{path}</a> {what}</li>"));
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><title>TroupeMQ</title><p>{}</p><p>{}</p><ul>{}</ul></html>\n",
+        escape_html(&is),
+        escape_html(state),
+        pages.concat()
+    );
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> axum::response::Response {
+async fn no_page() -> (StatusCode, &'static str) {
+    (
+        StatusCode::NOT_FOUND,
+        "there is no such page; / lists the pages\n",
+    )
+}
+
+fn what_it_is(shared: &Shared) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let config = &shared.config;
+    let broker = || format!("broker {} of {}", shared.broker_name, config.cluster_name);
+    let what = match (&shared.node, &shared.broker) {
+        (Some(_), _) => format!("node {} of cluster {}", config.node_id, config.cluster_id),
+        (None, Some(_)) if shared.registry.is_some() => format!("name server and {}", broker()),
+        (None, Some(_)) => broker(),
+        (None, None) => "name server".to_owned(),
+    };
+    format!("TroupeMQ {version}, a message broker for RocketMQ clients: {what}")
+}
+
+/// Names in configuration files are letters, digits and few signs, but this is no place to rely on it.
+fn escape_html(text: &str) -> String {
+    let text = text.replace('&', "&amp;");
+    text.replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Nodes, shards, roles and positions, for `troupe cluster show`.
+async fn cluster(State(shared): State<Arc<Shared>>) -> axum::response::Response {
+    let text = match &shared.node {
+        Some(node) => node.cluster(),
+        None => alone(&shared).to_string(),
+    };
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// A node that is no part of a cluster, in the form of one that is.
+fn alone(shared: &Shared) -> serde_json::Value {
+    let shard = |broker: &BrokerSide| {
+        let status = broker.shard.status();
+        json!({
+            "id": broker.shard.shard().0, "name": shared.broker_name, "port": shared.port(),
+            "leader": 1, "preferred": 1, "term": status.term(), "serving": status.serving(),
+            "committed": status.committed(), "applied": status.applied(),
+            "voters": [1], "learners": [], "failed": status.failed(), "replicas": [],
+        })
+    };
+    json!({
+        "single": true, "registry": shared.registry.is_some(),
+        "cluster": shared.config.cluster_name, "node_id": 1, "nodes": [],
+        "shards": shared.broker.iter().map(shard).collect::<Vec<_>>(),
+    })
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    ready_now(&shared)
+}
+
+fn ready_now(shared: &Shared) -> (StatusCode, String) {
     if let Some(why) = shared.node.as_ref().and_then(|node| node.not_ready()) {
-        return (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, why + "\n");
     }
-    ready_here(&shared).into_response()
+    let (status, text) = ready_here(shared);
+    (status, text.to_owned())
 }
 
 fn ready_here(shared: &Shared) -> (StatusCode, &'static str) {

@@ -23,6 +23,9 @@ use std::time::Duration;
 pub const PATH: &str = "/operate";
 /// Longest request, bytes.
 pub const MAX_BODY: usize = 16 * 1024;
+/// What a single node answers.
+const SINGLE: &str =
+    "this is a single node, without members to change or leads to hand over (peers is empty)\n";
 /// Longest one may take.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -93,7 +96,7 @@ pub async fn operate(
     body: Bytes,
 ) -> Response {
     let Some(node) = shared.node.clone() else {
-        return (StatusCode::NOT_FOUND, "not a node of a cluster\n").into_response();
+        return (StatusCode::NOT_FOUND, SINGLE).into_response();
     };
     if let Err(why) = allowed(&shared, peer, &headers, &body) {
         shared.bad_input("operator", peer.0, &why);

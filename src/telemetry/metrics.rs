@@ -8,6 +8,7 @@
 use super::clock::ClockMetrics;
 use super::histogram::LatencyHistogram;
 use super::shards::{PeerLabel, ReplicaLabel, ShardFamilies, ShardMetrics};
+use super::topics::{in_order, Codes, Topics};
 use parking_lot::RwLock;
 use prometheus_client::encoding::{text, EncodeLabelSet};
 use prometheus_client::metrics::counter::Counter;
@@ -25,17 +26,6 @@ pub const OTHER_TOPIC: &str = "_other";
 
 /// Most distinct response codes with a label of their own.
 const MAX_RESPONSE_CODES: usize = 128;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TopicLabel {
-    topic: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct CodeLabel {
-    code: String,
-    name: &'static str,
-}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResponseLabel {
@@ -115,12 +105,8 @@ pub struct MetricsOptions<'a> {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    max_topics: usize,
-    topics: RwLock<FxHashMap<String, Arc<TopicMetrics>>>,
-    other_topic: Arc<TopicMetrics>,
-    topic_families: TopicFamilies,
-    codes: FxHashMap<i32, CodeMetrics>,
-    other_code: CodeMetrics,
+    topics: Topics,
+    codes: Codes,
     responses: Family<ResponseLabel, Counter>,
     response_codes: RwLock<FxHashMap<i32, Counter>>,
     connections: Family<NameLabel, Gauge>,
@@ -137,61 +123,6 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// The node's clock.
     pub clock: ClockMetrics,
-}
-
-#[derive(Clone, Debug, Default)]
-struct TopicFamilies {
-    messages_in: Family<TopicLabel, Counter>,
-    bytes_in: Family<TopicLabel, Counter>,
-    messages_out: Family<TopicLabel, Counter>,
-    bytes_out: Family<TopicLabel, Counter>,
-}
-
-impl TopicFamilies {
-    fn register(&self, r: &mut Registry) {
-        r.register("messages_in", "Messages stored", self.messages_in.clone());
-        let family = self.bytes_in.clone();
-        r.register_with_unit(
-            "message_in",
-            "Bodies of messages stored",
-            Unit::Bytes,
-            family,
-        );
-        r.register(
-            "messages_out",
-            "Messages handed to consumers",
-            self.messages_out.clone(),
-        );
-        let family = self.bytes_out.clone();
-        r.register_with_unit(
-            "message_out",
-            "Records handed to consumers",
-            Unit::Bytes,
-            family,
-        );
-    }
-
-    fn create(&self, topic: &str) -> TopicMetrics {
-        let label = TopicLabel {
-            topic: label_text(topic),
-        };
-        TopicMetrics {
-            messages_in: self.messages_in.get_or_create_owned(&label),
-            bytes_in: self.bytes_in.get_or_create_owned(&label),
-            messages_out: self.messages_out.get_or_create_owned(&label),
-            bytes_out: self.bytes_out.get_or_create_owned(&label),
-        }
-    }
-
-    fn remove(&self, topic: &str) {
-        let label = TopicLabel {
-            topic: label_text(topic),
-        };
-        self.messages_in.remove(&label);
-        self.bytes_in.remove(&label);
-        self.messages_out.remove(&label);
-        self.bytes_out.remove(&label);
-    }
 }
 
 impl StoreMetrics {
@@ -270,33 +201,16 @@ impl Metrics {
         let mut registry = Registry::with_prefix("troupe");
         let r = &mut registry;
 
-        let topic_families = TopicFamilies::default();
-        topic_families.register(r);
+        let topics = Topics::new(options.max_topics);
+        r.register_collector(Box::new(topics.clone()));
+        let codes = Codes::new(options.request_codes);
+        r.register_collector(Box::new(codes.clone()));
         let send_latency = LatencyHistogram::default();
         let help = "Time from a send request to its answer";
         r.register_with_unit("send_latency", help, Unit::Seconds, send_latency.clone());
         let pull_latency = LatencyHistogram::default();
         let help = "Time from a pull request to its answer, waiting for messages left out";
         r.register_with_unit("pull_latency", help, Unit::Seconds, pull_latency.clone());
-
-        let requests = Family::<CodeLabel, Counter>::default();
-        let errors = Family::<CodeLabel, Counter>::default();
-        r.register("requests", "Requests by request code", requests.clone());
-        let help = "Requests answered with an error, by request code";
-        r.register("request_errors", help, errors.clone());
-        let code_metrics = |code: String, name| {
-            let label = CodeLabel { code, name };
-            CodeMetrics {
-                requests: requests.get_or_create_owned(&label),
-                errors: errors.get_or_create_owned(&label),
-            }
-        };
-        let codes = options
-            .request_codes
-            .iter()
-            .map(|(code, name)| (*code, code_metrics(code.to_string(), name)))
-            .collect();
-        let other_code = code_metrics("other".to_owned(), "OTHER");
 
         let responses = Family::default();
         r.register(
@@ -332,12 +246,8 @@ impl Metrics {
         shards.register(r);
 
         Self {
-            max_topics: options.max_topics,
-            topics: RwLock::default(),
-            other_topic: Arc::new(topic_families.create(OTHER_TOPIC)),
-            topic_families,
+            topics,
             codes,
-            other_code,
             responses,
             response_codes: RwLock::default(),
             connections,
@@ -354,35 +264,20 @@ impl Metrics {
         }
     }
 
-    /// The counters of a topic; the shared ones of [`OTHER_TOPIC`] beyond the limit. Keep the
-    /// handle as long as the topic is in use.
+    /// The counters of a topic. It gets a row when something was counted, one of its own as long as
+    /// there are places, else that of [`OTHER_TOPIC`]. Keep the handle as long as the topic is in use.
     pub fn topic(&self, topic: &str) -> Arc<TopicMetrics> {
-        if let Some(found) = self.topics.read().get(topic) {
-            return found.clone();
-        }
-        let mut topics = self.topics.write();
-        if let Some(found) = topics.get(topic) {
-            return found.clone();
-        }
-        if topics.len() >= self.max_topics {
-            return self.other_topic.clone();
-        }
-        let created = Arc::new(self.topic_families.create(topic));
-        topics.insert(topic.to_owned(), created.clone());
-        created
+        self.topics.topic(topic)
     }
 
     /// Forgets a deleted topic, so that its label is free for another one.
     pub fn forget_topic(&self, topic: &str) {
-        let mut topics = self.topics.write();
-        if topics.remove(topic).is_some() {
-            self.topic_families.remove(topic);
-        }
+        self.topics.forget(topic);
     }
 
-    /// The counters of a request code.
+    /// The counters of a request code; it has a row once it came.
     pub fn request(&self, code: i32) -> &CodeMetrics {
-        self.codes.get(&code).unwrap_or(&self.other_code)
+        self.codes.get(code)
     }
 
     /// Counts an answer with a code other than success.
@@ -468,12 +363,12 @@ impl Metrics {
         self.shards.links.get_or_create_owned(&PeerLabel { node })
     }
 
-    /// The page, in the OpenMetrics text format ([`CONTENT_TYPE`]).
+    /// The page, in the OpenMetrics text format ([`CONTENT_TYPE`]), always in the same order.
     pub fn encode(&self) -> String {
         let mut page = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail.
         let _ = text::encode(&mut page, &self.registry);
-        page
+        in_order(&page)
     }
 }
 

@@ -41,7 +41,6 @@ fn the_page_has_every_family() {
         "troupe_messages_out_total{topic=\"T\"} 1",
         "troupe_message_out_bytes_total{topic=\"T\"} 150",
         "troupe_requests_total{code=\"310\",name=\"SEND_MESSAGE_V2\"} 2",
-        "troupe_requests_total{code=\"11\",name=\"PULL_MESSAGE\"} 0",
         "troupe_request_errors_total{code=\"310\",name=\"SEND_MESSAGE_V2\"} 1",
         "troupe_error_responses_total{code=\"17\"} 2",
         "troupe_connections{name=\"broker\"} 5",
@@ -114,4 +113,90 @@ fn two_nodes_in_one_process_do_not_share() {
     let (a, b) = (metrics(1), metrics(1));
     a.topic("T").messages_in.inc();
     assert_eq!(b.topic("T").messages_in.get(), 0);
+}
+
+/// Lines of samples by family, in the order of the page.
+fn families(page: &str) -> Vec<Vec<&str>> {
+    let mut all: Vec<Vec<&str>> = Vec::new();
+    for line in page.lines() {
+        match line.starts_with('#') {
+            true => all.push(Vec::new()),
+            false => all.last_mut().unwrap().push(line),
+        }
+    }
+    all
+}
+
+#[test]
+fn the_order_is_the_same_in_every_process_and_at_every_look() {
+    let filled = |numbers: &[i32]| {
+        let m = metrics(1_000);
+        for n in numbers {
+            m.topic(&format!("T{n}")).messages_in.inc();
+            m.error_response(*n);
+            m.shard(&format!("broker-{n}")).term.set(1);
+            m.replica_lag("broker-1", *n as u64).set(1);
+            m.peer_link(*n as u64).set(1);
+        }
+        m.request(11).requests.inc();
+        m.request(310).requests.inc();
+        m.encode()
+    };
+    let up: Vec<i32> = (1..60).collect();
+    let down: Vec<i32> = (1..60).rev().collect();
+    let page = filled(&up);
+    assert_eq!(page, filled(&down));
+    for family in families(&page) {
+        if !family.iter().any(|line| line.contains("_bucket{")) {
+            assert!(family.is_sorted(), "{family:?}");
+        }
+    }
+    // The buckets of a histogram are in the order of their bounds.
+    assert!(
+        page.contains("le=\"0.000032\"} 0\ntroupe_send_latency_seconds_bucket{le=\"0.000064\"} 0")
+    );
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_carried_nothing_has_no_row_and_takes_no_place() {
+    let m = metrics(2);
+    for n in 0..5_000 {
+        m.topic(&format!("%RETRY%g{n}"));
+    }
+    let page = m.encode();
+    assert!(
+        !page.contains("%RETRY%") && !page.contains("topic="),
+        "{page}"
+    );
+    assert!(!page.contains("code=\"310\""), "{page}");
+    assert!(page.lines().count() < 300, "{}", page.lines().count());
+    // Every family is named all the same.
+    assert!(page.contains("# TYPE troupe_messages_in counter"), "{page}");
+    m.topic("T").messages_out.inc();
+    m.topic("%RETRY%g7").messages_in.inc();
+    let page = m.encode();
+    for line in [
+        "troupe_messages_in_total{topic=\"T\"} 0",
+        "troupe_messages_out_total{topic=\"T\"} 1",
+        "troupe_messages_in_total{topic=\"%RETRY%g7\"} 1",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} missing in\n{page}");
+    }
+    assert_eq!(page.matches("troupe_messages_in_total{").count(), 2);
+}
+
+#[test]
+fn the_sum_of_the_others_never_falls() {
+    let m = metrics(1);
+    for topic in ["a", "b", "c"] {
+        m.topic(topic).messages_in.inc_by(5);
+    }
+    let other = "troupe_messages_in_total{topic=\"_other\"} 10";
+    assert!(m.encode().contains(other));
+    m.forget_topic("b");
+    m.forget_topic("a");
+    assert!(m.encode().contains(other));
+    // One that counts with the others stays there, also when a place is free.
+    assert!(!m.encode().contains("topic=\"c\""));
 }

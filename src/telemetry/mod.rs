@@ -10,6 +10,7 @@ pub mod limit;
 pub mod logs;
 mod metrics;
 mod shards;
+mod topics;
 
 pub use clock::ClockMetrics;
 pub use escape::{escape_all, Escaped};

@@ -31,7 +31,7 @@ pub struct Server {
     pub broker: String,
 }
 
-/// `troupe server` on `data`; its output goes to `logs`.out and .err.
+/// `troupe server` on `data`, with flags and settings; its output goes to `logs`.out and .err.
 fn command(data: &Path, logs: &Path, sets: &[&str]) -> (Command, PathBuf, PathBuf) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_troupe"));
     for (name, _) in std::env::vars_os() {
@@ -46,7 +46,10 @@ fn command(data: &Path, logs: &Path, sets: &[&str]) -> (Command, PathBuf, PathBu
         }
     }
     for set in sets {
-        command.arg("--set").arg(set);
+        match set.starts_with("--") {
+            true => command.arg(set),
+            false => command.arg("--set").arg(set),
+        };
     }
     let (out, err) = (logs.with_extension("out"), logs.with_extension("err"));
     let file = |path: &Path| std::fs::File::create(path).expect("log file");
@@ -108,6 +111,20 @@ impl Server {
         server.registry = address("name server ");
         server.broker = address("broker ");
         server
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        read(&self.out.with_extension("err"))
+    }
+
+    /// Address of its pages.
+    pub fn http(&self) -> String {
+        wait_for("the address of its pages", || {
+            let text = read(&self.out);
+            let (_, rest) = text.split_once("http://")?;
+            Some(rest.split_once("/metrics\n")?.0.to_owned())
+        })
     }
 
     /// Its process id.
