@@ -36,12 +36,22 @@ have_libclang() {
     [ -n "$found" ]
 }
 
+# Rust of at least the version that Cargo.toml names.
+need_rust() {
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    command -v cargo >/dev/null ||
+        die "cargo is missing: install Rust $wanted or newer (https://rustup.rs), then run this again"
+    have=$(cargo --version | cut -d' ' -f2)
+    [ "$(printf '%s\n%s\n' "$wanted" "${have%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
+        die "Rust $wanted or newer is needed, and this is $have: run 'rustup update', then this again"
+}
+
 # What building RocksDB needs, and cargo itself.
 need_build_tools() {
     local missing=()
     [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$PATH:$HOME/.cargo/bin
-    command -v cargo >/dev/null ||
-        die "cargo is missing: install Rust 1.85 or newer (https://rustup.rs), then run this again"
+    need_rust
     command -v g++ >/dev/null || missing+=(g++)
     command -v make >/dev/null || missing+=(make)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
@@ -57,6 +67,59 @@ need_build_tools() {
 use_ccache() {
     command -v ccache >/dev/null || return 0
     export CC=${CC:-ccache gcc} CXX=${CXX:-ccache g++}
+}
+
+# RocksDB's object files of the build directory that is written to now.
+rocksdb_objects() {
+    local out
+    out=$(ls -td "$(target_dir)"/release/build/librocksdb-sys-*/out 2>/dev/null | head -n 1) || true
+    [ -n "$out" ] || return 0
+    [ -e "$out/librocksdb.a" ] && return 0
+    find "$out" -maxdepth 1 -name '*.o'
+}
+
+# Files that RocksDB is compiled from, as its crate lists them; nothing when that is not there.
+rocksdb_files() {
+    local version list
+    version=$(grep -A 1 '^name = "librocksdb-sys"$' Cargo.lock | sed -n 's/^version = "\(.*\)"$/\1/p')
+    list=$(ls "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/librocksdb-sys-"$version"/rocksdb_lib_sources.txt \
+        2>/dev/null | head -n 1) || true
+    [ -n "$list" ] || return 0
+    wc -l < "$list" | tr -d ' '
+}
+
+# Says every few seconds how much of RocksDB is compiled, as long as it is.
+tell_progress() {
+    local period=$1 seen=0 now total pause begun=$SECONDS
+    trap 'kill "$pause" 2>/dev/null; exit' TERM
+    while :; do
+        sleep "$period" &
+        pause=$!
+        wait "$pause"
+        now=$(rocksdb_objects | wc -l | tr -d ' ')
+        if [ "$now" -gt "$seen" ]; then
+            total=$(rocksdb_files)
+            # On a terminal over cargo's own line.
+            [ ! -t 2 ] || printf '\r\033[K' >&2
+            printf '   RocksDB: %s%s files compiled, %s s since the start\n' \
+                "$now" "${total:+ of $total}" "$((SECONDS - begun))" >&2
+            seen=$now
+        fi
+    done
+}
+
+# build ARGUMENT…: cargo build with them, and a line now and then while RocksDB is compiled.
+build() {
+    local teller status=0 begun=$SECONDS
+    tell_progress "${PROGRESS_SECONDS:-15}" &
+    teller=$!
+    cargo build "$@" || status=$?
+    kill "$teller" 2>/dev/null
+    wait "$teller" 2>/dev/null || true
+    [ "$status" = 0 ] || exit "$status"
+    if [ $((SECONDS - begun)) -ge 60 ]; then
+        say "built in $(((SECONDS - begun) / 60)) min $(((SECONDS - begun) % 60)) s"
+    fi
 }
 
 # need_tool NAME: a cargo tool, from PATH or as a ready wheel in a virtual environment.
