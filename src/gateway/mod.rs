@@ -33,6 +33,7 @@ mod serve;
 mod shared;
 mod slots;
 mod ticket;
+mod traffic;
 mod worker;
 
 pub use accept::BindError;
@@ -371,7 +372,7 @@ async fn front(
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while !shared.is_stopping() {
         tokio::select! {
-            _ = seconds.tick() => shared.rates.sample(crate::actors::clock::boot_ms()),
+            _ = seconds.tick() => shared.sample(crate::actors::clock::boot_ms()),
             () = shared.stop_bell.notified() => {}
         }
     }

@@ -7,6 +7,8 @@ use super::membership::Membership;
 use super::operator::{Doing, Operation};
 use super::rates::Rates;
 use super::read_pool::ReadHandle;
+use super::traffic::{Amount, Figure, Of, Traffic, Window};
+use crate::actors::clock::boot_ms;
 use crate::actors::group::Groups;
 use crate::actors::registry::Registry;
 use crate::actors::shard::handle::ProposalResult;
@@ -58,6 +60,8 @@ pub struct Shared {
     pub started_ms: i64,
     /// Totals and averages.
     pub rates: Rates,
+    /// What topics took in and groups got.
+    pub traffic: Traffic,
     /// Rung when the gateway begins to stop.
     pub stop_bell: Notify,
     /// Topics or groups changed: register with the name servers at once.
@@ -115,6 +119,7 @@ impl Shared {
             broker_port: AtomicU16::new(config.listen_port),
             started_ms: now_ms(),
             rates: Rates::default(),
+            traffic: Traffic::default(),
             stop_bell: Notify::new(),
             meta_changed: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -174,6 +179,23 @@ impl Shared {
         if let Some(left_out) = self.error_log.allow(now_ms().unsigned_abs()) {
             tracing::error!(%error, left_out, "{what}");
         }
+    }
+
+    /// Takes samples of what was counted; call it once a second. `now_ms`: a clock that only rises.
+    pub fn sample(&self, now_ms: i64) {
+        self.rates.sample(now_ms);
+        if self.traffic.is_due(now_ms) {
+            let topics = self.metrics.written_topics().into_iter();
+            let amounts = topics.map(|(topic, counted)| (topic, Amount::stored(&counted)));
+            self.traffic.sample(now_ms, amounts.collect());
+        }
+    }
+
+    /// What producers put into a topic; `None` when they put nothing.
+    pub fn topic_put(&self, topic: &str, window: Window, of: Of) -> Option<Figure> {
+        let counted = self.metrics.known_topic(topic)?;
+        self.traffic
+            .put(topic, window, boot_ms(), Amount::stored(&counted), of)
     }
 
     /// Proposes a change of topics or groups; once applied, the name servers are told.

@@ -270,6 +270,16 @@ impl Metrics {
         self.topics.topic(topic)
     }
 
+    /// The counters of a topic that was counted so far.
+    pub fn known_topic(&self, topic: &str) -> Option<Arc<TopicMetrics>> {
+        self.topics.known(topic)
+    }
+
+    /// Every topic that took in a message, with its counters.
+    pub fn written_topics(&self) -> Vec<(String, Arc<TopicMetrics>)> {
+        self.topics.written()
+    }
+
     /// Forgets a deleted topic, so that its label is free for another one.
     pub fn forget_topic(&self, topic: &str) {
         self.topics.forget(topic);

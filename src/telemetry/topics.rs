@@ -96,6 +96,22 @@ impl Topics {
         known.counts.clone()
     }
 
+    /// The counters of a topic that was asked for before.
+    pub(super) fn known(&self, topic: &str) -> Option<Arc<TopicMetrics>> {
+        let table = self.table.read();
+        table.known.get(topic).map(|known| known.counts.clone())
+    }
+
+    /// Every topic that took in a message, with its counters.
+    pub(super) fn written(&self) -> Vec<(String, Arc<TopicMetrics>)> {
+        let table = self.table.read();
+        let written = table.known.iter();
+        written
+            .filter(|(_, known)| known.counts.messages_in.get() > 0)
+            .map(|(topic, known)| (topic.clone(), known.counts.clone()))
+            .collect()
+    }
+
     pub(super) fn forget(&self, topic: &str) {
         let mut table = self.table.write();
         match table.known.remove(topic) {

@@ -1,4 +1,4 @@
-//! Subscription groups and who is connected: 200, 225, 207, 201, 352, 203, 204, 328.
+//! Subscription groups and who is connected: 200, 225, 207, 201, 352, 203, 204, 328, 345.
 
 use super::super::convert::{
     connection_body, group_body, group_config, members_body, version_body,
@@ -15,13 +15,15 @@ use crate::model::GroupId;
 use crate::wire::remoting::body::config::GroupConfigList;
 use crate::wire::remoting::body::connection::{ProducerInfo, ProducerTableInfo};
 use crate::wire::remoting::body::{
-    self, ProducerConnection, SubscriptionGroupConfig, SubscriptionGroupWrapper,
+    self, ProducerConnection, SubscriptionData, SubscriptionGroupConfig, SubscriptionGroupWrapper,
 };
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{
-    ConsumerConnectionRequest, DeleteGroup, GroupRequest, ProducerConnectionRequest,
+    ConsumerConnectionRequest, DeleteGroup, GroupRequest, GroupSubscription,
+    ProducerConnectionRequest,
 };
 use crate::wire::remoting::Command;
+use serde::Serialize;
 
 async fn put(
     ctx: &Ctx,
@@ -145,6 +147,26 @@ pub fn consumers(broker: &BrokerSide, command: &Command) -> Answer {
         Reply::err(rc::CONSUMER_NOT_ONLINE, text)
     })?;
     Ok(Reply::body(body::encode(&members_body(&members))))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OneSubscription<'a> {
+    group: &'a str,
+    topic: &'a str,
+    subscription_data: Option<SubscriptionData>,
+}
+
+/// QUERY_SUBSCRIPTION_BY_CONSUMER 345: what the members of a group subscribe to in a topic; null when none does.
+pub fn subscription(broker: &BrokerSide, command: &Command) -> Answer {
+    let GroupSubscription { group, topic } = GroupSubscription::parse(command)?;
+    let members = broker.groups.members(group);
+    let mut table = members.map(|members| members_body(&members).subscription_table);
+    Ok(Reply::body(body::encode(&OneSubscription {
+        group,
+        topic,
+        subscription_data: table.as_mut().and_then(|table| table.remove(topic)),
+    })))
 }
 
 /// GET_PRODUCER_CONNECTION_LIST 204.

@@ -1,5 +1,6 @@
 //! Administration codes of a broker.
 
+mod figures;
 mod groups;
 mod relays;
 mod reset;
@@ -57,6 +58,10 @@ pub async fn answer(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
         code::GET_CONSUME_STATS => stats::consume(ctx, broker, command).await,
         code::QUERY_TOPIC_CONSUME_BY_WHO => stats::consumed_by(ctx, broker, command).await,
         code::QUERY_CONSUME_TIME_SPAN => stats::time_span(ctx, broker, command).await,
+        code::VIEW_BROKER_STATS_DATA => figures::traffic(ctx, command),
+        code::GET_BROKER_CONSUME_STATS => stats::of_all_groups(ctx, broker, command).await,
+        code::QUERY_TOPICS_BY_CONSUMER => stats::topics_of_group(broker, command).await,
+        code::QUERY_SUBSCRIPTION_BY_CONSUMER => groups::subscription(broker, command),
         code::INVOKE_BROKER_TO_RESET_OFFSET => reset::reset(ctx, broker, command).await,
         code::GET_CONSUMER_RUNNING_INFO
         | code::CONSUME_MESSAGE_DIRECTLY
@@ -64,6 +69,11 @@ pub async fn answer(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
         code::GET_BROKER_RUNTIME_INFO => Ok(runtime::info(ctx, broker)),
         code::GET_BROKER_CONFIG => runtime::config(ctx, broker),
         code::UPDATE_BROKER_CONFIG => runtime::update(&ctx.shared().config, &command.body),
+        // Nothing of the kind is ever left over: an index goes with its messages and with its topic, and what
+        // retention may drop goes within 10 s.
+        code::CLEAN_EXPIRED_CONSUMEQUEUE
+        | code::CLEAN_UNUSED_TOPIC
+        | code::DELETE_EXPIRED_COMMITLOG => Ok(Reply::ok()),
         other => Err(not_supported(other)),
     }
 }

@@ -1,18 +1,21 @@
-//! Figures of topics and groups: 202, 208, 300, 303.
+//! Figures of topics and groups: 202, 208, 300, 303, 317, 343.
 
 use super::super::ctx::{wire, Ctx};
 use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
+use super::super::traffic::Window;
 use super::Answer;
+use crate::actors::clock::boot_ms;
 use crate::actors::shard::handle::QueueBounds;
 use crate::actors::shard::ShardHandle;
 use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, TopicId};
 use crate::wire::remoting::body::{
-    self, ConsumeStats, GroupList, MessageQueue, OffsetWrapper, TopicOffset, TopicStatsTable,
+    self, ConsumeStats, ConsumeStatsList, GroupList, MessageQueue, OffsetWrapper, TopicList,
+    TopicOffset, TopicStatsTable,
 };
 use crate::wire::remoting::code::response as rc;
-use crate::wire::remoting::requests::{ConsumeStatsRequest, TopicRequest};
+use crate::wire::remoting::requests::{ConsumeStatsRequest, GroupRequest, TopicRequest};
 use crate::wire::remoting::Command;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,10 +61,11 @@ pub async fn topic(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
             (queue_name(ctx, name, q), offsets)
         })
         .collect();
+    let put = ctx.shared().topic_put(name, Window::Minute, |a| a.messages);
     Ok(Reply::body(
         TopicStatsTable {
             offset_table,
-            topic_put_tps: 0.0,
+            topic_put_tps: put.map_or(0.0, |figure| figure.tps),
         }
         .encode(),
     ))
@@ -91,43 +95,97 @@ pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answe
         }
     };
     for topic in topics {
-        let id = TopicId(topic.id);
-        let asked: Vec<(QueueKey, u64)> = (0..topic.read_queues)
-            .map(|q| {
-                (
-                    QueueKey::new(id, q),
-                    offsets.get(&(id.0, q)).copied().unwrap_or(0),
-                )
-            })
-            .collect();
-        let shard = broker.shard.clone();
-        let figures: Vec<_> = ctx
-            .read(move || {
-                asked
-                    .into_iter()
-                    .map(|(key, offset)| {
-                        let bounds = shard.bounds(key);
-                        let last = offset.checked_sub(1).filter(|o| *o >= bounds.min);
-                        let at = last.and_then(|o| shard.store_time(key, o).ok().flatten());
-                        (key.queue, bounds.max, offset, at.unwrap_or(0))
-                    })
-                    .collect()
-            })
-            .await?;
-        for (queue, max, offset, last_timestamp) in figures {
-            let wrapper = OffsetWrapper {
-                broker_offset: wire(max),
-                consumer_offset: wire(offset),
-                last_timestamp,
-                pull_offset: wire(offset),
-            };
-            stats
-                .offset_table
-                .0
-                .insert(queue_name(ctx, &topic.name, queue), wrapper);
-        }
+        let of_topic = progress(ctx, broker, &topic, group, &offsets).await?;
+        stats.consume_tps += of_topic.consume_tps;
+        stats.offset_table.0.extend(of_topic.offset_table.0);
     }
     Ok(Reply::body(stats.encode()))
+}
+
+/// How far a group is in one topic: an entry for each read queue.
+async fn progress(
+    ctx: &Ctx,
+    broker: &BrokerSide,
+    topic: &TopicConfig,
+    group: &str,
+    offsets: &Offsets,
+) -> Result<ConsumeStats, Reply> {
+    let id = TopicId(topic.id);
+    let asked: Vec<(QueueKey, u64)> = (0..topic.read_queues)
+        .map(|q| {
+            (
+                QueueKey::new(id, q),
+                offsets.get(&(id.0, q)).copied().unwrap_or(0),
+            )
+        })
+        .collect();
+    let shard = broker.shard.clone();
+    let figures: Vec<_> = ctx
+        .read(move || {
+            asked
+                .into_iter()
+                .map(|(key, offset)| {
+                    let bounds = shard.bounds(key);
+                    let last = offset.checked_sub(1).filter(|o| *o >= bounds.min);
+                    let at = last.and_then(|o| shard.store_time(key, o).ok().flatten());
+                    (key.queue, bounds.max, offset, at.unwrap_or(0))
+                })
+                .collect()
+        })
+        .await?;
+    let wrapper = |(queue, max, offset, last_timestamp): (u32, u64, u64, i64)| {
+        let wrapper = OffsetWrapper {
+            broker_offset: wire(max),
+            consumer_offset: wire(offset),
+            last_timestamp,
+            pull_offset: wire(offset),
+        };
+        (queue_name(ctx, &topic.name, queue), wrapper)
+    };
+    let got = ctx
+        .shared()
+        .traffic
+        .got(&topic.name, group, Window::Minute, boot_ms(), |a| {
+            a.messages
+        });
+    Ok(ConsumeStats {
+        consume_tps: got.map_or(0.0, |figure| figure.tps),
+        offset_table: figures.into_iter().map(wrapper).collect(),
+    })
+}
+
+/// GET_BROKER_CONSUME_STATS 317: what 208 says, for every group.
+pub async fn of_all_groups(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    // Only topics that are marked as ordered.
+    let ordered_only = command.opt_bool("isOrder").unwrap_or(false);
+    let mut list = ConsumeStatsList {
+        broker_addr: ctx.shared().store_host(ctx.conn.local_ip()).to_string(),
+        ..ConsumeStatsList::default()
+    };
+    for group in broker.shard.meta().groups() {
+        let offsets = committed_by(broker, &group.name).await?;
+        let mut topics = with_offsets(broker, &offsets);
+        retain_subscribed(broker, &group.name, &mut topics);
+        topics.retain(|topic| topic.order || !ordered_only);
+        let mut of_group = Vec::new();
+        for topic in topics {
+            of_group.push(progress(ctx, broker, &topic, &group.name, &offsets).await?);
+        }
+        if !of_group.is_empty() {
+            list.groups.push((group.name.clone(), of_group));
+        }
+    }
+    Ok(Reply::body(list.encode()))
+}
+
+/// QUERY_TOPICS_BY_CONSUMER 343: the topics that a group committed offsets in.
+pub async fn topics_of_group(broker: &BrokerSide, command: &Command) -> Answer {
+    let group = GroupRequest::parse(command)?.group;
+    let topics = with_offsets(broker, &committed_by(broker, group).await?);
+    Ok(Reply::body(body::encode(&TopicList {
+        topic_list: topics.iter().map(|topic| topic.name.clone()).collect(),
+        ..TopicList::default()
+    })))
 }
 
 /// Offsets that a group committed, (topic id, queue) → offset.

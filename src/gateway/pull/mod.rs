@@ -9,6 +9,7 @@ use super::connection::Conn;
 use super::reply::Reply;
 use super::shared::BrokerSide;
 use super::ticket::Ticket;
+use super::traffic::Flow;
 use super::worker::Worker;
 use crate::actors::clock::boot_ms;
 use crate::actors::shard::handle::QueueBounds;
@@ -42,6 +43,8 @@ pub struct Pull {
     hold_until: Option<i64>,
     premises: Premises,
     topic: Arc<TopicMetrics>,
+    /// What its group got of the topic.
+    flow: Option<Arc<Flow>>,
     place: Place,
 }
 
@@ -269,6 +272,10 @@ impl Pull {
             },
             hold_until: None,
             topic: conn.worker.topic_metrics(key.topic, &premises.topic.name),
+            flow: conn
+                .shared()
+                .traffic
+                .flow(&premises.topic.name, request.consumer_group),
             premises,
             place,
         }
@@ -383,12 +390,20 @@ impl Pull {
             return self.answer_nothing(code, next, bounds, stored);
         }
         let suggested = self.suggested(stored);
-        let Pull { ticket, topic, .. } = self;
+        let Pull {
+            ticket,
+            topic,
+            flow,
+            ..
+        } = self;
         let metrics = ticket.conn().shared().metrics.clone();
         let started: Instant = ticket.started();
         ticket.conn().shared().rates.pulled(batch.messages.into());
         topic.messages_out.inc_by(batch.messages.into());
         topic.bytes_out.inc_by(batch.bytes as u64);
+        if let Some(flow) = flow {
+            flow.add(batch.messages.into(), batch.bytes as u64);
+        }
         let reply = reply(batch.next_offset, bounds, suggested);
         ticket.answer_with(rc::SUCCESS, |out, opaque| {
             let text = remark(rc::SUCCESS);

@@ -33,7 +33,7 @@ pub use mq_table::{MessageQueue, MqTable};
 pub use offsets::ResetOffsetBody;
 pub use register::RegisterBrokerBody;
 pub use route::{BrokerData, QueueData, TopicRouteData};
-pub use stats::{ConsumeStats, OffsetWrapper, TopicOffset, TopicStatsTable};
+pub use stats::{ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStatsTable};
 
 use serde::de::DeserializeOwned;
 use serde::Serialize;

@@ -77,3 +77,48 @@ impl ConsumeStats {
         out
     }
 }
+
+/// Body of the answer to 317: the groups of a broker, each with an entry for each of its topics.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConsumeStatsList {
+    /// Address of the broker.
+    pub broker_addr: String,
+    /// By name of the group.
+    pub groups: Vec<(String, Vec<ConsumeStats>)>,
+}
+
+impl ConsumeStatsList {
+    /// Messages that the groups have not consumed, by `of`.
+    fn total(&self, of: impl Fn(&OffsetWrapper) -> i64) -> i64 {
+        let stats = self.groups.iter().flat_map(|(_, stats)| stats);
+        let queues = stats.flat_map(|stats| stats.offset_table.0.values());
+        queues.map(|queue| of(queue).max(0)).sum()
+    }
+
+    /// The body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = b"{\"brokerAddr\":".to_vec();
+        out.extend(super::encode(&self.broker_addr));
+        out.extend(b",\"consumeStatsList\":[");
+        for (i, (group, stats)) in self.groups.iter().enumerate() {
+            out.extend(if i > 0 { &b",{"[..] } else { b"{" });
+            out.extend(super::encode(group));
+            out.extend(b":[");
+            for (i, stats) in stats.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend(stats.encode());
+            }
+            out.extend(b"]}");
+        }
+        out.extend(b"],\"totalDiff\":");
+        let behind = self.total(|q| q.broker_offset.saturating_sub(q.consumer_offset));
+        out.extend(super::encode(&behind));
+        out.extend(b",\"totalInflightDiff\":");
+        let in_flight = self.total(|q| q.pull_offset.saturating_sub(q.consumer_offset));
+        out.extend(super::encode(&in_flight));
+        out.push(b'}');
+        out
+    }
+}

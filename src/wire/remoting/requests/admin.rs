@@ -105,9 +105,27 @@ request! {
 }
 
 request! {
-    /// GET_SUBSCRIPTIONGROUP_CONFIG 352.
+    /// Requests that name one group: 343, 352.
     GroupRequest {
         group: text "group",
+    }
+}
+
+request! {
+    /// VIEW_BROKER_STATS_DATA 315.
+    BrokerStats {
+        /// `TOPIC_PUT_NUMS`, `GROUP_GET_SIZE` and the like.
+        stats_name: text "statsName",
+        /// A topic, or `topic@group`.
+        stats_key: text "statsKey",
+    }
+}
+
+request! {
+    /// QUERY_SUBSCRIPTION_BY_CONSUMER 345.
+    GroupSubscription {
+        group: text "group",
+        topic: text "topic",
     }
 }
 
