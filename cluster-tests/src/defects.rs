@@ -34,8 +34,6 @@ pub enum Planted {
     DoneBeforeWrite,
     /// What an append overwrites stays in the log behind it.
     TailStays,
-    /// One replica cuts its log segments elsewhere.
-    OtherSegments,
     /// A replica that may have lost entries votes as if it had them.
     RecoveringVotes,
     /// Snapshots may change on the way, and no checksum is looked at.
@@ -88,7 +86,7 @@ pub const GROUP: [Planted; 21] = [
     Planted::VoteForgotten,
     Planted::DoneBeforeWrite,
     Planted::TailStays,
-    Planted::OtherSegments,
+    Planted::Core(Defect::TrimBySegment),
     Planted::RecoveringVotes,
     Planted::PartsUnchecked,
     Planted::InstallTorn,

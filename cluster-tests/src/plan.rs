@@ -43,6 +43,8 @@ pub struct Plan {
     pub retention_bytes: u64,
     pub max_entry_bytes: usize,
     pub max_open_writes: usize,
+    /// Nodes differ in their sizes and limits; those here are the smallest.
+    pub unequal: bool,
     /// Several nodes, and every message is of the SYNC_FLUSH class.
     pub synced: bool,
     pub net: Net,
@@ -111,6 +113,7 @@ impl Plan {
         let mut plan = Self::draw_one(rng, minutes);
         if nodes > 1 {
             plan.net = Net::draw(rng);
+            plan.unequal = rng.chance(1, 3);
             // A node has that many events, not all of them together.
             plan.crash_every = [0, 2_000, 6_000, 20_000][rng.below(4) as usize];
             // A machine that stops takes what is not synced: where not everything is, only a
@@ -164,6 +167,7 @@ impl Plan {
             retention_bytes: [0, 10_000, 60_000][rng.below(3) as usize],
             max_entry_bytes: [300, 2_000, 1 << 20][rng.below(3) as usize],
             max_open_writes: rng.between(1, 4) as usize,
+            unequal: false,
             synced: false,
             net: Net::default(),
         }

@@ -23,10 +23,11 @@ impl Sim {
         };
         ShardOptions {
             shard: crate::SHARD,
-            max_entry_bytes: self.plan.max_entry_bytes,
-            max_open_writes: self.plan.max_open_writes,
-            retention_ms: self.plan.retention_ms,
-            retention_bytes: self.plan.retention_bytes,
+            max_entry_bytes: self.unequal(self.plan.max_entry_bytes as u64) as usize,
+            max_open_writes: self.unequal(self.plan.max_open_writes as u64) as usize,
+            // What the checkers go by is the strictest.
+            retention_ms: self.unequal(self.plan.retention_ms as u64) as i64,
+            retention_bytes: self.unequal(self.plan.retention_bytes),
             patience: Patience {
                 flush: [0, 3, 20][(self.seed % 3) as usize],
                 replicas: [0, 20, 5][(self.seed % 3) as usize],
@@ -35,11 +36,18 @@ impl Sim {
         }
     }
 
+    /// A size or limit as this node's settings say.
+    fn unequal(&self, value: u64) -> u64 {
+        match (self.plan.unequal, self.here()) {
+            (true, here @ 1..) => value.saturating_mul(here as u64 + 1),
+            _ => value,
+        }
+    }
+
     pub(crate) fn recover(&mut self) -> Result<(ShardCore, Recovery), RecoverError> {
         let options = self.options();
-        let other = self.defect == Some(Planted::OtherSegments) && self.here() == 1;
         let machine = MachineOptions {
-            segment_bytes: self.plan.segment_bytes + u64::from(other) * 1000,
+            segment_bytes: self.unequal(self.plan.segment_bytes),
         };
         let mut voters: Vec<u64> = (1..=self.first_members() as u64).collect();
         let preferred = self.seed % voters.len() as u64;

@@ -91,11 +91,18 @@ impl Sim {
         let mut rng = SimRng::new(seed);
         let defect = how.defect;
         let plan = Plan::draw(&mut rng, how.minutes, how.nodes);
+        // Whoever leads goes by its own settings.
+        let most = if plan.unequal {
+            how.nodes as u64 + 1
+        } else {
+            1
+        };
         let policy = Policy {
             retention_ms: plan.retention_ms,
             retention_bytes: plan.retention_bytes,
             // A segment ends with the entry that fills it, and the trim itself is an entry.
-            slack_bytes: 2 * plan.segment_bytes + 3 * (plan.max_entry_bytes as u64).min(100_000),
+            slack_bytes: 2 * plan.segment_bytes * most
+                + 3 * most * (plan.max_entry_bytes as u64).min(100_000),
         };
         let mut store = SimStore::new(&[crate::SHARD]);
         let ops_left = plan.ops;

@@ -35,7 +35,7 @@ pub enum MetaOp {
     /// Grant, renew or release queue locks of one group.
     #[prost(message, tag = "6")]
     Locks(LockChange),
-    /// Drop the log and all index rows up to the end of a closed segment.
+    /// Drop the log and all index rows up to a log index.
     #[prost(message, tag = "7")]
     Trim(Trim),
     /// Create the topic only when it is not there (auto-creation races are harmless).
@@ -105,12 +105,23 @@ pub struct LockChange {
     pub at_ms: i64,
 }
 
-/// See [`MetaOp::Trim`].
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+/// See [`MetaOp::Trim`]. Everything is in it: where segments end is each replica's own affair, and
+/// up to the settings of its node.
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Trim {
-    /// Sequence number of the last segment to drop.
+    /// The proposer's last segment to drop. Read by versions that know nothing else, which drop
+    /// their own segments up to this number, and where `first` is 0.
     #[prost(uint64, tag = "1")]
     pub segment: u64,
+    /// First log index that stays. 0 in entries of those versions; 1 drops no entry.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// Raft term of the entry before `first`.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    /// Smallest offset that stays of each queue that had messages below `first`.
+    #[prost(message, repeated, tag = "4")]
+    pub queues: Vec<QueueOffset>,
 }
 
 impl From<MetaOp> for MetaCommand {

@@ -17,8 +17,7 @@ pub struct LogSegment {
     pub max_ts: i64,
     /// Raft term of the last entry: needed to trim the log behind it.
     pub last_term: u64,
-    /// It takes no more entries. Every replica must know, also after a restart: where segments
-    /// end is part of the replicated state.
+    /// It takes no more entries, also after a restart with another size of segments.
     pub closed: bool,
 }
 
@@ -33,6 +32,15 @@ impl LogSegment {
         put_uint(&mut out, self.last_term);
         put_uint(&mut out, self.closed.into());
         out
+    }
+
+    /// It begins at `first` now, which lies in it. Entries count as equally large.
+    pub fn shorten(&mut self, first: u64) {
+        let entries = |from: u64| u128::from(self.last_index + 1 - from);
+        let all = entries(self.first_index).max(1);
+        let left = u128::from(self.bytes) * entries(first) / all;
+        self.bytes = u64::try_from(left).unwrap_or(self.bytes);
+        self.first_index = first;
     }
 
     pub fn decode(value: &[u8]) -> Result<Self, StoreError> {

@@ -119,11 +119,7 @@ impl ShardCore {
                 queues,
                 at_ms,
             },
-            Event::Trimmed {
-                queues,
-                first,
-                term,
-            } => {
+            Event::Trimmed { queues, cut } => {
                 self.trimming = false;
                 for (key, min) in queues {
                     let publish = Publish::Trimmed { key, min };
@@ -132,8 +128,10 @@ impl ShardCore {
                         None => out.push(Effect::Publish(publish)),
                     }
                 }
-                self.raft.trimmed(first, term);
-                self.trim_to = Some((first, term));
+                if let Some((first, term)) = cut {
+                    self.raft.trimmed(first, term);
+                    self.trim_to = Some((first, term));
+                }
                 return;
             }
         };

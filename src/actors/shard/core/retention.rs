@@ -1,12 +1,11 @@
 //! Retention: the leader looks now and then for segments of the log to drop, and drops them by an
-//! entry, so that all replicas cut at the same place.
+//! entry that names the place, so that all replicas cut there.
 //!
 //! A snapshot stands for what was trimmed, so it is worthless once more is. While a follower takes
 //! one in, or fetches what a trim would take, the leader holds the trim back, as long as that
 //! follower answers and gets on, and not for ever.
 
 use super::*;
-use crate::model::command::Trim;
 
 /// How often the leader looks for segments to drop, ms.
 const EVERY_MS: i64 = 10_000;
@@ -66,8 +65,13 @@ impl ShardCore {
             return;
         }
         self.trimming = true;
-        let trim = MetaOp::Trim(Trim { segment });
-        self.proposals.push_back((INTERNAL, trim));
+        for mut trim in self.machine.trims(segment) {
+            if self.options.defect == Some(Defect::TrimBySegment) {
+                // (planted)
+                (trim.first, trim.segment) = (0, segment);
+            }
+            self.proposals.push_back((INTERNAL, MetaOp::Trim(trim)));
+        }
     }
 }
 

@@ -156,6 +156,8 @@ pub enum Defect {
     ServeEarly,
     /// A leader does not wait for the lease of the one before.
     ServeInLease,
+    /// A trim names a segment only, and replicas may cut theirs elsewhere.
+    TrimBySegment,
 }
 
 impl Defect {

@@ -1,7 +1,7 @@
 //! Applying entries.
 
 use super::{Applied, ApplyError, Event, Machine};
-use crate::model::command::{CommitOffsets, DeleteGroup, LockChange, MetaOp, Trim};
+use crate::model::command::{CommitOffsets, DeleteGroup, LockChange, MetaOp};
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey, ShardId, TopicId};
@@ -32,7 +32,7 @@ pub(super) fn index_row(shard: ShardId, index: u64, at_ms: i64, block: &AppendBl
     put(keys::index::key(shard, block.key, block.base), row.encode())
 }
 
-fn range((from, to): (Vec<u8>, Vec<u8>)) -> StateOp {
+pub(super) fn range((from, to): (Vec<u8>, Vec<u8>)) -> StateOp {
     StateOp::DeleteRange { from, to }
 }
 
@@ -133,7 +133,7 @@ impl Machine {
             }
             Command::Fired(timer) => self.fired(timer, out)?,
             Command::Meta(command) => match command.op {
-                Some(op) => self.meta(op, out),
+                Some(op) => self.meta(index, op, out)?,
                 None => return Err("metadata command of an unknown kind".into()),
             },
         }
@@ -185,7 +185,7 @@ impl Machine {
         Ok(())
     }
 
-    fn meta(&mut self, op: MetaOp, out: &mut Applied) {
+    fn meta(&mut self, index: u64, op: MetaOp, out: &mut Applied) -> Result<(), String> {
         match op {
             MetaOp::PutTopic(topic) => self.put_topic(topic, out),
             MetaOp::EnsureTopic(topic) => {
@@ -203,8 +203,9 @@ impl Machine {
             MetaOp::DeleteGroup(delete) => self.delete_group(delete, out),
             MetaOp::CommitOffsets(commit) => self.commit_offsets(commit, out),
             MetaOp::Locks(change) => self.change_locks(change, out),
-            MetaOp::Trim(trim) => self.trim(trim, out),
+            MetaOp::Trim(trim) => return self.trim(index, trim, out),
         }
+        Ok(())
     }
 
     fn put_counters(&self, out: &mut Applied) {
@@ -382,56 +383,6 @@ impl Machine {
             group: change.group,
             queues: change.queues,
             at_ms: change.at_ms,
-        });
-    }
-
-    fn trim(&mut self, trim: Trim, out: &mut Applied) {
-        let floor = self
-            .timer_indices
-            .first()
-            .map_or(u64::MAX, |(index, _)| *index);
-        let mut queues = BTreeMap::new();
-        let mut bound = None;
-        let gone: Vec<u64> = self
-            .segments
-            .closed
-            .range(..=trim.segment)
-            .map(|(seq, _)| *seq)
-            .collect();
-        for seq in gone {
-            let Some(segment) = self.segments.closed.get(&seq).copied() else {
-                break;
-            };
-            if segment.last_index >= floor {
-                break;
-            }
-            self.segments.closed.remove(&seq);
-            bound = Some((segment.last_index + 1, segment.last_term));
-            out.rows.push(StateOp::Delete {
-                key: keys::log_segment::key(self.shard, seq),
-            });
-            out.rows
-                .push(range(keys::segment_queue::segment_range(self.shard, seq)));
-            queues.extend(self.segments.ends.remove(&seq).unwrap_or_default());
-        }
-        let Some((first, term)) = bound else { return };
-        let mut moved = Vec::new();
-        for (key, end) in queues {
-            // A queue of a deleted topic has no rows any more.
-            let Some(meta) = self.queues.get_mut(&key).filter(|meta| meta.min < end) else {
-                continue;
-            };
-            meta.min = end;
-            out.rows
-                .push(put(keys::queue::key(self.shard, key), meta.encode()));
-            out.rows
-                .push(range(keys::index::below(self.shard, key, end)));
-            moved.push((key, end));
-        }
-        out.events.push(Event::Trimmed {
-            queues: moved,
-            first,
-            term,
         });
     }
 }

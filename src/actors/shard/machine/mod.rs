@@ -6,6 +6,7 @@ mod apply;
 mod base;
 mod load;
 mod segments;
+mod trim;
 
 pub use load::{load, LoadError};
 
@@ -61,17 +62,19 @@ pub enum Event {
         queues: Vec<crate::model::command::LockedQueue>,
         at_ms: i64,
     },
-    /// Queues that start later now, and the first log index still needed (with the term before it).
+    /// Queues that start later now, and the first log index still needed, with the term before it;
+    /// `None` when no entry goes.
     Trimmed {
         queues: Vec<(QueueKey, u64)>,
-        first: u64,
-        term: u64,
+        cut: Option<(u64, u64)>,
     },
 }
 
-/// Sizes that decide where log segments end. The same on every replica of a shard.
+/// What this node's settings say about the rows beside the replicated state. Replicas need not
+/// agree on it: nothing of it may reach what [`Machine::digest`] covers.
 #[derive(Debug, Clone, Copy)]
 pub struct MachineOptions {
+    /// A log segment ends with the entry that fills it.
     pub segment_bytes: u64,
 }
 
@@ -189,11 +192,7 @@ impl Machine {
     /// The newest segment that retention may drop now: closed, holding no waiting timer, and either
     /// older than `before_ms` or beyond `max_bytes` (0: no limit). `None`: nothing to do.
     pub fn droppable(&self, before_ms: i64, max_bytes: u64) -> Option<u64> {
-        let floor = self
-            .timer_indices
-            .first()
-            .map_or(u64::MAX, |(index, _)| *index);
-        self.segments.droppable(before_ms, max_bytes, floor)
+        self.segments.droppable(before_ms, max_bytes, self.floor())
     }
     /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).
     pub fn digest(&self) -> u64 {
@@ -203,15 +202,15 @@ impl Machine {
     }
     /// What [`Machine::digest`] covers, as text.
     pub fn describe(&self) -> String {
+        // Segments, and in which of them a queue was touched last, are this node's own.
+        let queues: Vec<_> = self
+            .queues
+            .iter()
+            .map(|(k, m)| (k, m.min, m.next))
+            .collect();
         format!(
             "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
-            self.topics,
-            self.groups,
-            self.queues,
-            self.offsets,
-            self.locks,
-            self.timers,
-            self.members
+            self.topics, self.groups, queues, self.offsets, self.locks, self.timers, self.members
         )
     }
 }

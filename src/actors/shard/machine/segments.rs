@@ -1,5 +1,6 @@
 //! Log segments: stretches of the log that retention drops as a whole. A segment ends with the
-//! entry that fills it, so that every replica cuts at the same index.
+//! entry that fills it. How large that is each node's settings say, so segments are no part of what
+//! replicas must agree on.
 
 use crate::model::QueueKey;
 use crate::storage::keys::log_segment::LogSegment;
@@ -49,6 +50,32 @@ impl Segments {
         Some((seq, closed))
     }
 
+    /// Forgets what lies before log index `first`: the segments that end before it go, and one that
+    /// it lies in begins there. Returns the former's numbers, and the latter.
+    pub fn cut(&mut self, first: u64) -> (Vec<u64>, Option<(u64, LogSegment)>) {
+        let before = |(_, segment): &(&u64, &LogSegment)| segment.last_index < first;
+        let gone = self.closed.iter().take_while(before);
+        let mut gone: Vec<u64> = gone.map(|(seq, _)| *seq).collect();
+        for seq in &gone {
+            self.closed.remove(seq);
+            self.ends.remove(seq);
+        }
+        if self.open.is_some_and(|open| open.last_index < first) {
+            self.open = None;
+            gone.push(self.open_seq);
+        }
+        let oldest = match self.closed.first_entry() {
+            Some(entry) => Some((*entry.key(), entry.into_mut())),
+            None => self.open.as_mut().map(|open| (self.open_seq, open)),
+        };
+        let shortened = oldest.filter(|(_, segment)| segment.first_index < first);
+        let shortened = shortened.map(|(seq, segment)| {
+            segment.shorten(first);
+            (seq, *segment)
+        });
+        (gone, shortened)
+    }
+
     pub fn all(&self) -> Vec<(u64, LogSegment)> {
         let mut all: Vec<_> = self.closed.iter().map(|(s, l)| (*s, *l)).collect();
         all.extend(self.open.map(|open| (self.open_seq, open)));
@@ -75,6 +102,29 @@ impl Segments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cut_drops_whole_segments_and_shortens_one() {
+        let mut s = Segments::default();
+        for i in 1..=6u64 {
+            if s.add(i, 1, 100, 10, 300) {
+                s.roll();
+            }
+        }
+        s.add(7, 1, 100, 10, 300);
+        // 1 to 3, 4 to 6, and 7, which is open.
+        assert_eq!(s.cut(1), (vec![], None));
+        let (gone, shortened) = s.cut(6);
+        let (seq, segment) = shortened.expect("one is shortened");
+        assert_eq!((gone, seq), (vec![0], 1));
+        assert_eq!((segment.first_index, segment.bytes), (6, 100));
+        assert_eq!(s.closed[&1], segment);
+        assert_eq!(s.cut(6), (vec![], None), "once");
+        let (gone, shortened) = s.cut(8);
+        assert_eq!((gone, shortened, s.open), (vec![1, 2], None, None));
+        s.add(8, 1, 100, 10, 300);
+        assert_eq!((s.open_seq, s.open.map(|o| o.first_index)), (2, Some(8)));
+    }
 
     #[test]
     fn only_old_or_surplus_segments_below_the_timers_go() {
