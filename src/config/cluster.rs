@@ -8,6 +8,8 @@ use std::net::IpAddr;
 const MAX_NODES: usize = 64;
 /// Client ports of neighbouring shards differ by this much, unless `shard_ports` says otherwise.
 const PORT_STEP: u16 = 10;
+/// Longest name of a host, bytes.
+const MAX_HOST: usize = 253;
 /// Shortest secret for links that leave the machine.
 const MIN_SECRET: usize = 16;
 
@@ -219,36 +221,66 @@ fn is_loopback(addr: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Reads one `id=host:port`.
+///
+/// # Errors
+/// One line, when that is not what it is: also when there are several.
+pub fn parse_node(item: &str) -> Result<ClusterNode, String> {
+    let bad = |why: &str| {
+        let shown: String = item.chars().take(100).collect();
+        Err(format!("peers: \"{}\" {why}", shown.escape_debug()))
+    };
+    let Some((id, addr)) = item.split_once('=') else {
+        return bad("is not id=host:port");
+    };
+    let (id, addr) = (id.trim(), addr.trim());
+    let Some(id) = id.parse().ok().filter(|id: &u64| *id > 0) else {
+        return bad("has no node id of 1 or more");
+    };
+    let host_and_port = addr.rsplit_once(':').filter(|(host, port)| {
+        let named = |c: char| c.is_alphanumeric() || "-_.:[]%".contains(c);
+        let host = !host.is_empty() && host.len() <= MAX_HOST && host.chars().all(named);
+        host && port.parse::<u16>().is_ok_and(|p| p > 0)
+    });
+    if host_and_port.is_none() {
+        return bad("is not id=host:port");
+    }
+    let addr = addr.to_owned();
+    Ok(ClusterNode { id, addr })
+}
+
 /// Reads `id=host:port;id=host:port`.
 ///
 /// # Errors
 /// One line, when that is not what it is.
 pub fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, String> {
-    let bad = |item: &str, why: &str| format!("peers: \"{}\" {why}", item.escape_debug());
     let mut nodes: Vec<ClusterNode> = Vec::new();
     for item in split_addrs(text) {
-        let (id, addr) = item
-            .split_once('=')
-            .ok_or_else(|| bad(item, "is not id=host:port"))?;
-        let id = id.trim().parse().ok().filter(|id| *id > 0);
-        let id: u64 = id.ok_or_else(|| bad(item, "has no node id of 1 or more"))?;
-        let addr = addr.trim();
-        let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        if !port.is_some_and(|(_, p)| p.parse::<u16>().is_ok_and(|p| p > 0)) {
-            return Err(bad(item, "is not id=host:port"));
+        let node = parse_node(item)?;
+        if nodes.iter().any(|n| n.id == node.id || n.addr == node.addr) {
+            return Err(format!(
+                "peers: \"{}\" has an id or address that another node has",
+                item.escape_debug()
+            ));
         }
-        if nodes.iter().any(|n| n.id == id || n.addr == addr) {
-            return Err(bad(item, "has an id or address that another node has"));
-        }
-        nodes.push(ClusterNode {
-            id,
-            addr: addr.to_owned(),
-        });
+        nodes.push(node);
     }
     if nodes.is_empty() || nodes.len() > MAX_NODES {
         return Err(format!("peers: 1 to {MAX_NODES} nodes are possible"));
     }
     Ok(nodes)
+}
+
+/// Those of a list of nodes that can be read, each by itself; and what is wrong with the others.
+pub fn read_nodes(text: &str) -> (Vec<ClusterNode>, Vec<String>) {
+    let mut found = (Vec::new(), Vec::new());
+    for item in split_addrs(text) {
+        match parse_node(item) {
+            Ok(node) => found.0.push(node),
+            Err(why) => found.1.push(why),
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod told;
 mod types;
 mod validate;
 
-pub use cluster::{parse_nodes, Cluster, ClusterNode, ClusterShard};
+pub use cluster::{parse_node, read_nodes, Cluster, ClusterNode, ClusterShard};
 pub use keys::{Config, KeyInfo, Kind, KEYS, OTHER_UNITS};
 pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;

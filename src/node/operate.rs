@@ -7,7 +7,7 @@ use crate::model::outcome::Refusal;
 use crate::peer::{Lane, PeerAddr};
 use crate::raft::members::Change;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,23 +26,45 @@ const MAX_NODES: usize = 64;
 /// Nodes by id, with the addresses of their peer ports.
 pub type Known = BTreeMap<u64, String>;
 
+/// The list as it is told and kept: what every version can read has each address once, and the
+/// node with the smallest number keeps it.
 fn to_text(nodes: &Known) -> String {
-    let all: Vec<String> = nodes.iter().map(|(id, at)| format!("{id}={at}")).collect();
+    let mut taken = BTreeSet::new();
+    let all = nodes.iter().filter(|(_, at)| taken.insert(*at));
+    let all: Vec<String> = all.map(|(id, at)| format!("{id}={at}")).collect();
     all.join(";")
+}
+
+/// What can be read of a list of nodes; the rest is named in the log.
+fn from_text(text: &str, from: &str) -> Known {
+    let (nodes, bad) = crate::config::read_nodes(text);
+    for why in bad {
+        tracing::error!(%why, from, "a node in a list of nodes makes no sense and is left out");
+    }
+    nodes.into_iter().map(|n| (n.id, n.addr)).collect()
 }
 
 /// Nodes that earlier runs of this node were told of.
 pub fn load(dir: &Path) -> Result<Known, String> {
     let file = dir.join(FILE);
-    match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().is_empty() => Ok(Known::new()),
-        Ok(text) => {
-            let nodes = crate::config::parse_nodes(text.trim());
-            let nodes = nodes.map_err(|e| format!("{}: {e}", file.display()))?;
-            Ok(nodes.into_iter().map(|n| (n.id, n.addr)).collect())
-        }
+    match std::fs::read(&file) {
+        Ok(bytes) => Ok(from_text(&String::from_utf8_lossy(&bytes), FILE)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Known::new()),
         Err(e) => Err(format!("{}: {e}", file.display())),
+    }
+}
+
+/// The node that an operator names, when it is one and another than those known.
+fn newcomer(known: &Known, id: u64, addr: &str) -> Result<Option<(u64, String)>, String> {
+    let node = crate::config::parse_node(&format!("{id}={addr}"))?;
+    match known.get(&id) {
+        Some(at) if *at == node.addr => return Ok(None),
+        Some(at) => return Err(format!("node {id} is known at {at}")),
+        None => {}
+    }
+    match known.iter().find(|(_, at)| **at == node.addr) {
+        Some((other, at)) => Err(format!("{at} is the address of node {other}")),
+        None => Ok(Some((node.id, node.addr))),
     }
 }
 
@@ -93,13 +115,9 @@ impl ClusterNode {
             self.stopping.lock().insert(from, Instant::now());
             return;
         }
-        let nodes = std::str::from_utf8(bytes).map_err(|e| e.to_string());
-        match nodes.and_then(crate::config::parse_nodes) {
-            Ok(nodes) => {
-                self.learn(nodes.into_iter().map(|n| (n.id, n.addr)).collect());
-            }
-            Err(error) => tracing::error!(%error, "a peer's list of nodes makes no sense"),
-        }
+        // Two nodes that were let in at one address, at two places: whoever is there proves its
+        // number, and the other one is never reached.
+        self.learn(from_text(&String::from_utf8_lossy(bytes), "a peer"));
     }
 
     /// Tells a peer all nodes.
@@ -138,18 +156,11 @@ impl ClusterNode {
                     self.change_members(&shard, changes).await
                 }
                 Operation::Node { id, addr } => {
-                    let text = format!("{id}={addr}");
-                    let node = crate::config::parse_nodes(&text).map_err(NotDone::Refused)?;
-                    let known = self.all_nodes();
-                    match known.get(&id) {
-                        Some(at) if *at == addr => return Ok("known already".into()),
-                        Some(at) => {
-                            let why = format!("node {id} is known at {at}");
-                            return Err(NotDone::Refused(why));
-                        }
-                        None => {}
-                    }
-                    match self.learn(node.into_iter().map(|n| (n.id, n.addr)).collect()) {
+                    let node = newcomer(&self.all_nodes(), id, &addr);
+                    let Some(node) = node.map_err(NotDone::Refused)? else {
+                        return Ok("known already".into());
+                    };
+                    match self.learn([node].into()) {
                         true => Ok(format!("node {id} is let in")),
                         false => Err(NotDone::Refused("too many nodes".into())),
                     }
@@ -228,7 +239,45 @@ mod tests {
         let nodes: Known = [(4, "10.0.0.4:10912".to_owned()), (9, "h:1".to_owned())].into();
         std::fs::write(dir.path().join(FILE), to_text(&nodes)).unwrap();
         assert_eq!(load(dir.path()), Ok(nodes));
-        std::fs::write(dir.path().join(FILE), "4=nonsense").unwrap();
-        assert!(load(dir.path()).unwrap_err().contains("nodes.txt"));
+        let bad = b"4=10.0.0.4:10912;4;5=x;6=h:0;0=h:3;\xff=h:4;7=h:7";
+        std::fs::write(dir.path().join(FILE), bad).unwrap();
+        let read: Known = [(4, "10.0.0.4:10912".to_owned()), (7, "h:7".to_owned())].into();
+        assert_eq!(load(dir.path()), Ok(read));
+    }
+
+    #[test]
+    fn an_operator_names_exactly_one_node_that_no_other_is_in_the_place_of() {
+        let known: Known = [(1, "a:1".to_owned()), (4, "d:1".to_owned())].into();
+        let new = |id, addr| newcomer(&known, id, addr);
+        assert_eq!(new(5, " e:1 "), Ok(Some((5, "e:1".to_owned()))));
+        assert_eq!(new(4, "d:1"), Ok(None));
+        assert!(new(4, "d:2").unwrap_err().contains("known at d:1"));
+        assert!(new(5, "d:1").unwrap_err().contains("node 4"));
+        for several in [
+            "e:1;6=f:1",
+            "e:1,6=f:1",
+            "e:1 6=f:1",
+            "e:1\n",
+            "e;f:1",
+            "",
+            ":1",
+        ] {
+            let accepted = new(5, several);
+            let one = Ok(Some((5, "e:1".to_owned())));
+            assert!(accepted.is_err() || accepted == one, "{several:?}");
+        }
+        assert!(new(0, "e:1").is_err());
+    }
+
+    #[test]
+    fn what_is_kept_can_be_read_by_every_version() {
+        // Two operators let in two nodes at one address, at two nodes.
+        let known: Known = [
+            (4, "h:1".to_owned()),
+            (5, "h:1".to_owned()),
+            (6, "h:2".to_owned()),
+        ]
+        .into();
+        assert_eq!(to_text(&known), "4=h:1;6=h:2");
     }
 }
