@@ -4,9 +4,12 @@
 mod cluster;
 mod homing;
 mod identity;
+mod members;
 mod operate;
 mod parts;
 pub mod rescue;
+mod view;
+mod words;
 
 use crate::actors::clock::NodeClock;
 use crate::actors::group::{GroupLimits, Groups};
@@ -175,7 +178,12 @@ impl Broker {
     }
     /// Why the node can do no more writes, once storage failed.
     pub fn failed(&self) -> Option<String> {
-        self.shards().find_map(|shard| shard.status().failed())
+        self.misconfigured()
+            .or_else(|| self.shards().find_map(|shard| shard.status().failed()))
+    }
+
+    fn misconfigured(&self) -> Option<String> {
+        self.cluster.as_ref()?.stopped()
     }
 
     async fn start_parts(&mut self, config: &Arc<Config>) -> Result<(), StartError> {
@@ -230,8 +238,15 @@ impl Broker {
     async fn start_cluster(&mut self, config: &Arc<Config>, dir: &Path) -> Result<(), StartError> {
         let cluster = config.cluster();
         let cluster = cluster.ok_or_else(|| StartError::Config("peers are not valid".into()))?;
-        let life =
-            identity::claim(dir, &config.cluster_id, config.node_id).map_err(StartError::Config)?;
+        let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
+        let (life, cluster) = (claim.life, claim.cluster);
+        let names: Vec<&str> = cluster.shards.iter().map(|s| s.name.as_str()).collect();
+        self.config = Arc::new(Config {
+            shards: names.join(";"),
+            ..(**config).clone()
+        });
+        let config = &self.config.clone();
+        let known = members::known(dir, &cluster).map_err(StartError::Config)?;
         // Also those that have no replica here: they may get one.
         let mine: Vec<ClusterShard> = cluster.shards.clone();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -252,8 +267,19 @@ impl Broker {
         let links = Arc::new(Links::default());
         let shards = self.open(config, starting.collect(), links.clone()).await?;
         let handles: Vec<ShardHandle> = shards.shards.iter().map(|(h, _)| h.clone()).collect();
+        let found = mine.iter().zip(&shards.shards);
+        let found = found.map(|(shard, (_, recovery))| (shard.name.as_str(), recovery));
+        let checked = members::check(config.node_id, config.join, &known, found.clone());
+        let unsure = found
+            .zip(&mine)
+            .filter(|((_, recovery), _)| recovery.unsure);
+        let unsure = words::Unsure {
+            shards: claim.unsure,
+            members: unsure.map(|(_, shard)| shard.id).collect(),
+        };
         let stats = shards.writer.stats().clone();
         self.shards = Some(shards);
+        checked.map_err(StartError::Config)?;
         let placed = mine.iter().cloned().zip(handles.iter().cloned()).collect();
         let node = ClusterNode::start(
             config.clone(),
@@ -262,6 +288,7 @@ impl Broker {
             &links,
             stats,
             self.clock.clone(),
+            unsure,
         )
         .map_err(StartError::Config)?;
         self.cluster = Some(node.clone());
@@ -473,7 +500,7 @@ pub fn run_server(
         let mut interrupt = signal(SignalKind::interrupt())?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir, "starting");
         let broker = Broker::builder().config(config.clone()).start().await?;
-        ready(&config, broker.listening());
+        ready(&broker.config, broker.listening());
         let mut check = tokio::time::interval(WATCH_EVERY);
         let failed = loop {
             tokio::select! {
@@ -483,8 +510,10 @@ pub fn run_server(
             }
         };
         tracing::info!("stopping");
+        let configured = broker.misconfigured().is_some();
         broker.stop().await;
         match failed {
+            Some(why) if configured => Err(StartError::Config(why)),
             Some(why) => Err(StartError::NotServing(why)),
             None => Ok(()),
         }

@@ -28,6 +28,8 @@ pub(super) enum ClusterCommand {
     Transfer(operate::Transfer),
     /// Hand the lead of every shard to its preferred node, or spread it
     Rebalance(operate::Rebalance),
+    /// Say that a shard's only replica is on the one node asked: where it waits for others in vain
+    Form(operate::Form),
     /// When a majority of replicas is lost for good: make this stopped node the only member
     Rescue(Rescue),
 }
@@ -91,6 +93,7 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
         ClusterCommand::Replace(args) => operate::replace(args).await,
         ClusterCommand::Transfer(args) => operate::transfer(args).await,
         ClusterCommand::Rebalance(args) => operate::rebalance(args).await,
+        ClusterCommand::Form(args) => operate::form(args).await,
         ClusterCommand::Rescue(args) => rescue(args),
     }
 }

@@ -100,6 +100,15 @@ pub(super) struct Transfer {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Form {
+    /// The shard (broker name)
+    #[arg(long)]
+    shard: String,
+    #[command(flatten)]
+    nodes: Nodes,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Rebalance {
     #[command(flatten)]
     nodes: Nodes,
@@ -396,6 +405,15 @@ pub(super) async fn transfer(args: Transfer) -> Result<(), Failure> {
     let operator = Operator::new(&args.nodes)?;
     operator.check().await?;
     let ask = json!({"op": "transfer", "shard": args.shard, "to": args.to});
+    print_line(&operator.ask(&ask).await?)
+}
+
+pub(super) async fn form(args: Form) -> Result<(), Failure> {
+    let operator = Operator::new(&args.nodes)?;
+    if operator.addrs.len() != 1 {
+        return Err("--http must name the one node that has the replica".into());
+    }
+    let ask = json!({"op": "form", "shard": args.shard});
     print_line(&operator.ask(&ask).await?)
 }
 

@@ -115,7 +115,11 @@ fn told_by(page: &Value) -> Vec<String> {
             let node = number(page, "node_id");
             out.push(format!("node {node}, {name}: {what}"));
         };
-        if shard["recovering"] == true {
+        if shard["lone"] == true {
+            say(format!(
+                "WAITS until every other node has said that it has nothing of it, or for troupe cluster form --shard {name}"
+            ));
+        } else if shard["recovering"] == true {
             say("RECOVERING, does not vote before it holds all again".into());
         }
         let losses = &shard["losses"];
@@ -169,6 +173,25 @@ fn single(page: &Value) -> Vec<String> {
     out
 }
 
+/// In what a node sees others set otherwise.
+fn differences(page: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for node in list(page, "nodes") {
+        for differs in list(node, "differs") {
+            let text = |key: &str| differs[key].as_str().unwrap_or("?").to_owned();
+            out.push(format!(
+                "DIFFERS: {} is {} on node {} and {} on node {}",
+                text("what"),
+                text("here"),
+                number(page, "node_id"),
+                text("there"),
+                number(node, "id"),
+            ));
+        }
+    }
+    out
+}
+
 /// What the pages of several nodes say, each shard by the node that leads it when that answered.
 fn lines(pages: &[Value]) -> Vec<String> {
     let (alone, pages): (Vec<&Value>, Vec<&Value>) = pages.iter().partition(|p| is_single(p));
@@ -203,6 +226,7 @@ fn lines(pages: &[Value]) -> Vec<String> {
             }
         }
     }
+    out.extend(pages.iter().copied().flat_map(differences));
     out.extend(pages.iter().copied().flat_map(told_by));
     shards.sort_by_key(|(_, shard)| number(shard, "id"));
     for (node, shard) in shards {
@@ -288,7 +312,8 @@ mod tests {
                 shard["recovering"] = true.into();
             }
             json!({"node_id": node, "cluster_id": "c", "shards": [shard],
-                   "nodes": [{"id": node, "link": null},
+                   "nodes": [{"id": node, "link": null, "differs": [
+                                 {"what": "retention_bytes", "here": "1", "there": "2"}]},
                              {"id": 3, "link": {"outgoing": true, "incoming": false}}]})
         };
         let pages = [
@@ -305,6 +330,7 @@ mod tests {
         );
         assert_eq!(text.matches("shard broker-a").count(), 1);
         for said in [
+            "DIFFERS: retention_bytes is 1 on node 2 and 2 on node 2",
             "node 2, broker-a: RECOVERING",
             "node 2, broker-a: UNCLEAN RECOVERY, lost 6 to 9",
             "2 entries acknowledged here, 3 messages, up to 8",

@@ -42,6 +42,14 @@ pub struct Cluster {
     pub shards: Vec<ClusterShard>,
 }
 
+impl Cluster {
+    /// Names of the shards and nodes of their first replicas.
+    pub fn begun(&self) -> Vec<(String, Vec<u64>)> {
+        let shards = self.shards.iter();
+        shards.map(|s| (s.name.clone(), s.nodes.clone())).collect()
+    }
+}
+
 impl Config {
     /// This node is one of a cluster.
     pub fn is_cluster(&self) -> bool {
@@ -79,21 +87,44 @@ impl Config {
                 return Err(format!("shards: \"{name}\" is listed twice"));
             }
         }
-        let ports = self.parse_shard_ports(names.len())?;
         let replicas = (self.replicas as usize).min(first.len());
-        let shards = names.into_iter().zip(ports).enumerate();
-        let shards = shards.map(|(at, (name, port))| ClusterShard {
-            id: at as u32 + 1,
-            name,
-            port,
-            nodes: (0..replicas)
+        let placed = |at: usize| {
+            (0..replicas)
                 .map(|r| first[(at + r) % first.len()])
-                .collect(),
+                .collect()
+        };
+        let begun: Vec<_> = (names.into_iter().enumerate())
+            .map(|(at, name)| (name, placed(at)))
+            .collect();
+        self.with_shards(nodes, &begun).map(Some)
+    }
+
+    /// The cluster with the nodes of the configuration and these shards (names, and the nodes of
+    /// their first replicas).
+    ///
+    /// # Errors
+    /// One line, when the other keys do not fit.
+    pub fn cluster_of(&self, begun: &[(String, Vec<u64>)]) -> Result<Cluster, String> {
+        self.with_shards(parse_nodes(&self.peers)?, begun)
+    }
+
+    fn with_shards(
+        &self,
+        nodes: Vec<ClusterNode>,
+        begun: &[(String, Vec<u64>)],
+    ) -> Result<Cluster, String> {
+        let ports = self.parse_shard_ports(begun.len())?;
+        let shards = begun.iter().zip(ports).enumerate();
+        let shards = shards.map(|(at, ((name, nodes), port))| ClusterShard {
+            id: at as u32 + 1,
+            name: name.clone(),
+            port,
+            nodes: nodes.clone(),
         });
-        Ok(Some(Cluster {
+        Ok(Cluster {
             shards: shards.collect(),
             nodes,
-        }))
+        })
     }
 
     fn parse_shard_ports(&self, count: usize) -> Result<Vec<u16>, String> {
@@ -253,7 +284,7 @@ pub fn parse_node(item: &str) -> Result<ClusterNode, String> {
 ///
 /// # Errors
 /// One line, when that is not what it is.
-pub fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, String> {
+fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, String> {
     let mut nodes: Vec<ClusterNode> = Vec::new();
     for item in split_addrs(text) {
         let node = parse_node(item)?;

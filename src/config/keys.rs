@@ -1,4 +1,4 @@
-//! The one table of configuration keys: name, RocketMQ's names, kind, default, meaning.
+//! The one table of configuration keys: name, RocketMQ's names, kind, scope, default, meaning.
 //!
 //! The struct [`Config`], its defaults, the list [`KEYS`] and `config/reference.toml` all come
 //! from this table, so they cannot drift apart.
@@ -17,6 +17,20 @@ pub enum Kind {
     Text,
 }
 
+/// Whose a value is: what it decides, and so whether nodes of a cluster may differ in it. Nothing
+/// here is read by the replicated state machine: what it needs stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This node alone goes by it.
+    Node,
+    /// The leader of a shard goes by its own: nodes that differ are told so, and show it.
+    Shared,
+    /// Nodes that differ do not talk to each other.
+    Agreed,
+    /// Read at the first start, and kept in the data directory from then on.
+    First,
+}
+
 /// One configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyInfo {
@@ -28,6 +42,8 @@ pub struct KeyInfo {
     pub aliases: &'static [&'static str],
     /// The form of the value.
     pub kind: Kind,
+    /// Whose the value is.
+    pub scope: Scope,
     /// Meaning, unit and limits, one line each.
     pub doc: &'static [&'static str],
 }
@@ -43,7 +59,7 @@ macro_rules! config_keys {
             section $section:literal;
             $(
                 $(#[doc = $doc:literal])+
-                $name:ident : $ty:ty as $kind:ident = $default:expr, [$($alias:literal),*];
+                $name:ident : $ty:ty as $kind:ident, $scope:ident = $default:expr, [$($alias:literal),*];
             )+
         )+
     ) => {
@@ -71,6 +87,7 @@ macro_rules! config_keys {
                     name: stringify!($name),
                     aliases: &[$($alias),*],
                     kind: Kind::$kind,
+                    scope: Scope::$scope,
                     doc: &[$($doc),+],
                 },
             )+)+
@@ -81,214 +98,217 @@ macro_rules! config_keys {
 config_keys! {
     section "What this node is";
     /// What this node does: `registry` (name server), `broker`, or both, separated by commas.
-    roles: Roles as Text = Roles::ALL, [];
+    roles: Roles as Text, Node = Roles::ALL, [];
     /// Name of the cluster. Letters, digits, `_ - % |`; at most 127 characters.
-    cluster_name: String as Text = "DefaultCluster".into(), ["brokerClusterName"];
+    cluster_name: String as Text, Shared = "DefaultCluster".into(), ["brokerClusterName"];
     /// Name of the broker. Letters, digits, `_ - % |`; at most 127 characters.
-    broker_name: String as Text = "broker-a".into(), ["brokerName"];
+    broker_name: String as Text, Node = "broker-a".into(), ["brokerName"];
     /// The IP address that name servers and clients are told. Empty: to each client the address
     /// by which that client reached this node.
-    broker_ip: String as Text = String::new(), ["brokerIP1"];
+    broker_ip: String as Text, Node = String::new(), ["brokerIP1"];
     /// Name servers to register with, as `host:port;host:port`. Empty: the registry of this node.
-    namesrv_addr: String as Text = String::new(), ["namesrvAddr"];
+    namesrv_addr: String as Text, Node = String::new(), ["namesrvAddr"];
     /// Directory of all data. One process at a time may use it.
-    data_dir: String as Text = "./data".into(), ["storePathRootDir"];
+    data_dir: String as Text, Node = "./data".into(), ["storePathRootDir"];
 
     section "Cluster";
     /// Name that the nodes of one cluster share; a node of another cluster is not let in.
     /// Letters, digits, `_ - % |`; at most 127 characters.
-    cluster_id: String as Text = String::new(), [];
+    cluster_id: String as Text, Agreed = String::new(), [];
     /// Number of this node in `peers`, 1 or more. Never give it to another node or data directory.
-    node_id: u64 as Integer = 1, [];
+    node_id: u64 as Integer, Node = 1, [];
     /// All nodes of the cluster, this one too, as `id=host:port;id=host:port` with the address of
-    /// their peer ports. The same on every node. Empty: a single node.
-    peers: String as Text = String::new(), [];
+    /// their peer ports. Empty: a single node. The first start makes them the members; from then on
+    /// these are addresses, every member's, and members are changed by `troupe cluster add`, `remove`
+    /// and `replace`.
+    peers: String as Text, First = String::new(), [];
     /// This node joins a cluster that is there: it has no part in any shard before
     /// `troupe cluster add` gives it one. The other keys are as on the nodes of that cluster, with
     /// this node at the end of `peers`.
-    join: bool as Boolean = false, [];
-    /// Broker names of the cluster's shards, separated by `;`. The same on every node. Empty: as
-    /// many as there are nodes, named broker-a, broker-b and so on.
-    shards: String as Text = String::new(), [];
+    join: bool as Boolean, First = false, [];
+    /// Broker names of the cluster's shards, separated by `;`. A node that has others than the nodes it
+    /// meets is refused. Empty: as many as there are nodes at the first start, named broker-a, broker-b
+    /// and so on.
+    shards: String as Text, First = String::new(), [];
     /// Ports of this node's shards for RocketMQ clients, separated by `;`, one for each of
     /// `shards`. Empty: `listen_port`, `listen_port` + 10, `listen_port` + 20 and so on.
-    shard_ports: String as Text = String::new(), [];
-    /// Replicas of each shard. 1 to 7, at most as many as there are nodes.
-    replicas: u32 as Integer = 3, [];
+    shard_ports: String as Text, Node = String::new(), [];
+    /// Replicas of each shard of a new cluster. 1 to 7, at most as many as there are nodes.
+    replicas: u32 as Integer, First = 3, [];
     /// Secret that all nodes know, 16 characters or more. It may be empty only when all peers are
     /// on this machine or `peer_tls_*` files are given.
-    cluster_secret: String as Text = String::new(), [];
+    cluster_secret: String as Text, Agreed = String::new(), [];
     /// File with the secret, instead of `cluster_secret`.
-    cluster_secret_file: String as Text = String::new(), [];
+    cluster_secret_file: String as Text, Agreed = String::new(), [];
     /// Certificate chain of this node (PEM) for mutual TLS between nodes. It must name the host by
     /// which `peers` lists this node.
-    peer_tls_cert_file: String as Text = String::new(), [];
+    peer_tls_cert_file: String as Text, Node = String::new(), [];
     /// Private key (PEM) that belongs to `peer_tls_cert_file`.
-    peer_tls_key_file: String as Text = String::new(), [];
+    peer_tls_key_file: String as Text, Node = String::new(), [];
     /// Certificate (PEM) of the authority that signed the certificates of all nodes.
-    peer_tls_ca_file: String as Text = String::new(), [];
+    peer_tls_ca_file: String as Text, Node = String::new(), [];
     /// A leader sends its followers a sign of life so often. Milliseconds, 10 to 10000.
-    heartbeat_interval_ms: u64 as Integer = 50, [];
+    heartbeat_interval_ms: u64 as Integer, Shared = 50, [];
     /// A follower that hears nothing from its leader for once to twice this time stands for
     /// election. Milliseconds, at least three times `heartbeat_interval_ms`, at most 60000.
-    election_timeout_ms: u64 as Integer = 250, [];
+    election_timeout_ms: u64 as Integer, Shared = 250, [];
     /// Send consumers that read what is not in the memory of the leader any more to a follower, and
     /// let followers answer pulls with what is committed.
-    slave_read_enable: bool as Boolean = false, ["slaveReadEnable"];
+    slave_read_enable: bool as Boolean, Shared = false, ["slaveReadEnable"];
     /// Followers that are far behind are sent old entries of this node at this pace, and in
     /// addition twice what it writes meanwhile, so that producers and consumers do not wait behind
     /// them. Bytes a second; 0: no limit.
-    catch_up_bytes_per_second: u64 as Integer = 33_554_432, [];
+    catch_up_bytes_per_second: u64 as Integer, Node = 33_554_432, [];
     /// What this node's leaders send at most, all together, of snapshots for followers whose next
     /// entries are not there any more. Bytes a second; 0: no limit.
-    snapshot_bytes_per_second: u64 as Integer = 33_554_432, [];
+    snapshot_bytes_per_second: u64 as Integer, Node = 33_554_432, [];
 
     section "Where it listens";
     /// The address that every listener binds to.
-    bind_host: String as Text = "127.0.0.1".into(), ["bindAddress"];
+    bind_host: String as Text, Node = "127.0.0.1".into(), ["bindAddress"];
     /// Allow a `bind_host` that is not a loopback address. Nothing authenticates clients yet:
     /// whoever reaches the ports may read, write and administer everything.
-    allow_insecure_non_loopback: bool as Boolean = false, [];
+    allow_insecure_non_loopback: bool as Boolean, Node = false, [];
     /// Port of the broker for RocketMQ clients. 0: any free port.
-    listen_port: u16 as Integer = 10911, ["listenPort"];
+    listen_port: u16 as Integer, Node = 10911, ["listenPort"];
     /// Also listen on `listen_port` - 2, the "VIP channel" of some clients. Not with port 0.
-    vip_enable: bool as Boolean = true, [];
+    vip_enable: bool as Boolean, Node = true, [];
     /// Port of the name server. 0: any free port.
-    namesrv_listen_port: u16 as Integer = 9876, ["namesrvListenPort"];
+    namesrv_listen_port: u16 as Integer, Node = 9876, ["namesrvListenPort"];
     /// Port for the other nodes of the cluster. Not opened on a single node.
-    peer_listen_port: u16 as Integer = 10912, ["haListenPort"];
+    peer_listen_port: u16 as Integer, Node = 10912, ["haListenPort"];
     /// Serve the metrics page (HTTP).
-    http_enable: bool as Boolean = true, [];
+    http_enable: bool as Boolean, Node = true, [];
     /// Port of the metrics page. 0: any free port.
-    http_listen_port: u16 as Integer = 8080, ["metricsPromExporterPort"];
+    http_listen_port: u16 as Integer, Node = 8080, ["metricsPromExporterPort"];
 
     section "Durability";
     /// When an entry counts as stored: `SYNC_FLUSH` = after it was synced to disk (many messages
     /// share one sync), `ASYNC_FLUSH` = once the operating system has it.
-    flush_disk_type: FlushDiskType as Text = FlushDiskType::SyncFlush, ["flushDiskType"];
+    flush_disk_type: FlushDiskType as Text, Shared = FlushDiskType::SyncFlush, ["flushDiskType"];
     /// Whose copies an acknowledgement waits for: `SYNC_MASTER` = a majority of the replicas,
     /// `ASYNC_MASTER` = this node alone.
-    broker_role: BrokerRole as Text = BrokerRole::SyncMaster, ["brokerRole"];
+    broker_role: BrokerRole as Text, Shared = BrokerRole::SyncMaster, ["brokerRole"];
     /// With `ASYNC_FLUSH`: the longest time between two syncs. Milliseconds, 10 to 60000.
-    flush_interval_ms: u64 as Integer = 500, ["flushIntervalCommitLog"];
+    flush_interval_ms: u64 as Integer, Shared = 500, ["flushIntervalCommitLog"];
     /// What tells one run of the machine from the next, and so a power cut from a killed process:
     /// after one, unsynced entries may be missing. Empty: the kernel's boot id. For tests of power
     /// cuts; never set it otherwise.
-    boot_id: String as Text = String::new(), [];
+    boot_id: String as Text, Node = String::new(), [];
     /// A send whose entry this node has not written (`SYNC_FLUSH`: synced) after this time is
     /// answered FLUSH_DISK_TIMEOUT, code 10. Milliseconds, 100 to 600000.
-    sync_flush_timeout_ms: u64 as Integer = 5_000, ["syncFlushTimeout"];
+    sync_flush_timeout_ms: u64 as Integer, Shared = 5_000, ["syncFlushTimeout"];
     /// A `SYNC_MASTER` send that too few replicas have after this time is answered
     /// FLUSH_SLAVE_TIMEOUT, code 12, or SLAVE_NOT_AVAILABLE, code 11, when none of them can be
     /// heard. Milliseconds, 100 to 600000.
-    slave_timeout_ms: u64 as Integer = 3_000, ["slaveTimeout"];
+    slave_timeout_ms: u64 as Integer, Shared = 3_000, ["slaveTimeout"];
 
     section "Topics and groups";
     /// Create a topic when somebody sends to it (from the template topic `TBW102`).
-    auto_create_topic_enable: bool as Boolean = true, ["autoCreateTopicEnable"];
+    auto_create_topic_enable: bool as Boolean, Shared = true, ["autoCreateTopicEnable"];
     /// Create a consumer group when somebody consumes with it.
-    auto_create_subscription_group: bool as Boolean = true, ["autoCreateSubscriptionGroup"];
+    auto_create_subscription_group: bool as Boolean, Shared = true, ["autoCreateSubscriptionGroup"];
     /// Queues of the template topic, the upper bound for created topics. 1 to 1024.
-    default_topic_queue_nums: u32 as Integer = 8, ["defaultTopicQueueNums"];
+    default_topic_queue_nums: u32 as Integer, Shared = 8, ["defaultTopicQueueNums"];
     /// What clients may do on this broker: 2 = write, 4 = read, 6 = both.
-    broker_permission: u32 as Integer = 6, ["brokerPermission"];
+    broker_permission: u32 as Integer, Shared = 6, ["brokerPermission"];
     /// Create `RMQ_SYS_TRACE_TOPIC` for the clients' message traces.
-    trace_topic_enable: bool as Boolean = false, ["traceTopicEnable"];
+    trace_topic_enable: bool as Boolean, Shared = false, ["traceTopicEnable"];
     /// Name of that topic.
-    trace_topic_name: String as Text = "RMQ_SYS_TRACE_TOPIC".into(), ["msgTraceTopicName"];
+    trace_topic_name: String as Text, Shared = "RMQ_SYS_TRACE_TOPIC".into(), ["msgTraceTopicName"];
     /// Let consumers filter by SQL92 expressions over message properties. Not built yet: `true` is
     /// noted at the start, and such consumers are refused.
-    enable_property_filter: bool as Boolean = false, ["enablePropertyFilter"];
+    enable_property_filter: bool as Boolean, Shared = false, ["enablePropertyFilter"];
     /// Delays of the delay levels 1, 2, 3 …: numbers with the unit s, m, h or d. 1 to 64 of them.
-    message_delay_level: String as Text = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), ["messageDelayLevel"];
+    message_delay_level: String as Text, Shared = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), ["messageDelayLevel"];
     /// Longest time for which a message may be delayed. Its log file, and all later ones, stay on the
     /// disk that long. Seconds, 1 to 31536000.
-    timer_max_delay_secs: u64 as Integer = 259_200, ["timerMaxDelaySec"];
+    timer_max_delay_secs: u64 as Integer, Shared = 259_200, ["timerMaxDelaySec"];
     /// Hold a pull that finds nothing as long as its client asks, at most 60 seconds. `false`: for
     /// `short_polling_ms`.
-    long_polling_enable: bool as Boolean = true, ["longPollingEnable"];
+    long_polling_enable: bool as Boolean, Shared = true, ["longPollingEnable"];
     /// How long a pull is held without long polling. Milliseconds, 1 to 60000.
-    short_polling_ms: u64 as Integer = 1_000, ["shortPollingTimeMills"];
+    short_polling_ms: u64 as Integer, Shared = 1_000, ["shortPollingTimeMills"];
     /// Longest message body, and longest batch body. Bytes, 1024 to 8388608.
-    max_message_size: u32 as Integer = 4_194_304, ["maxMessageSize"];
+    max_message_size: u32 as Integer, Shared = 4_194_304, ["maxMessageSize"];
     /// Most messages in one answer to a pull. 1 to 4096.
-    max_transfer_count: u32 as Integer = 32, ["maxTransferCountOnMessageInMemory"];
+    max_transfer_count: u32 as Integer, Node = 32, ["maxTransferCountOnMessageInMemory"];
     /// Most bytes in one answer to a pull (the first message always fits). 1024 to 8388608.
-    max_transfer_bytes: u32 as Integer = 262_144, ["maxTransferBytesOnMessageInMemory"];
+    max_transfer_bytes: u32 as Integer, Node = 262_144, ["maxTransferBytesOnMessageInMemory"];
 
     section "Retention and disk";
     /// Messages older than this may be deleted. Hours, 1 to 876000.
-    file_reserved_hours: u32 as Integer = 72, ["fileReservedTime"];
+    file_reserved_hours: u32 as Integer, Shared = 72, ["fileReservedTime"];
     /// Messages beyond this total size may be deleted, the oldest first. Bytes; 0: no limit.
-    retention_bytes: u64 as Integer = 0, [];
+    retention_bytes: u64 as Integer, Shared = 0, [];
     /// Refuse producers when the disk is fuller than this. Percent, 10 to 99. (RocketMQ's
     /// `diskMaxUsedSpaceRatio`, from which a stock broker deletes what is expired at any hour, has
     /// no effect: that is always so here.)
-    disk_space_warning_level_ratio: u32 as Integer = 90, ["diskSpaceWarningLevelRatio", "disk_max_used_space_ratio"];
+    disk_space_warning_level_ratio: u32 as Integer, Node = 90, ["diskSpaceWarningLevelRatio", "disk_max_used_space_ratio"];
     /// Refuse producers when less than this is free on the disk. Bytes; 0: off.
-    disk_min_free_bytes: u64 as Integer = 1_073_741_824, [];
-    /// Size of one log file, the unit that retention deletes. Bytes, 1048576 to 1073741824.
-    log_segment_bytes: u64 as Integer = 67_108_864, ["mappedFileSizeCommitLog", "mapedFileSizeCommitLog"];
+    disk_min_free_bytes: u64 as Integer, Node = 1_073_741_824, [];
+    /// Size of one log file, the unit that retention deletes where this node leads. Bytes, 1048576 to 1073741824.
+    log_segment_bytes: u64 as Integer, Shared = 67_108_864, ["mappedFileSizeCommitLog", "mapedFileSizeCommitLog"];
 
     /// Log files are written past the page cache, where the file system can do that. A third less
     /// CPU per message stored; a consumer that reads further behind than about 100 MB reads from
     /// the disk the first time. `false` leaves recent files in the page cache.
-    direct_io: bool as Boolean = true, [];
+    direct_io: bool as Boolean, Node = true, [];
 
     section "Memory";
     /// Cache of blocks read from disk. Bytes, 1048576 or more.
-    block_cache_bytes: u64 as Integer = 67_108_864, [];
+    block_cache_bytes: u64 as Integer, Node = 67_108_864, [];
     /// Entries not yet written to sorted files, per column family; the logs of a node's shards share
     /// it. Bytes, 1048576 or more.
-    memtable_bytes: u64 as Integer = 33_554_432, [];
+    memtable_bytes: u64 as Integer, Node = 33_554_432, [];
     /// Newest entries kept for consumers that are up to date. Bytes, 1048576 or more.
-    tail_cache_bytes: u64 as Integer = 33_554_432, [];
+    tail_cache_bytes: u64 as Integer, Node = 33_554_432, [];
     /// Messages accepted from clients and not yet answered; beyond it producers get the answer
     /// "system busy". Bytes, at least twice `max_message_size`.
-    max_inflight_bytes: u64 as Integer = 67_108_864, [];
+    max_inflight_bytes: u64 as Integer, Node = 67_108_864, [];
     /// Memory comes in pages of 2 MiB where the kernel offers them. About 4 % less CPU per message,
     /// and up to twice the memory: a page is taken whole however little of it is used.
-    huge_pages: bool as Boolean = false, [];
+    huge_pages: bool as Boolean, Node = false, [];
 
     section "Connections";
     /// Longest frame of the remoting protocol, its length field included. Bytes; at least
     /// `max_message_size` + 65536, at most 16777216 (what Java clients accept).
-    max_frame_bytes: u32 as Integer = 16_777_216, [];
+    max_frame_bytes: u32 as Integer, Node = 16_777_216, [];
     /// Most open connections. 1 to 1000000.
-    max_connections: u32 as Integer = 20_000, [];
+    max_connections: u32 as Integer, Node = 20_000, [];
     /// Most open connections from one address. 0: as `max_connections` when listening on
     /// loopback, else 1000.
-    max_connections_per_address: u32 as Integer = 0, [];
+    max_connections_per_address: u32 as Integer, Node = 0, [];
     /// Most unanswered requests of one connection. 1 to 1000000.
-    max_pending_requests: u32 as Integer = 4_096, [];
+    max_pending_requests: u32 as Integer, Node = 4_096, [];
     /// Close a connection on which nothing was read or written for so long. Seconds, 1 to 86400.
-    idle_timeout_secs: u64 as Integer = 120, ["serverChannelMaxIdleTimeSeconds"];
+    idle_timeout_secs: u64 as Integer, Node = 120, ["serverChannelMaxIdleTimeSeconds"];
     /// Close a connection whose frame, once begun, is not complete after this time.
     /// Seconds, 1 to 86400.
-    frame_deadline_secs: u64 as Integer = 30, [];
+    frame_deadline_secs: u64 as Integer, Node = 30, [];
     /// Close a connection that does not read its answers, at this many waiting bytes.
     /// At least 65536.
-    write_buffer_limit_bytes: u64 as Integer = 8_388_608, [];
+    write_buffer_limit_bytes: u64 as Integer, Node = 8_388_608, [];
     /// Threads that serve connections. 0: chosen from the number of processors (with less than
     /// four, one that also runs the shard); at most 256.
-    gateway_threads: u32 as Integer = 0, [];
+    gateway_threads: u32 as Integer, Node = 0, [];
     /// Threads that read old messages from disk. 0: chosen from the number of processors;
     /// at most 256.
-    read_threads: u32 as Integer = 0, [];
+    read_threads: u32 as Integer, Node = 0, [];
 
     section "Name service";
     /// Time between two registrations of the broker with every name server. Seconds, 1 to 60.
-    register_period_secs: u64 as Integer = 30, [];
+    register_period_secs: u64 as Integer, Shared = 30, [];
     /// The registry forgets a broker that was silent for so long. Seconds, more than
     /// `register_period_secs`, at most 3600.
-    broker_expiry_secs: u64 as Integer = 120, [];
+    broker_expiry_secs: u64 as Integer, Shared = 120, [];
 
     section "Logs and metrics";
     /// Level `error`, `warn`, `info`, `debug` or `trace`, or directives such as
     /// `info,troupemq::raft=debug`.
-    log_level: String as Text = "info".into(), [];
+    log_level: String as Text, Node = "info".into(), [];
     /// `text` or `json`, one line an event on standard error.
-    log_format: LogFormat as Text = LogFormat::Text, [];
+    log_format: LogFormat as Text, Node = LogFormat::Text, [];
     /// Topics with metrics of their own; all others share the label `_other`. 1 to 100000.
-    metrics_max_topics: u32 as Integer = 1_000, [];
+    metrics_max_topics: u32 as Integer, Node = 1_000, [];
 }

@@ -19,13 +19,14 @@ mod types;
 mod validate;
 
 pub use cluster::{parse_node, read_nodes, Cluster, ClusterNode, ClusterShard};
-pub use keys::{Config, KeyInfo, Kind, KEYS, OTHER_UNITS};
+pub use keys::{Config, KeyInfo, Kind, Scope, KEYS, OTHER_UNITS};
 pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;
 pub use stock::{Status, Stock, STOCK};
 pub use types::{BrokerRole, FlushDiskType, LogFormat, Roles};
 
 use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 impl Config {
@@ -37,6 +38,20 @@ impl Config {
         self.bind_host
             .parse::<IpAddr>()
             .is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// The settings that leaders go by and nodes compare, by name, as text. No secret is among them.
+    pub fn shared(&self) -> BTreeMap<String, String> {
+        let all = toml::Table::try_from(self).unwrap_or_default();
+        let shared = KEYS.iter().filter(|key| key.scope == Scope::Shared);
+        let values = shared.filter_map(|key| Some((key.name, all.get(key.name)?)));
+        let text = |value: &toml::Value| match value {
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        values
+            .map(|(name, value)| (name.to_owned(), text(value)))
+            .collect()
     }
 
     /// The VIP port: two below the broker's, if that is on and there is one.

@@ -1,6 +1,6 @@
 //! The text of `config/reference.toml`.
 
-use super::keys::{Config, KEYS, OTHER_UNITS};
+use super::keys::{Config, Scope, KEYS, OTHER_UNITS};
 use std::fmt::Write;
 
 /// Every key with its meaning and, commented out, its default.
@@ -14,7 +14,16 @@ pub fn reference_text() -> String {
          # (--set listen_port=10911). RocketMQ's own names may be used instead of the names here\n\
          # in all three, and its own file format (key=value lines) in files named *.conf or\n\
          # *.properties. Settings of RocketMQ that mean nothing here are noted in one line at the\n\
-         # start. Unknown keys are refused.\n",
+         # start. Unknown keys are refused.\n\
+         #\n\
+         # In a cluster each key says whose it is:\n\
+         #   each node's own    nodes may differ\n\
+         #   the leader's       keep it the same on every node: who leads a shard goes by its own.\n\
+         #                      Nodes compare it when they connect; a difference does no harm to what\n\
+         #                      is stored, and is a warning in the log, a line of troupe cluster show\n\
+         #                      and the metric troupe_settings_differ\n\
+         #   the same           nodes that differ refuse each other\n\
+         #   the first start's  kept in the data directory from then on\n",
     );
     let mut section = "";
     for key in KEYS {
@@ -32,11 +41,21 @@ pub fn reference_text() -> String {
         for (name, _, units) in OTHER_UNITS.iter().filter(|other| other.1 == key.name) {
             let _ = writeln!(text, "# RocketMQ: {name}, of which {units} make one here");
         }
+        let _ = writeln!(text, "# Cluster: {}", whose(key.scope));
         if let Some(value) = defaults.get(key.name) {
             let _ = writeln!(text, "#{} = {value}", key.name);
         }
     }
     text
+}
+
+fn whose(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Node => "each node's own",
+        Scope::Shared => "the leader's",
+        Scope::Agreed => "the same",
+        Scope::First => "the first start's",
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +89,46 @@ mod tests {
         let defaults = toml::Table::try_from(Config::default()).unwrap();
         assert_eq!(parsed, defaults);
         assert_eq!(parsed.len(), KEYS.len());
+    }
+
+    /// A new key must be thought about: does it decide something replicated, a lease, a membership,
+    /// an order? Then it stands in one of these lists, or better in the log.
+    #[test]
+    fn every_key_says_whose_it_is() {
+        let of = |scope| {
+            let keys = KEYS.iter().filter(move |k| k.scope == scope);
+            keys.map(|k| k.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            of(Scope::Agreed),
+            "cluster_id cluster_secret cluster_secret_file"
+        );
+        assert_eq!(of(Scope::First), "peers join shards replicas");
+        assert_eq!(
+            of(Scope::Shared),
+            "cluster_name heartbeat_interval_ms election_timeout_ms slave_read_enable \
+             flush_disk_type broker_role flush_interval_ms sync_flush_timeout_ms \
+             slave_timeout_ms auto_create_topic_enable auto_create_subscription_group \
+             default_topic_queue_nums broker_permission trace_topic_enable trace_topic_name \
+             enable_property_filter message_delay_level timer_max_delay_secs \
+             long_polling_enable short_polling_ms max_message_size file_reserved_hours \
+             retention_bytes log_segment_bytes register_period_secs broker_expiry_secs"
+        );
+        assert_eq!(
+            of(Scope::Node),
+            "roles broker_name broker_ip namesrv_addr data_dir node_id shard_ports \
+             peer_tls_cert_file peer_tls_key_file peer_tls_ca_file catch_up_bytes_per_second \
+             snapshot_bytes_per_second bind_host allow_insecure_non_loopback listen_port \
+             vip_enable namesrv_listen_port peer_listen_port http_enable http_listen_port \
+             boot_id max_transfer_count max_transfer_bytes disk_space_warning_level_ratio \
+             disk_min_free_bytes direct_io block_cache_bytes memtable_bytes tail_cache_bytes \
+             max_inflight_bytes huge_pages max_frame_bytes max_connections \
+             max_connections_per_address max_pending_requests idle_timeout_secs \
+             frame_deadline_secs write_buffer_limit_bytes gateway_threads read_threads \
+             log_level log_format metrics_max_topics"
+        );
+        let text = reference_text();
+        assert_eq!(text.matches("\n# Cluster: ").count(), KEYS.len());
     }
 
     #[test]

@@ -21,15 +21,12 @@ impl Config {
                 self.cluster_id,
                 self.listener(self.peer_listen_port)
             ));
-            let mine = cluster.shards.iter();
-            for shard in mine.filter(|s| s.nodes.contains(&self.node_id)) {
+            for shard in &cluster.shards {
                 lines.push(format!(
-                    "broker       {}; {} of {}, replicas on nodes {:?}, preferred leader {}",
+                    "broker       {}; {} of {}",
                     self.listener(shard.port),
                     shard.name,
                     self.cluster_name,
-                    shard.nodes,
-                    shard.nodes[0],
                 ));
             }
         } else if self.roles.broker {

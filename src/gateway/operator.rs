@@ -46,6 +46,8 @@ pub enum Operation {
         #[serde(default)]
         remove: Vec<u64>,
     },
+    /// The shard's only replica is here: it need not wait for others.
+    Form { shard: String },
     /// Let in another node, and tell the other nodes.
     Node { id: u64, addr: String },
 }

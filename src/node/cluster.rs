@@ -3,13 +3,14 @@
 
 use super::homing::Homing;
 use super::operate::{Known, NO_SHARD};
+use super::words::{Heard, Unsure};
 use crate::actors::clock::NodeClock;
 use crate::actors::link::ReplicaLink;
 use crate::actors::shard::core::ShardInput;
 use crate::actors::shard::handle::ReplicaView;
 use crate::actors::shard::ShardHandle;
 use crate::config::{Cluster, ClusterShard, Config};
-use crate::gateway::{Doing, ForwardInput, NodeView, Operation};
+use crate::gateway::ForwardInput;
 use crate::model::ShardId;
 use crate::peer::{Lane, PeerAddr, PeerEvents, PeerLinks, PeerMessage, PeerOptions, Peers, Tls};
 use crate::raft::PeerProgress;
@@ -17,14 +18,14 @@ use crate::storage::StoreStats;
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// How often the view is brought up to date.
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks between two times at which peers are told about this node.
+const SAY_EVERY: u64 = 20;
 /// A replica this many entries and bytes behind may be handed the lead: writes wait until it has
 /// them.
 const CLOSE: u64 = 1_000;
@@ -144,7 +145,11 @@ impl PeerEvents for Router {
             node.stopping.lock().remove(&peer);
             if outgoing {
                 node.tell(peer);
+                node.say(peer);
             }
+        }
+        if let (false, false, Some(node)) = (outgoing, up, self.node()) {
+            node.forget_words(peer);
         }
         for way in self.ways.read().values() {
             if !up {
@@ -159,14 +164,14 @@ impl PeerEvents for Router {
 pub struct Member {
     pub place: ClusterShard,
     pub handle: ShardHandle,
-    view: Mutex<View>,
+    pub(super) view: Mutex<View>,
 }
 
 /// The replicas as seen last, and when each was level with the leader.
 #[derive(Default)]
-struct View {
-    replicas: ReplicaView,
-    level: BTreeMap<u64, Instant>,
+pub(super) struct View {
+    pub replicas: ReplicaView,
+    pub level: BTreeMap<u64, Instant>,
 }
 
 /// See the module text.
@@ -183,7 +188,9 @@ pub struct ClusterNode {
     pub(super) stopping: Mutex<BTreeMap<u64, Instant>>,
     /// Held while their list is written.
     pub(super) keeps_list: Arc<Mutex<()>>,
-    stats: Arc<StoreStats>,
+    pub(super) stats: Arc<StoreStats>,
+    /// What other nodes said of themselves, and what came of it.
+    pub(super) words: Mutex<Heard>,
 }
 
 /// Reads the secret and the certificates.
@@ -195,6 +202,8 @@ fn options(config: &Config, cluster: &Cluster) -> Result<PeerOptions, String> {
     });
     let mut options = PeerOptions::new(&*config.cluster_id, config.node_id, peers.collect());
     options.secret = config.read_cluster_secret()?.into_bytes();
+    let names: Vec<&str> = cluster.shards.iter().map(|s| s.name.as_str()).collect();
+    options.agreed = crc32fast::hash(names.join(";").as_bytes()).into();
     if !config.peer_tls_cert_file.is_empty() {
         let read = |file: &str| std::fs::read(file).map_err(|e| format!("{file}: {e}"));
         let tls = Tls::new(
@@ -216,6 +225,7 @@ impl ClusterNode {
         links: &Links,
         stats: Arc<StoreStats>,
         clock: Arc<NodeClock>,
+        unsure: Unsure,
     ) -> Result<Arc<Self>, String> {
         let options = options(&config, &cluster)?;
         let listener =
@@ -259,12 +269,14 @@ impl ClusterNode {
             stopping: Mutex::default(),
             keeps_list: Arc::default(),
             stats,
+            words: Mutex::new(Heard::new(unsure)),
         });
         let _ = router.node.set(Arc::downgrade(&node));
         node.learn(super::operate::load(&dir)?);
         // Links that came up before.
         for peer in node.peers.states().keys() {
             node.tell(*peer);
+            node.say(*peer);
         }
         Ok(node)
     }
@@ -287,12 +299,20 @@ impl ClusterNode {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut homing: BTreeMap<u32, Homing> = BTreeMap::new();
+        let mut looks = 0u64;
         loop {
             ticks.tick().await;
             for (peer, link) in self.peers.states() {
                 let up = link.outgoing && link.incoming;
                 metrics.peer_link(peer).set(i64::from(up));
+                let differ = self.words.lock().differences(peer).len();
+                metrics.settings_differ(peer).set(differ as i64);
             }
+            looks += 1;
+            if looks % SAY_EVERY == 0 {
+                self.peers.states().keys().for_each(|peer| self.say(*peer));
+            }
+            self.go_by_words();
             for member in &self.members {
                 let Some(view) = member.handle.replicas().await else {
                     continue;
@@ -428,112 +448,5 @@ impl ClusterNode {
         if let Some(links) = self.links.lock().take() {
             links.stop();
         }
-    }
-}
-
-/// Bytes of an entry of the log on average.
-fn entry_bytes(stats: &StoreStats) -> u64 {
-    let entries = stats.entries.load(Ordering::Relaxed);
-    stats
-        .bytes
-        .load(Ordering::Relaxed)
-        .checked_div(entries)
-        .unwrap_or(0)
-}
-
-/// What a replica lost, as the view shows it.
-fn losses(l: &crate::actors::shard::status::Losses) -> serde_json::Value {
-    json!({
-        "unclean_recoveries": l.unclean_recoveries, "unclean_kept": l.unclean_kept,
-        "unclean_last_lost": l.unclean_last_lost,
-        "acked_truncated_entries": l.acked_truncated_entries,
-        "acked_truncated_messages": l.acked_truncated_messages,
-        "acked_truncated_last": l.acked_truncated_last,
-    })
-}
-
-impl NodeView for ClusterNode {
-    fn not_ready(&self) -> Option<String> {
-        for member in &self.members {
-            let status = member.handle.status();
-            if !status.is_member() {
-                continue;
-            }
-            if let Some(why) = status.failed() {
-                return Some(format!("{}: {why}", member.place.name));
-            }
-            if status.lead().borrow().leader == 0 {
-                return Some(format!("{}: no leader", member.place.name));
-            }
-        }
-        None
-    }
-
-    fn cluster(&self) -> String {
-        let states = self.peers.states();
-        let nodes = self.all_nodes().into_iter().map(|(id, addr)| {
-            let link = states.get(&id).map(|s| {
-                json!({
-                    "outgoing": s.outgoing, "incoming": s.incoming, "connects": s.connects,
-                    "dropped": s.dropped, "queued_bytes": s.queued,
-                })
-            });
-            json!({"id": id, "addr": addr, "link": link})
-        });
-        let shards = self.members.iter().map(|member| {
-            let status = member.handle.status();
-            let lead = *status.lead().borrow();
-            let seen = member.view.lock();
-            let view = &seen.replicas;
-            let behind_ms = |o: &PeerProgress| match view.last.saturating_sub(o.matched) {
-                0 => Some(0),
-                _ => seen
-                    .level
-                    .get(&o.node)
-                    .map(|at| at.elapsed().as_millis() as u64),
-            };
-            // Where it is not known: entries differ in size, but their average is near enough for
-            // people.
-            let entry = entry_bytes(&self.stats);
-            let behind = |o: &PeerProgress| {
-                let entries = view.last.saturating_sub(o.matched);
-                o.behind.unwrap_or(entries.saturating_mul(entry))
-            };
-            let others = view.others.iter().map(|o| {
-                json!({
-                    "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
-                    "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
-                    "lag_bytes": behind(o),
-                    "lag_ms": behind_ms(o),
-                    "snapshot_sent": o.snapshot_sent, "snapshot_bytes": o.snapshot_len,
-                })
-            });
-            json!({
-                "id": member.place.id, "name": member.place.name, "port": member.place.port,
-                "preferred": member.place.nodes.first(), "nodes": member.place.nodes,
-                "leader": lead.leader, "term": lead.term, "serving": lead.serving,
-                "committed": status.committed(), "applied": status.applied(), "last": view.last,
-                "voters": view.voters, "learners": view.learners,
-                "member": status.is_member(), "transfers": status.transfers(),
-                "elections": status.elections(), "failed": status.failed(),
-                "recovering": status.recovering(),
-                "snapshots_installed": status.snapshots(),
-                "snapshot_received": status.receiving().0,
-                "snapshot_bytes": status.receiving().1,
-                "losses": losses(&status.losses()),
-                "replicas": others.collect::<Vec<_>>(),
-            })
-        });
-        json!({
-            "cluster_id": self.config.cluster_id,
-            "node_id": self.config.node_id,
-            "nodes": nodes.collect::<Vec<_>>(),
-            "shards": shards.collect::<Vec<_>>(),
-        })
-        .to_string()
-    }
-
-    fn operate(self: Arc<Self>, operation: Operation) -> Doing {
-        self.operation(operation)
     }
 }

@@ -115,6 +115,9 @@ impl ClusterNode {
             self.stopping.lock().insert(from, Instant::now());
             return;
         }
+        if bytes.first() == Some(&b'{') {
+            return self.hear_words(from, bytes);
+        }
         // Two nodes that were let in at one address, at two places: whoever is there proves its
         // number, and the other one is never reached.
         self.learn(from_text(&String::from_utf8_lossy(bytes), "a peer"));
@@ -155,6 +158,7 @@ impl ClusterNode {
                     let changes = learners.chain(voters).chain(remove).collect();
                     self.change_members(&shard, changes).await
                 }
+                Operation::Form { shard } => self.form(&shard).await,
                 Operation::Node { id, addr } => {
                     let node = newcomer(&self.all_nodes(), id, &addr);
                     let Some(node) = node.map_err(NotDone::Refused)? else {
@@ -198,6 +202,31 @@ impl ClusterNode {
         Err(NotDone::Refused(format!(
             "node {to} did not take over within {TRANSFER_WITHIN:?}; the lead stays"
         )))
+    }
+
+    /// The operator says that a replica is its shard's only one.
+    async fn form(&self, shard: &str) -> Result<String, NotDone> {
+        let member = self.member_named(shard)?;
+        let status = member.handle.status();
+        if !status.lone() {
+            let why = format!("the replica of {shard} here does not wait for that");
+            return Err(NotDone::Refused(why));
+        }
+        tracing::warn!(
+            event = "formed",
+            shard,
+            "an operator says that this node is its only replica"
+        );
+        member.handle.input(ShardInput::Form);
+        let mut lead = status.lead();
+        let begun = Instant::now();
+        while begun.elapsed() < TRANSFER_WITHIN {
+            if lead.borrow_and_update().serving {
+                return Ok(format!("{shard} begins on node {}", self.config.node_id));
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(50), lead.changed()).await;
+        }
+        Err(NotDone::Refused(format!("{shard} does not serve yet")))
     }
 
     async fn change_members(&self, shard: &str, changes: Vec<Change>) -> Result<String, NotDone> {

@@ -57,7 +57,7 @@ pub(super) fn cluster_raft(config: &Config, shard: &ClusterShard, life: u64) -> 
         election_ticks,
         heartbeat_ticks,
         life,
-        no_peers: config.cluster().is_none_or(|c| c.nodes.len() <= 1),
+        no_peers: false,
         // A limit that is less than a byte is not none.
         snapshot_per_tick: match config.snapshot_bytes_per_second {
             0 => 0,

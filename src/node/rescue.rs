@@ -45,8 +45,8 @@ pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, Star
         let text = format!("{} holds no data", dir.display());
         return Err(StartError::Config(text));
     }
-    let life = identity::claim(dir, &config.cluster_id, config.node_id);
-    let life = life.map_err(StartError::Config)?;
+    let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
+    let (life, cluster) = (claim.life, claim.cluster);
     let ids: Vec<ShardId> = cluster.shards.iter().map(|s| ShardId(s.id)).collect();
     let mut store = open_store(config, &ids)?;
     let mut found = Vec::new();
@@ -179,7 +179,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         assert!(rescue(&config, true).is_err(), "there is nothing");
-        identity::claim(dir.path(), "c", 2).unwrap();
+        identity::claim(dir.path(), &config, config.cluster().unwrap()).unwrap();
         let shard = config.cluster().unwrap().shards[0].clone();
         let mut store = open_store(&config, &[ShardId(shard.id)]).unwrap();
         let entry = LogEntry {

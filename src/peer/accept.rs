@@ -132,9 +132,8 @@ async fn open(
     let mut frames = Frames::default();
     let said = frames.hello(&mut stream).await?;
     let checked = Hello::decode(said.clone()).and_then(|(hello, _)| {
-        hello.check(&options.cluster_id, options.node_id, |id| {
-            shared.outbox(id).is_some()
-        })?;
+        let known = |id| shared.outbox(id).is_some();
+        hello.check(&options.cluster_id, options.node_id, options.agreed, known)?;
         Ok(hello)
     });
     let peer = match checked {
@@ -147,7 +146,7 @@ async fn open(
         peer.from,
         shared.incarnation,
     )?;
-    let mine = mine.encode();
+    let mine = mine.agreeing(options.agreed, Some(&peer)).encode();
     let proof = hello::prove(&options.secret, End::Acceptor, &said, &mine);
     stream::say(&mut stream, &[&mine[..], &proof].concat()).await?;
     let proof = frames.hello(&mut stream).await?;
@@ -200,6 +199,7 @@ async fn serve(
     let Some(inbox) = shared.outbox(id) else {
         return;
     };
+    inbox.set_version(peer.versions.1);
     inbox.set_incoming(true);
     shared.events.link(id, false, true);
     let _gone = Gone {

@@ -27,7 +27,8 @@ pub async fn run(shared: Arc<Shared>, peer: PeerAddr, outbox: Arc<Outbox>) {
     loop {
         let opened = tokio::time::timeout(shared.options.handshake_within, open(&shared, &peer));
         let error = match opened.await.unwrap_or(Err(LinkError::Timeout)) {
-            Ok((stream, frames)) => {
+            Ok((stream, frames, version)) => {
+                outbox.set_version(version);
                 wait = first;
                 told.clear();
                 tracing::info!(peer = peer.id, addr = %peer.addr, "link to peer is up");
@@ -71,7 +72,7 @@ impl Drop for Down {
     }
 }
 
-async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames), LinkError> {
+async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames, u16), LinkError> {
     let options = &shared.options;
     let tcp = TcpStream::connect(peer.addr.as_str()).await?;
     tcp.set_nodelay(true)?;
@@ -83,7 +84,7 @@ async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames), Link
         peer.id,
         shared.incarnation,
     )?;
-    let mine = mine.encode();
+    let mine = mine.agreeing(options.agreed, None).encode();
     stream::say(&mut stream, &mine).await?;
     let body = frames.hello(&mut stream).await?;
     if let Some(refusal) = hello::read_refusal(&body) {
@@ -91,7 +92,9 @@ async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames), Link
     }
     let (theirs, len) = Hello::decode(body.clone()).map_err(LinkError::Refused)?;
     theirs
-        .check(&options.cluster_id, options.node_id, |id| id == peer.id)
+        .check(&options.cluster_id, options.node_id, options.agreed, |id| {
+            id == peer.id
+        })
         .map_err(LinkError::Refused)?;
     let (said, proof) = body.split_at(len);
     if proof.len() != MAC || !hello::proven(&options.secret, End::Acceptor, &mine, said, proof) {
@@ -101,7 +104,7 @@ async fn open(shared: &Shared, peer: &PeerAddr) -> Result<(Stream, Frames), Link
     stream::say(&mut stream, &proof).await?;
     let last = frames.hello(&mut stream).await?;
     hello::read_welcome(&last).map_err(LinkError::RefusedUs)?;
-    Ok((stream, frames))
+    Ok((stream, frames, theirs.versions.1))
 }
 
 /// Sends until the connection breaks; why it did.

@@ -16,8 +16,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The protocol versions spoken here. From 2 on pings and their answers carry the sender's clock.
-pub const VERSIONS: (u16, u16) = (2, 2);
+/// The protocol versions spoken here. From 2 on pings and their answers carry the sender's clock;
+/// from 3 on hellos end with what both ends must agree on, and nodes tell each other their settings.
+pub const VERSIONS: (u16, u16) = (2, 3);
+/// The first version whose hellos carry what must be agreed on.
+pub const AGREES: u16 = 3;
 /// Longest frame of a handshake.
 pub const MAX_HELLO: usize = 1_024;
 const MAGIC: &[u8; 8] = b"TROUPEER";
@@ -43,6 +46,8 @@ pub enum Refusal {
     Duplicate,
     #[error("another cluster secret")]
     Secret,
+    #[error("another list of shards: the keys shards (or the nodes that peers began with) differ")]
+    Shards,
 }
 
 impl Refusal {
@@ -55,6 +60,7 @@ impl Refusal {
             Refusal::OtherNode => 5,
             Refusal::Duplicate => 6,
             Refusal::Secret => 7,
+            Refusal::Shards => 8,
         }
     }
 
@@ -68,6 +74,7 @@ impl Refusal {
             OtherNode,
             Duplicate,
             Secret,
+            Shards,
         ];
         all.into_iter().find(|r| r.code() == code)
     }
@@ -88,6 +95,8 @@ pub struct Hello {
     pub incarnation: u64,
     pub nonce: [u8; NONCE],
     pub cluster: String,
+    /// See [`super::PeerOptions::agreed`]; `None` for a peer, or from one, of an earlier version.
+    pub agreed: Option<u64>,
 }
 
 impl Hello {
@@ -102,7 +111,15 @@ impl Hello {
             incarnation,
             nonce,
             cluster: cluster.to_owned(),
+            agreed: None,
         })
+    }
+
+    /// The hello says what both ends must agree on, unless the other end would not understand.
+    pub fn agreeing(mut self, agreed: u64, with: Option<&Hello>) -> Self {
+        let understood = with.is_none_or(|with| with.versions.1 >= AGREES);
+        self.agreed = understood.then_some(agreed);
+        self
     }
 
     /// Its bytes.
@@ -117,6 +134,9 @@ impl Hello {
         out.put_slice(&self.nonce);
         out.put_u16(self.cluster.len() as u16);
         out.put_slice(self.cluster.as_bytes());
+        if let Some(agreed) = self.agreed {
+            out.put_u64(agreed);
+        }
         out.to_vec()
     }
 
@@ -137,6 +157,11 @@ impl Hello {
             return Err(Refusal::NotAPeer);
         }
         let cluster = String::from_utf8(body.split_to(len).to_vec());
+        let agreed = match versions.1 >= AGREES {
+            true if body.len() < 8 => return Err(Refusal::NotAPeer),
+            true => Some(body.get_u64()),
+            false => None,
+        };
         let hello = Self {
             versions,
             from,
@@ -144,6 +169,7 @@ impl Hello {
             incarnation,
             nonce,
             cluster: cluster.map_err(|_| Refusal::NotAPeer)?,
+            agreed,
         };
         Ok((hello, before - body.len()))
     }
@@ -153,6 +179,7 @@ impl Hello {
         &self,
         cluster: &str,
         me: u64,
+        agreed: u64,
         known: impl Fn(u64) -> bool,
     ) -> Result<(), Refusal> {
         if self.versions.0 > VERSIONS.1 || self.versions.1 < VERSIONS.0 {
@@ -169,6 +196,9 @@ impl Hello {
         }
         if !known(self.from) {
             return Err(Refusal::UnknownNode);
+        }
+        if self.agreed.is_some_and(|theirs| theirs != agreed) {
+            return Err(Refusal::Shards);
         }
         Ok(())
     }
@@ -237,7 +267,8 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello::new("c", 2, 1, 99).unwrap()
+        let hello = Hello::new("c", 2, 1, 99).unwrap();
+        hello.agreeing(5, None)
     }
 
     #[test]
@@ -262,15 +293,36 @@ mod tests {
         let check = |change: &dyn Fn(&mut Hello)| {
             let mut hello = hello();
             change(&mut hello);
-            hello.check("c", 1, |id| id == 2 || id == 3)
+            hello.check("c", 1, 5, |id| id == 2 || id == 3)
         };
         assert_eq!(check(&|_| {}), Ok(()));
         assert_eq!(check(&|h| h.cluster = "d".into()), Err(Refusal::Cluster));
         assert_eq!(check(&|h| h.from = 4), Err(Refusal::UnknownNode));
         assert_eq!(check(&|h| h.from = 1), Err(Refusal::Duplicate));
         assert_eq!(check(&|h| h.to = 3), Err(Refusal::OtherNode));
-        assert_eq!(check(&|h| h.versions = (3, 5)), Err(Refusal::Version));
+        assert_eq!(check(&|h| h.agreed = Some(6)), Err(Refusal::Shards));
+        assert_eq!(check(&|h| h.agreed = None), Ok(()), "an older one");
+        assert_eq!(check(&|h| h.versions = (4, 5)), Err(Refusal::Version));
         assert_eq!(check(&|h| h.versions = (0, 9)), Ok(()));
+    }
+
+    #[test]
+    fn an_older_version_understands_and_is_understood() {
+        let mut older = hello();
+        (older.versions, older.agreed) = ((2, 2), None);
+        let bytes = older.encode();
+        let with_proof = Bytes::from([&bytes[..], &[0; MAC]].concat());
+        assert_eq!(
+            Hello::decode(with_proof).unwrap(),
+            (older.clone(), bytes.len())
+        );
+        // What it is answered ends where it looks for the proof.
+        let answer = Hello::new("c", 1, 2, 98).unwrap().agreeing(5, Some(&older));
+        assert_eq!((answer.agreed, answer.encode().len()), (None, bytes.len()));
+        let newer = Hello::new("c", 1, 2, 98)
+            .unwrap()
+            .agreeing(5, Some(&hello()));
+        assert_eq!(newer.agreed, Some(5));
     }
 
     #[test]
@@ -292,7 +344,7 @@ mod tests {
 
     #[test]
     fn refusals_have_words_of_their_own() {
-        for code in 1..=7 {
+        for code in 1..=8 {
             let refusal = Refusal::of(code).unwrap();
             assert_eq!(read_refusal(&refusal.encode()), Some(refusal));
             assert_eq!(read_welcome(&refusal.encode()), Err(refusal));

@@ -80,6 +80,8 @@ pub struct PeerOptions {
     pub peers: Vec<PeerAddr>,
     /// Known to all nodes and nobody else.
     pub secret: Vec<u8>,
+    /// A digest of what both ends must agree on; who differs is refused.
+    pub agreed: u64,
     /// Mutual TLS, when certificates are configured.
     pub tls: Option<Tls>,
     /// Longest frame. Longer messages are never sent and close the connection when received.
@@ -103,6 +105,7 @@ impl PeerOptions {
             node_id,
             peers,
             secret: Vec::new(),
+            agreed: 0,
             tls: None,
             max_frame: 32 << 20,
             max_queued: 64 << 20,
@@ -127,6 +130,8 @@ pub struct LinkState {
     pub dropped: u64,
     /// Bytes waiting.
     pub queued: u64,
+    /// The newest version of the protocol that the peer speaks; 0 before the first connection.
+    pub version: u16,
 }
 
 impl Shared {
@@ -183,6 +188,18 @@ impl Peers {
     pub fn states(&self) -> BTreeMap<u64, LinkState> {
         let boxes = self.shared.boxes.read();
         boxes.iter().map(|(id, b)| (*id, b.state())).collect()
+    }
+
+    /// The peer, as far as it was met, is of a version that tells about itself when a link opens.
+    pub fn has_words(&self, peer: u64) -> bool {
+        let state = self.shared.outbox(peer).map(|b| b.state());
+        state.is_some_and(|s| s.version >= hello::AGREES)
+    }
+
+    /// The peer can be told what versions before did not know: settings, and how far it is.
+    pub fn takes_words(&self, peer: u64) -> bool {
+        let state = self.shared.outbox(peer).map(|b| b.state());
+        state.is_some_and(|s| s.outgoing && s.version >= hello::AGREES)
     }
 
     /// Both directions of the link are up.

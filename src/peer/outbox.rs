@@ -40,6 +40,11 @@ impl Outbox {
         }
     }
 
+    /// What the peer speaks, as it said when the link was opened.
+    pub fn set_version(&self, version: u16) {
+        self.inner.lock().state.version = version;
+    }
+
     /// Queues a message unless the link is down, too much waits, or no frame can hold it.
     pub fn push(&self, lane: Lane, shard: u32, bytes: Bytes, max_frame: usize) -> bool {
         let mut inner = self.inner.lock();

@@ -18,8 +18,8 @@
 //! caught up. Where nobody leads, all must elect a leader together, as in a new group: such a
 //! leader has the vote of everyone who could know of a promise.
 //!
-//! Members that come from the configuration alone may be out of date: a replica that finds itself
-//! the only voter there, on a new store, waits for a leader of the group it may have been part of.
+//! A store that forgot may have forgotten that the group grew: a replica that finds itself the only
+//! voter there waits for a leader, or for word that there is no other replica ([`RaftCore::form`]).
 //!
 //! For one election timeout after its start a replica gives no vote, as a follower that has just
 //! heard of its leader: before the start it may have, and the leader's lease rests on that. See
@@ -54,9 +54,6 @@ const KEEP_BYTES: usize = 8 << 20;
 
 /// Election timeouts for which an answer to a snapshot is waited for.
 const SNAPSHOT_TIMEOUTS: usize = 10;
-
-/// Election timeouts for which a sole voter on a new store waits for a leader.
-const LONE_TIMEOUTS: usize = 20;
 
 /// Ticks within which what waited for a replica that slept has been heard.
 const DEAF_TICKS: usize = 4;
@@ -120,9 +117,8 @@ pub struct RaftCore {
     strangers: BTreeMap<u64, u64>,
     /// Peers whose last message said that they have forgotten.
     still_forgotten: BTreeSet<u64>,
-    /// Ticks until a sole voter on a new store may stand; see the module text. They stop when a
-    /// leader is heard of.
-    lone_wait: Option<usize>,
+    /// A sole voter that must not stand for election: see the module text.
+    lone: bool,
     promise: Promise,
     /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
     deaf: usize,
@@ -188,10 +184,9 @@ impl RaftCore {
         let logger = slog_bridge::logger(options.quiet);
         let node = RawNode::new(&config, window, &logger).map_err(|e| e.to_string())?;
         let sole = members.is_sole_voter(options.node);
-        let unsure = sole && start.configured && options.forgotten && !options.no_peers;
-        let lone_wait = unsure.then_some(LONE_TIMEOUTS * options.election_ticks);
+        let lone = sole && (start.unsure || options.forgotten) && !options.no_peers;
         // A replica that needs nobody's vote has nobody to wait for.
-        let alone = sole && !unsure;
+        let alone = sole && !lone;
         let marked = options.recovering || options.forgotten;
         let recovering = marked && !alone;
         let forgotten = options.forgotten && !alone;
@@ -225,7 +220,7 @@ impl RaftCore {
             electors: BTreeMap::new(),
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
-            lone_wait,
+            lone,
             promise,
             deaf: 0,
             clock: 0,

@@ -178,16 +178,49 @@ fn a_sole_voter_of_the_configuration_waits_for_the_group_it_may_have_had() {
         assert_eq!(r.texts(), [b"a", b"b"]);
         assert_eq!(r.raft.members().voters, [1, 2, 3]);
     }
-    // It is filled by nobody: there was no group but itself.
+    // Nobody fills it, however long it waits: only who knows better may say that it is alone.
     let mut net = Net::new(&[], &[1]);
     lose_store(&mut net, 1, &[1]);
-    let wait = LONE_TIMEOUTS * net.at(1).raft.election_ticks();
-    net.tick(wait - 1);
-    assert!(!net.at(1).raft.is_leader());
-    net.tick(25);
+    net.tick(2_000);
+    assert!(!net.at(1).raft.is_leader() && net.at(1).raft.is_lone());
+    net.at(1).raft.form();
+    net.settle();
     assert_eq!(net.leader(), 1);
     net.propose(1, "a");
-    assert!(!net.at(1).raft.is_recovering());
+    assert!(!net.at(1).raft.is_recovering() && !net.at(1).raft.is_lone());
+}
+
+#[test]
+fn a_sole_voter_of_an_older_version_s_data_waits_too() {
+    for unsure in [true, false] {
+        let entry = LogEntry {
+            index: 1,
+            term: 1,
+            kind: 0,
+            data: Bytes::new(),
+        };
+        let start = RaftStart {
+            hard_state: HardState {
+                term: 1,
+                vote: 1,
+                commit: 1,
+            },
+            first: (1, 0),
+            entries: vec![entry],
+            unsure,
+            ..RaftStart::default()
+        };
+        let options = RaftOptions {
+            quiet: true,
+            no_peers: false,
+            ..RaftOptions::single(1, 1)
+        };
+        let mut raft = RaftCore::new(options, start).unwrap();
+        raft.campaign();
+        assert_eq!((raft.is_lone(), raft.is_leader()), (unsure, !unsure));
+        raft.form();
+        assert!(raft.is_leader() && !raft.is_lone());
+    }
 }
 
 #[test]

@@ -59,7 +59,6 @@ impl Net {
             hard_state: start_state,
             first: (1, 0),
             entries: log.clone(),
-            configured: log.is_empty(),
             ..RaftStart::default()
         };
         let replica = Replica {

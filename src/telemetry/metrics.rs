@@ -373,6 +373,12 @@ impl Metrics {
         self.shards.links.get_or_create_owned(&PeerLabel { node })
     }
 
+    /// Settings in which a node differs from this one.
+    pub fn settings_differ(&self, node: u64) -> Gauge {
+        let label = PeerLabel { node };
+        self.shards.settings_differ.get_or_create_owned(&label)
+    }
+
     /// The page, in the OpenMetrics text format ([`CONTENT_TYPE`]), always in the same order.
     pub fn encode(&self) -> String {
         let mut page = String::with_capacity(16 * 1024);

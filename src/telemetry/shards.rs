@@ -73,6 +73,7 @@ pub struct ShardFamilies {
     pub moved_on: Family<ShardLabel, Counter>,
     pub lag: Family<ReplicaLabel, Gauge>,
     pub links: Family<PeerLabel, Gauge>,
+    pub settings_differ: Family<PeerLabel, Gauge>,
     pub acked_truncated: Family<ShardLabel, Counter>,
     pub unclean_recoveries: Family<ShardLabel, Counter>,
     pub snapshots: Family<ShardLabel, Counter>,
@@ -146,6 +147,11 @@ impl ShardFamilies {
             "peer_link_up",
             "1 while both directions of the link to a node are up",
             self.links.clone(),
+        );
+        r.register(
+            "settings_differ",
+            "Settings in which a node differs from this one and should not",
+            self.settings_differ.clone(),
         );
         r.register(
             "acked_truncated",

@@ -171,6 +171,7 @@ impl ShardActor {
         status.set(raft.term(), raft.committed(), applied);
         status.set_lead(raft.term(), raft.leader());
         status.set_recovering(raft.is_recovering());
+        status.set_log(raft.next_index() - 1, raft.is_lone());
         status.set_receiving(raft.receiving());
         if raft.is_transferring() {
             // The next leader need not wait until the others' promise to this one is over.

@@ -245,8 +245,21 @@ impl ShardCore {
                 }
                 self.drive(out);
             }
+            ShardInput::Form => {
+                self.raft.form();
+                self.keep_members(out);
+                self.drive(out);
+            }
+            ShardInput::KeepMembers => self.keep_members(out),
             ShardInput::Members { id, changes } => self.change_members(id, &changes, out),
         }
+    }
+
+    fn keep_members(&self, out: &mut Vec<Effect>) {
+        let batch = StateBatch {
+            ops: vec![self.machine.members_row()],
+        };
+        out.push(Effect::Disk(DiskWork::Stage { batch }));
     }
 
     fn change_members(&mut self, id: u64, changes: &[Change], out: &mut Vec<Effect>) {

@@ -6,7 +6,7 @@ use super::machine::{self, ApplyError, LoadError, Machine, MachineOptions};
 use crate::model::ShardId;
 use crate::raft::members::Members;
 use crate::raft::{staged, RaftCore, RaftOptions, RaftStart};
-use crate::storage::{LogEntry, LogStore, StateBatch, StateStore, StoreError};
+use crate::storage::{LogBounds, LogEntry, LogStore, StateBatch, StateStore, StoreError};
 
 /// Bytes of log read at a time while replaying.
 const REPLAY_CHUNK: u64 = 16 << 20;
@@ -27,12 +27,17 @@ pub enum RecoverError {
 }
 
 /// What recovery found, for the log line at start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
     pub first: u64,
     pub last: u64,
     /// Entries applied again because their rows had not been flushed.
     pub replayed: u64,
+    /// The members are those of the configuration and are not kept: the store is of an earlier
+    /// version, which kept them from their first change on only.
+    pub unsure: bool,
+    /// The members as of the applied entry.
+    pub members: Members,
 }
 
 /// Restores machine and raft. Entries known to be committed are applied here; the rest goes to
@@ -45,11 +50,8 @@ pub fn recover<S: LogStore + StateStore>(
 ) -> Result<(ShardCore, Recovery), RecoverError> {
     let shard = options.shard;
     let mut machine = machine::load(store, shard, machine_options)?;
-    let mut configured = machine.members.voters.is_empty();
-    if configured {
-        machine.members = Members::of(raft_options.voters.clone());
-    }
     let mut bounds = store.bounds(shard)?;
+    let unsure = found_members(store, &mut machine, &bounds, &raft_options)?;
     if machine.applied.0 > bounds.last {
         return Err(RecoverError::LogBehindState {
             applied: machine.applied.0,
@@ -68,7 +70,6 @@ pub fn recover<S: LogStore + StateStore>(
     }
     let committed = bounds.hard_state.commit.min(bounds.last);
     let replayed = replay(store, shard, &mut machine, committed)?;
-    configured &= machine.members == Members::of(raft_options.voters.clone());
     let entries = tail(store, shard, machine.applied.0, bounds.last)?;
     let mut hard_state = bounds.hard_state;
     hard_state.commit = hard_state.commit.max(machine.applied.0);
@@ -78,7 +79,7 @@ pub fn recover<S: LogStore + StateStore>(
         applied: machine.applied,
         entries,
         members: Some(machine.members.clone()),
-        configured,
+        unsure,
         staged: staged::load(store, shard)?,
     };
     let raft = RaftCore::new(raft_options, start).map_err(RecoverError::Raft)?;
@@ -86,15 +87,45 @@ pub fn recover<S: LogStore + StateStore>(
         first: bounds.first,
         last: bounds.last,
         replayed,
+        unsure,
+        members: machine.members.clone(),
     };
     Ok((ShardCore::new(options, raft, machine), recovery))
+}
+
+/// Who the members were at the applied index. The configuration is asked for a replica that has
+/// nothing yet; what it says is kept, durably, and counts from then on. Returns whether it was asked
+/// for one that has entries: see [`Recovery::unsure`].
+fn found_members<S: LogStore + StateStore>(
+    store: &mut S,
+    machine: &mut Machine,
+    bounds: &LogBounds,
+    raft: &RaftOptions,
+) -> Result<bool, RecoverError> {
+    let known = !machine.members.voters.is_empty();
+    let blank = bounds.last == 0 && bounds.first == 1;
+    if known && !(blank && raft.forgotten) {
+        return Ok(false);
+    }
+    let begun = Members::of(raft.voters.clone());
+    if machine.members == begun {
+        return Ok(false);
+    }
+    machine.members = begun;
+    if !blank && !raft.no_peers {
+        return Ok(true);
+    }
+    let ops = vec![machine.members_row()];
+    store.write(&StateBatch { ops })?;
+    StateStore::flush(store)?;
+    Ok(false)
 }
 
 fn term_of<S: LogStore>(
     store: &S,
     shard: ShardId,
     index: u64,
-    bounds: &crate::storage::LogBounds,
+    bounds: &LogBounds,
 ) -> Result<u64, StoreError> {
     if index < bounds.first {
         return Ok(bounds.trimmed_term);

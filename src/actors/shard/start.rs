@@ -226,6 +226,9 @@ pub fn start_shards(
             clock: clock.clone(),
         };
         ShardActor::publish_restored(&core, &deps);
+        let raft = core.raft();
+        // Other nodes may ask before the actor runs.
+        deps.status.set_log(raft.next_index() - 1, raft.is_lone());
         if let Some(loss) = loss {
             tell_loss(&core, &deps, &loss);
         }

@@ -60,6 +60,8 @@ pub struct ShardStatus {
     outside: AtomicBool,
     transfers: AtomicU64,
     recovering: AtomicBool,
+    last: AtomicU64,
+    lone: AtomicBool,
     losses: Mutex<Losses>,
     readers: Mutex<Vec<u64>>,
     snapshots: AtomicU64,
@@ -132,6 +134,18 @@ impl ShardStatus {
     }
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);
+    }
+    pub(crate) fn set_log(&self, last: u64, lone: bool) {
+        self.last.store(last, Ordering::Relaxed);
+        self.lone.store(lone, Ordering::Relaxed);
+    }
+    /// Last index of the log; 0 for a replica that never had anything.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+    /// The only voter as far as is known here, which waits for word that it is.
+    pub fn lone(&self) -> bool {
+        self.lone.load(Ordering::Relaxed)
     }
     pub(crate) fn snapshot_installed(&self) {
         self.snapshots.fetch_add(1, Ordering::Relaxed);

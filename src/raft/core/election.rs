@@ -23,8 +23,22 @@ impl RaftCore {
     /// allows only with its whole log on disk, and which must not be where it may have been joined
     /// by others.
     pub(super) fn may_campaign(&self) -> bool {
-        let sole_and_ready = self.open_writes.is_empty() && self.lone_wait.is_none();
+        let sole_and_ready = self.open_writes.is_empty() && !self.lone;
         self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
+    }
+
+    /// A sole voter that waits for a leader, or for word: see the module text.
+    pub fn is_lone(&self) -> bool {
+        self.lone
+    }
+
+    /// Word that the group has no other replica: an operator's, or that of all other nodes. A lone
+    /// replica begins with what it has. Nothing happens to any other.
+    pub fn form(&mut self) {
+        if self.lone {
+            (self.lone, self.recovering, self.forgotten) = (false, false, false);
+            self.campaign();
+        }
     }
 
     /// No other replica has a vote.
@@ -46,9 +60,6 @@ impl RaftCore {
             }
             self.node.tick();
             self.weighed(None, 0);
-        }
-        if !self.met_leader {
-            self.lone_wait = self.lone_wait.and_then(|left| left.checked_sub(1));
         }
         self.mend_members();
         self.tick_catch_up();
@@ -185,7 +196,7 @@ impl RaftCore {
         let admitted = self.members.admitted.get(&self.options.node);
         if leads || (self.options.store != 0 && admitted == Some(&self.options.store)) {
             self.forgotten = false;
-            self.lone_wait = None;
+            self.lone = false;
         }
         let log = &self.node.raft.raft_log;
         let holds = self.confirmed.is_some_and(|(term, commit)| {

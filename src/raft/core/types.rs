@@ -29,7 +29,7 @@ pub struct RaftOptions {
     /// The store is new, or lost what was synced: votes and promises of this replica may be
     /// forgotten with it. Implies `recovering`.
     pub forgotten: bool,
-    /// The configuration names no other node: nobody can have joined the group meanwhile.
+    /// The node is none of a cluster: nobody can have joined the group meanwhile.
     pub no_peers: bool,
     /// A number that no other store of this node has; 0: not known.
     pub store: u64,
@@ -84,8 +84,9 @@ pub struct RaftStart {
     pub entries: Vec<LogEntry>,
     /// The members as of `applied`; `None` for those of [`RaftOptions::voters`].
     pub members: Option<Members>,
-    /// They are those of the configuration: the store knows of no others.
-    pub configured: bool,
+    /// They are those of the configuration, and the store of an earlier version, which kept no others,
+    /// holds entries: there may be more of them.
+    pub unsure: bool,
     /// A snapshot that was coming in.
     pub staged: Option<Staged>,
 }

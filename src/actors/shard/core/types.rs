@@ -102,6 +102,12 @@ pub enum ShardInput {
     Transfer {
         to: u64,
     },
+    /// Word that there is no other replica: see [`RaftCore::form`].
+    ///
+    /// [`RaftCore::form`]: crate::raft::RaftCore::form
+    Form,
+    /// The members that the configuration named are the right ones, and are kept from now on.
+    KeepMembers,
     /// Change the members; its answer is [`Effect::Proposal`] with this id, once it is applied.
     Members {
         id: u64,

@@ -61,9 +61,7 @@ impl Machine {
         }
         if e.kind != 0 {
             self.members = members::replay(&self.members, e).map_err(fail)?;
-            let key = keys::members::key(self.shard);
-            out.rows
-                .push(put(key, keys::members::encode(&self.members)));
+            out.rows.push(self.members_row());
         }
         self.applied = (e.index, e.term);
         self.count_segment(e, &mut out);

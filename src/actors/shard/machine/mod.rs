@@ -19,7 +19,7 @@ use crate::storage::keys::counters::Counters;
 use crate::storage::keys::lock::LockRow;
 use crate::storage::keys::log_segment::LogSegment;
 use crate::storage::keys::queue::QueueMeta;
-use crate::storage::StateOp;
+use crate::storage::{keys, StateOp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry that cannot be applied: this replica must stop rather than diverge (design §3.3).
@@ -139,6 +139,13 @@ impl Machine {
         }
     }
 
+    /// The row with the members.
+    pub fn members_row(&self) -> StateOp {
+        StateOp::Put {
+            key: keys::members::key(self.shard),
+            value: keys::members::encode(&self.members),
+        }
+    }
     /// Offsets of a queue; zeros for one that never had a message.
     pub fn queue(&self, key: QueueKey) -> QueueMeta {
         self.queues.get(&key).copied().unwrap_or(QueueMeta {

@@ -89,7 +89,7 @@ impl Machine {
     }
 
     /// The oldest waiting timer's record must stay.
-    fn floor(&self) -> u64 {
+    pub(super) fn floor(&self) -> u64 {
         let oldest = self.timer_indices.first();
         oldest.map_or(u64::MAX, |(index, _)| *index)
     }

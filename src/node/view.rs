@@ -1,0 +1,128 @@
+//! What a node of a cluster shows to people and programs.
+
+use super::cluster::ClusterNode;
+use crate::gateway::{Doing, NodeView, Operation};
+use crate::raft::PeerProgress;
+use crate::storage::StoreStats;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// Bytes of an entry of the log on average.
+fn entry_bytes(stats: &StoreStats) -> u64 {
+    let entries = stats.entries.load(Ordering::Relaxed);
+    stats
+        .bytes
+        .load(Ordering::Relaxed)
+        .checked_div(entries)
+        .unwrap_or(0)
+}
+
+/// What a replica lost, as the view shows it.
+fn losses(l: &crate::actors::shard::status::Losses) -> serde_json::Value {
+    json!({
+        "unclean_recoveries": l.unclean_recoveries, "unclean_kept": l.unclean_kept,
+        "unclean_last_lost": l.unclean_last_lost,
+        "acked_truncated_entries": l.acked_truncated_entries,
+        "acked_truncated_messages": l.acked_truncated_messages,
+        "acked_truncated_last": l.acked_truncated_last,
+    })
+}
+
+impl NodeView for ClusterNode {
+    fn not_ready(&self) -> Option<String> {
+        if let Some(why) = self.stopped() {
+            return Some(why);
+        }
+        for member in &self.members {
+            let status = member.handle.status();
+            if !status.is_member() {
+                continue;
+            }
+            if status.lone() {
+                return Some(format!("{}: {}", member.place.name, self.lone_line(member)));
+            }
+            if let Some(why) = status.failed() {
+                return Some(format!("{}: {why}", member.place.name));
+            }
+            if status.lead().borrow().leader == 0 {
+                return Some(format!("{}: no leader", member.place.name));
+            }
+        }
+        None
+    }
+
+    fn cluster(&self) -> String {
+        let states = self.peers.states();
+        let words = self.words.lock();
+        let nodes = self.all_nodes().into_iter().map(|(id, addr)| {
+            let link = states.get(&id).map(|s| {
+                json!({
+                    "outgoing": s.outgoing, "incoming": s.incoming, "connects": s.connects,
+                    "dropped": s.dropped, "queued_bytes": s.queued,
+                })
+            });
+            let differ = words
+                .differences(id)
+                .iter()
+                .map(|d| json!({"what": d.what, "here": d.here, "there": d.there}));
+            let differ: Vec<_> = differ.collect();
+            json!({"id": id, "addr": addr, "link": link, "differs": differ})
+        });
+        let shards = self.members.iter().map(|member| {
+            let status = member.handle.status();
+            let lead = *status.lead().borrow();
+            let seen = member.view.lock();
+            let view = &seen.replicas;
+            let behind_ms = |o: &PeerProgress| match view.last.saturating_sub(o.matched) {
+                0 => Some(0),
+                _ => seen
+                    .level
+                    .get(&o.node)
+                    .map(|at| at.elapsed().as_millis() as u64),
+            };
+            // Where it is not known: entries differ in size, but their average is near enough for
+            // people.
+            let entry = entry_bytes(&self.stats);
+            let behind = |o: &PeerProgress| {
+                let entries = view.last.saturating_sub(o.matched);
+                o.behind.unwrap_or(entries.saturating_mul(entry))
+            };
+            let others = view.others.iter().map(|o| {
+                json!({
+                    "node": o.node, "matched": o.matched, "voter": o.voter, "active": o.active,
+                    "snapshot": o.snapshot, "lag_entries": view.last.saturating_sub(o.matched),
+                    "lag_bytes": behind(o),
+                    "lag_ms": behind_ms(o),
+                    "snapshot_sent": o.snapshot_sent, "snapshot_bytes": o.snapshot_len,
+                })
+            });
+            json!({
+                "id": member.place.id, "name": member.place.name, "port": member.place.port,
+                "preferred": member.place.nodes.first(), "nodes": member.place.nodes,
+                "leader": lead.leader, "term": lead.term, "serving": lead.serving,
+                "committed": status.committed(), "applied": status.applied(), "last": view.last,
+                "voters": view.voters, "learners": view.learners,
+                "member": status.is_member(), "transfers": status.transfers(),
+                "elections": status.elections(), "failed": status.failed(),
+                "recovering": status.recovering(), "lone": status.lone(),
+                "snapshots_installed": status.snapshots(),
+                "snapshot_received": status.receiving().0,
+                "snapshot_bytes": status.receiving().1,
+                "losses": losses(&status.losses()),
+                "replicas": others.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "cluster_id": self.config.cluster_id,
+            "node_id": self.config.node_id,
+            "nodes": nodes.collect::<Vec<_>>(),
+            "shards": shards.collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+
+    fn operate(self: Arc<Self>, operation: Operation) -> Doing {
+        self.operation(operation)
+    }
+}
