@@ -28,5 +28,5 @@ counters! {
     member_changes, joint, strangers, recovering, recovered, all_recovering,
     messages, messages_cut, messages_lost, messages_doubled, messages_late, partitions, pauses,
     transfers, elections, leaderships, fetches, overwritten, followers_refuse, lead_lost_in_flight, acked_truncated, stores_lost, snapshots,
-    snapshot_parts, snapshots_resumed, leases, links_reset,
+    snapshot_parts, snapshots_resumed, leases, links_reset, digests, wrong_configurations,
 }

@@ -34,6 +34,8 @@ pub enum Planted {
     DoneBeforeWrite,
     /// What an append overwrites stays in the log behind it.
     TailStays,
+    /// Members are those of the configuration until they first change.
+    MembersNotKept,
     /// A replica that may have lost entries votes as if it had them.
     RecoveringVotes,
     /// Snapshots may change on the way, and no checksum is looked at.
@@ -69,7 +71,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 21] = [
+pub const GROUP: [Planted; 22] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -87,6 +89,7 @@ pub const GROUP: [Planted; 21] = [
     Planted::DoneBeforeWrite,
     Planted::TailStays,
     Planted::Core(Defect::TrimBySegment),
+    Planted::MembersNotKept,
     Planted::RecoveringVotes,
     Planted::PartsUnchecked,
     Planted::InstallTorn,

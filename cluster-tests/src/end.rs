@@ -70,6 +70,11 @@ impl Sim {
                     format!("node {place} holds {own}, the log says {other:?}"),
                 );
             }
+            let members = self.group.as_ref().map(|g| &g.oracle.members);
+            if members != Some(&machine.members) {
+                let found = format!("{:?}, the log says {members:?}", machine.members);
+                return self.fail("I16", format!("node {place} has the members {found}"));
+            }
             if machine.members != *node.shard.raft().members() {
                 return self.fail("I16", format!("node {place} goes by other members"));
             }

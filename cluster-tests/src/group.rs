@@ -17,7 +17,7 @@ use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::{Event as Applied, Machine, MachineOptions};
 use troupemq::model::{GroupId, Position, QueueKey, TopicId};
 use troupemq::raft::members::Members;
-use troupemq::storage::{LogEntry, LogStore, SimStore};
+use troupemq::storage::{keys, LogEntry, LogStore, SimStore};
 
 /// The digest is compared at every so many entries.
 const DIGEST_EVERY: u64 = 16;
@@ -142,6 +142,12 @@ impl Group {
 
 fn sum(entry: &LogEntry) -> u32 {
     crc(&entry.data) ^ u32::from(entry.kind)
+}
+
+/// The state's digest, and the members with it.
+fn whole_digest(machine: &Machine) -> u64 {
+    let members = keys::members::encode(&machine.members);
+    machine.digest() ^ u64::from(crc(&members.into())) << 16
 }
 
 /// FNV-1a; the stores have checksums of their own.
@@ -362,7 +368,7 @@ impl Sim {
             Err(error) => return self.fail("I3", format!("the oracle: {error}")),
         };
         if index.is_multiple_of(DIGEST_EVERY) {
-            let digest = group.oracle.digest();
+            let digest = whole_digest(&group.oracle);
             self.see(Seen::Digest { index, digest });
         }
         self.see(Seen::Logged { index, bytes });
@@ -425,9 +431,40 @@ impl Sim {
             return;
         }
         if self.group.is_some() && index > 0 && index.is_multiple_of(DIGEST_EVERY) {
-            let digest = machine.digest();
+            let digest = whole_digest(machine);
+            let right = machine.digest_is_right();
             self.see(Seen::Digest { index, digest });
+            if !right {
+                self.fail(
+                    "I3",
+                    format!("the digest kept at {index} is not the state's"),
+                );
+            }
         }
+    }
+
+    /// The node here tells the others the digest of its state; words may be lost.
+    pub fn tell_digest(&mut self, index: u64, digest: u64) {
+        let Some(from) = self.group.as_ref().map(|g| g.here) else {
+            return;
+        };
+        for to in (0..self.nodes()).filter(|to| *to != from) {
+            if self.rng.chance(3, 4) {
+                let after = self.rng.below(2_000_000);
+                let at = (index, digest);
+                self.schedule.after(after, Event::Digest { from, to, at });
+            }
+        }
+    }
+
+    pub(crate) fn hear_digest(&mut self, from: usize, to: usize, at: (u64, u64)) {
+        let cut = self.group.as_ref().is_some_and(|g| g.is_cut(from, to));
+        if cut || self.node.is_none() {
+            return;
+        }
+        self.counters.digests += 1;
+        let (from, digests) = (from as u64 + 1, vec![at]);
+        self.post_shard(ShardInput::Digests { from, digests });
     }
 
     /// After a restart: what the recovery applied was committed.

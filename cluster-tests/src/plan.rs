@@ -45,6 +45,8 @@ pub struct Plan {
     pub max_open_writes: usize,
     /// Nodes differ in their sizes and limits; those here are the smallest.
     pub unequal: bool,
+    /// Nodes that have data are restarted with other voters in their configuration now and then.
+    pub misconfigured: bool,
     /// Several nodes, and every message is of the SYNC_FLUSH class.
     pub synced: bool,
     pub net: Net,
@@ -114,6 +116,7 @@ impl Plan {
         if nodes > 1 {
             plan.net = Net::draw(rng);
             plan.unequal = rng.chance(1, 3);
+            plan.misconfigured = rng.chance(1, 4);
             // A node has that many events, not all of them together.
             plan.crash_every = [0, 2_000, 6_000, 20_000][rng.below(4) as usize];
             // A machine that stops takes what is not synced: where not everything is, only a
@@ -168,6 +171,7 @@ impl Plan {
             max_entry_bytes: [300, 2_000, 1 << 20][rng.below(3) as usize],
             max_open_writes: rng.between(1, 4) as usize,
             unequal: false,
+            misconfigured: false,
             synced: false,
             net: Net::default(),
         }

@@ -136,6 +136,10 @@ impl Sim {
                     self.see(Seen::Trimmed { key, min });
                 }
             }
+            Publish::Digest { index, digest } => self.tell_digest(index, digest),
+            Publish::Compared(found) => {
+                self.fail("I3", format!("replicas hold different states: {found:?}"));
+            }
             Publish::Fatal(why) => {
                 self.counters.fatal += 1;
                 if !self.fault_planted {

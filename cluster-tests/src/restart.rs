@@ -11,9 +11,10 @@ use troupemq::actors::shard::machine::MachineOptions;
 use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
 use troupemq::actors::timer::core::TimerCore;
 use troupemq::model::QueueKey;
+use troupemq::raft::members::Members;
 use troupemq::raft::RaftOptions;
 use troupemq::storage::keys::index::IndexRow;
-use troupemq::storage::{keys, Fault, StateStore};
+use troupemq::storage::{keys, Fault, StateBatch, StateOp, StateStore};
 
 impl Sim {
     fn options(&self) -> ShardOptions {
@@ -32,6 +33,7 @@ impl Sim {
                 flush: [0, 3, 20][(self.seed % 3) as usize],
                 replicas: [0, 20, 5][(self.seed % 3) as usize],
             },
+            digest_every: 16,
             defect,
         }
     }
@@ -44,16 +46,37 @@ impl Sim {
         }
     }
 
+    /// The voters in the configuration that the node here is started with: who has data knows better.
+    fn configured(&mut self) -> Vec<u64> {
+        let mut voters: Vec<u64> = (1..=self.first_members() as u64).collect();
+        let preferred = self.seed % voters.len() as u64;
+        voters.rotate_left(preferred as usize);
+        if !self.plan.misconfigured || self.forgot || !self.rng.chance(1, 3) {
+            return voters;
+        }
+        self.counters.wrong_configurations += 1;
+        let me = self.here() as u64 + 1;
+        let other = 1 + self.rng.below(self.nodes() as u64);
+        match self.rng.below(3) {
+            0 => vec![me],
+            1 => vec![me, other],
+            _ => [voters, vec![other]].concat(),
+        }
+    }
+
     pub(crate) fn recover(&mut self) -> Result<(ShardCore, Recovery), RecoverError> {
         let options = self.options();
         let machine = MachineOptions {
             segment_bytes: self.unequal(self.plan.segment_bytes),
         };
-        let mut voters: Vec<u64> = (1..=self.first_members() as u64).collect();
-        let preferred = self.seed % voters.len() as u64;
-        voters.rotate_left(preferred as usize);
+        let voters = self.configured();
+        let forgets = self.defect == Some(Planted::MembersNotKept);
+        if forgets {
+            self.forget_members();
+        }
         let raft = RaftOptions {
             quiet: true,
+            no_peers: self.group.is_none() || forgets,
             life: self.life + 1,
             recovering: self.hurt && self.defect != Some(Planted::RecoveringVotes),
             forgotten: self.forgot,
@@ -64,6 +87,18 @@ impl Sim {
             ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
         recover(&mut self.store, options, machine, raft)
+    }
+
+    /// (planted) Members are not kept before they first change.
+    fn forget_members(&mut self) {
+        let key = keys::members::key(crate::SHARD);
+        let first: Vec<u64> = (1..=self.first_members() as u64).collect();
+        let found = StateStore::get(&self.store, &key).ok().flatten();
+        let found = found.and_then(|row| keys::members::decode(&row).ok());
+        if found == Some(Members::of(first)) {
+            let ops = vec![StateOp::Delete { key }];
+            let _ = StateStore::write(&mut self.store, &StateBatch { ops });
+        }
     }
 
     pub(crate) fn restart(&mut self) {

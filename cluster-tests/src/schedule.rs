@@ -113,6 +113,12 @@ pub enum Event {
         to: usize,
         wall_ms: i64,
     },
+    /// A node hears the digest of another's state.
+    Digest {
+        from: usize,
+        to: usize,
+        at: (u64, u64),
+    },
     /// A node sees its connection to another close.
     LinkClosed {
         node: usize,
@@ -134,7 +140,9 @@ impl Event {
             | Event::DiskStep { node, .. }
             | Event::Tick { node }
             | Event::LinkClosed { node, .. } => Some(*node),
-            Event::Packet { to, .. } | Event::Clock { to, .. } => Some(*to),
+            Event::Packet { to, .. } | Event::Clock { to, .. } | Event::Digest { to, .. } => {
+                Some(*to)
+            }
             _ => None,
         }
     }

@@ -240,6 +240,7 @@ impl Sim {
                 self.count_down();
             }
             Event::Clock { from, to, wall_ms } => self.clock_heard(from, to, wall_ms),
+            Event::Digest { from, to, at } => self.hear_digest(from, to, at),
             Event::LinkClosed { to, .. } => {
                 if self.node.is_some() {
                     let node = to as u64 + 1;

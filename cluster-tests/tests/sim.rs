@@ -28,7 +28,9 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 28] = [
+const OF_GROUPS: [&str; 30] = [
+    "digests",
+    "wrong_configurations",
     "leases",
     "links_reset",
     "clocks_far_off",

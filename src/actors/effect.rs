@@ -3,7 +3,7 @@
 //! effects travel through mailboxes) and for the simulator (where they travel through its queue).
 
 use super::queue::core::QueueInput;
-use super::shard::core::ShardInput;
+use super::shard::core::{Comparison, ShardInput};
 use super::timer::core::TimerInput;
 use crate::model::command::{LockedQueue, QueueOffset};
 use crate::model::group::GroupConfig;
@@ -59,6 +59,13 @@ pub enum Publish {
     Installed,
     /// All rows of the state can be read again: queues, first and next offset.
     Filled(Vec<(QueueKey, u64, u64)>),
+    /// The state has this digest after applying this log index.
+    Digest {
+        index: u64,
+        digest: u64,
+    },
+    /// States of replicas were compared, with another result than before.
+    Compared(Comparison),
     /// Entries of this replica's log that their leader had answered for alone (ASYNC_MASTER) were
     /// replaced by another leader's.
     AckedTruncated(Truncated),

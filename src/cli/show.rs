@@ -122,6 +122,19 @@ fn told_by(page: &Value) -> Vec<String> {
         } else if shard["recovering"] == true {
             say("RECOVERING, does not vote before it holds all again".into());
         }
+        let differ = list(shard, "state_differs_from");
+        if !differ.is_empty() {
+            let others: Vec<String> = differ.iter().map(Value::to_string).collect();
+            let stays = match shard["outvoted"] == true {
+                true => "; it is outvoted and does not lead, fill it anew",
+                false => "",
+            };
+            say(format!(
+                "STATE DIFFERS from that on node {} after entry {}{stays}",
+                others.join(", "),
+                number(shard, "state_differs_at")
+            ));
+        }
         let losses = &shard["losses"];
         if number(losses, "unclean_recoveries") > 0 {
             let kept = number(losses, "unclean_kept");
@@ -309,6 +322,9 @@ mod tests {
         let page = |node: u64, mut shard: Value| {
             if node == 2 {
                 shard["losses"] = lost.clone();
+                shard["state_differs_from"] = json!([1, 3]);
+                shard["state_differs_at"] = 512.into();
+                shard["outvoted"] = true.into();
                 shard["recovering"] = true.into();
             }
             json!({"node_id": node, "cluster_id": "c", "shards": [shard],
@@ -331,6 +347,7 @@ mod tests {
         assert_eq!(text.matches("shard broker-a").count(), 1);
         for said in [
             "DIFFERS: retention_bytes is 1 on node 2 and 2 on node 2",
+            "node 2, broker-a: STATE DIFFERS from that on node 1, 3 after entry 512; it is outvoted",
             "node 2, broker-a: RECOVERING",
             "node 2, broker-a: UNCLEAN RECOVERY, lost 6 to 9",
             "2 entries acknowledged here, 3 messages, up to 8",

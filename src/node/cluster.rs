@@ -111,6 +111,14 @@ impl Router {
     }
 }
 
+impl Router {
+    /// A replica that has nothing takes nothing in before it knows that the group began as it
+    /// thinks: all that the log says of members rests on that. What is dropped comes again.
+    fn is_early(&self, way: &Way, from: u64) -> bool {
+        way.handle.status().last() == 0 && !self.node().is_some_and(|node| node.knows(from))
+    }
+}
+
 impl PeerEvents for Router {
     fn deliver(&self, from: u64, batch: Vec<PeerMessage>) {
         let ways = self.ways.read();
@@ -125,6 +133,7 @@ impl PeerEvents for Router {
                 continue;
             };
             match message.lane {
+                Lane::Raft if self.is_early(way, from) => {}
                 Lane::Raft => way.handle.input(ShardInput::Message {
                     from,
                     bytes: message.bytes,
@@ -313,6 +322,7 @@ impl ClusterNode {
                 self.peers.states().keys().for_each(|peer| self.say(*peer));
             }
             self.go_by_words();
+            self.say_digests();
             for member in &self.members {
                 let Some(view) = member.handle.replicas().await else {
                     continue;
@@ -332,7 +342,9 @@ impl ClusterNode {
                 }
                 let preferred = member.place.nodes.first().copied().unwrap_or_default();
                 let before = member.view.lock().replicas.clone();
-                let fit = self.may_hand_over(&view, &before, preferred);
+                let odd = member.handle.status().compared().others;
+                let fit =
+                    !odd.contains(&preferred) && self.may_hand_over(&view, &before, preferred);
                 let homing = homing.entry(member.place.id).or_default();
                 if homing.look(self.leads(member), fit, Instant::now()) {
                     tracing::info!(
@@ -417,7 +429,10 @@ impl ClusterNode {
                     continue;
                 };
                 let fit = view.others.iter();
-                let fit = fit.filter(|o| self.may_hand_over(&view, &before, o.node));
+                let odd = member.handle.status().compared().others;
+                let fit = fit.filter(|o| {
+                    !odd.contains(&o.node) && self.may_hand_over(&view, &before, o.node)
+                });
                 match fit.max_by_key(|o| o.matched) {
                     Some(best) => {
                         let to = best.node;

@@ -271,6 +271,9 @@ pub(super) async fn watch(
             raft.leader.set(i64::from(status.serving()));
             let losses = status.losses();
             up(&raft.snapshots, status.snapshots());
+            let differ = status.compared().others.len();
+            raft.state_differs.set(differ as i64);
+            up(&raft.state_differences, status.differences());
             up(&raft.unclean_recoveries, losses.unclean_recoveries);
             up(&raft.acked_truncated, losses.acked_truncated_entries);
             if status.set_disk_full(full) {

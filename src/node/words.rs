@@ -7,6 +7,7 @@ use super::cluster::{ClusterNode, Member};
 use super::identity;
 use super::operate::NO_SHARD;
 use crate::actors::shard::core::ShardInput;
+use crate::actors::shard::machine::DIGEST_VERSION;
 use crate::peer::Lane;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +16,17 @@ use std::path::Path;
 /// What is said. Fields may be added; those that are not known are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Words {
-    /// The shared settings.
-    #[serde(default)]
-    pub settings: BTreeMap<String, String>,
-    #[serde(default)]
+    /// The shared settings; none in a message that is about digests only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shards: Vec<ShardWord>,
+    /// How digests are made.
+    #[serde(default)]
+    pub digest_version: u32,
+    /// Shard, and log indices with the digest of the state after each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<(u32, Vec<(u64, u64)>)>,
 }
 
 /// What is said of a shard.
@@ -61,6 +68,8 @@ pub struct Heard {
     stopped: Option<String>,
     /// Shards that were told to begin alone.
     formed: BTreeSet<u32>,
+    /// The newest digest of each shard that peers were told.
+    digests_told: BTreeMap<u32, u64>,
 }
 
 impl Heard {
@@ -89,8 +98,11 @@ enum Verdict {
     Stop,
 }
 
+fn set(nodes: &[u64]) -> BTreeSet<u64> {
+    nodes.iter().copied().collect()
+}
+
 fn judge(own: &ShardWord, theirs: &ShardWord, unsure: bool) -> Verdict {
-    let set = |nodes: &[u64]| nodes.iter().copied().collect::<BTreeSet<u64>>();
     if own.begun == theirs.begun {
         return Verdict::Same;
     }
@@ -139,12 +151,8 @@ fn nobody_has(shard: u32, others: &BTreeSet<u64>, said: &BTreeMap<u64, Words>) -
 fn agreed(own: &ShardWord, me: u64, said: &BTreeMap<u64, Words>) -> bool {
     let same = |node: &&u64| {
         let words = said.get(*node);
-        **node == me
-            || words.is_some_and(|w| {
-                w.shards
-                    .iter()
-                    .any(|s| s.id == own.id && s.begun == own.begun)
-            })
+        let begun = words.and_then(|w| w.shards.iter().find(|s| s.id == own.id));
+        **node == me || begun.is_some_and(|s| set(&s.begun) == set(&own.begun))
     };
     let count = own.begun.iter().filter(same).count();
     own.begun.len() > 1 && count > own.begun.len() / 2
@@ -159,8 +167,58 @@ impl ClusterNode {
             last: member.handle.status().last(),
         });
         Words {
-            settings: self.config.shared(),
+            settings: Some(self.config.shared()),
             shards: shards.collect(),
+            ..self.digests(&BTreeMap::new())
+        }
+    }
+
+    /// Digests behind these indices of the shards.
+    fn digests(&self, behind: &BTreeMap<u32, u64>) -> Words {
+        let of = |member: &Member| {
+            let id = member.place.id;
+            let behind = behind.get(&id).copied().unwrap_or(0);
+            (id, member.handle.status().digests(behind))
+        };
+        let all = self.members.iter().map(of);
+        Words {
+            digest_version: DIGEST_VERSION,
+            digests: all.filter(|(_, digests)| !digests.is_empty()).collect(),
+            ..Words::default()
+        }
+    }
+
+    /// Tells all peers the digests that came since the last time.
+    pub(super) fn say_digests(&self) {
+        let mut heard = self.words.lock();
+        let new = self.digests(&heard.digests_told);
+        for (shard, digests) in &new.digests {
+            if let Some((index, _)) = digests.last() {
+                heard.digests_told.insert(*shard, *index);
+            }
+        }
+        drop(heard);
+        if new.digests.is_empty() {
+            return;
+        }
+        if let Ok(text) = serde_json::to_string(&new) {
+            let peers = self.peers.states().into_keys();
+            for peer in peers.filter(|peer| self.peers.takes_words(*peer)) {
+                let bytes = text.clone().into();
+                self.peers.send(peer, Lane::Bulk, NO_SHARD, bytes);
+            }
+        }
+    }
+
+    fn hear_digests(&self, from: u64, words: &Words) {
+        if words.digest_version != DIGEST_VERSION {
+            return;
+        }
+        for (shard, digests) in &words.digests {
+            if let Some(member) = self.members.iter().find(|m| m.place.id == *shard) {
+                let digests = digests.clone();
+                member.handle.input(ShardInput::Digests { from, digests });
+            }
         }
     }
 
@@ -184,9 +242,13 @@ impl ClusterNode {
                 return;
             }
         };
+        self.hear_digests(from, &words);
         let own = self.own_words();
+        let (Some(here), Some(there)) = (&own.settings, &words.settings) else {
+            return;
+        };
         let mut heard = self.words.lock();
-        let mut differ = settings_that_differ(&own.settings, &words.settings);
+        let mut differ = settings_that_differ(here, there);
         for mine in &own.shards {
             let Some(theirs) = words.shards.iter().find(|s| s.id == mine.id) else {
                 continue;
@@ -247,6 +309,13 @@ impl ClusterNode {
             ),
             Err(error) => format!("{why}; and that cannot be noted: {error}"),
         }
+    }
+
+    /// The peer has told how the shards began, and it is as here; earlier versions tell nothing.
+    pub(super) fn knows(&self, peer: u64) -> bool {
+        let heard = self.words.lock();
+        let said = heard.said.contains_key(&peer) || !self.peers.has_words(peer);
+        said && heard.stopped.is_none()
     }
 
     /// A peer is gone: what it said may be otherwise when it comes back.

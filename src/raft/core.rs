@@ -119,6 +119,8 @@ pub struct RaftCore {
     still_forgotten: BTreeSet<u64>,
     /// A sole voter that must not stand for election: see the module text.
     lone: bool,
+    /// See [`RaftCore::bar`].
+    barred: bool,
     promise: Promise,
     /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
     deaf: usize,
@@ -221,6 +223,7 @@ impl RaftCore {
             strangers: BTreeMap::new(),
             still_forgotten: BTreeSet::new(),
             lone,
+            barred: false,
             promise,
             deaf: 0,
             clock: 0,

@@ -55,6 +55,10 @@ pub struct ShardMetrics {
     pub unclean_recoveries: Counter,
     /// Snapshots installed here.
     pub snapshots: Counter,
+    /// Other replicas whose state differed from this one's at the last comparison.
+    pub state_differs: Gauge,
+    /// Comparisons that newly found another state.
+    pub state_differences: Counter,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,6 +81,8 @@ pub struct ShardFamilies {
     pub acked_truncated: Family<ShardLabel, Counter>,
     pub unclean_recoveries: Family<ShardLabel, Counter>,
     pub snapshots: Family<ShardLabel, Counter>,
+    pub state_differs: Family<ShardLabel, Gauge>,
+    pub state_differences: Family<ShardLabel, Counter>,
     pub snapshot_sent: Family<ReplicaLabel, Gauge>,
     pub snapshot_len: Family<ReplicaLabel, Gauge>,
 }
@@ -168,6 +174,16 @@ impl ShardFamilies {
             "Snapshots of a leader installed here",
             self.snapshots.clone(),
         );
+        r.register(
+            "state_differs",
+            "Other replicas whose state differs from the one here after the same log",
+            self.state_differs.clone(),
+        );
+        r.register(
+            "state_differences",
+            "Comparisons of replicas that newly found different states",
+            self.state_differences.clone(),
+        );
         r.register_with_unit(
             "snapshot_sent",
             "Part of a snapshot on its way that the replica holds, as its leader knows",
@@ -202,6 +218,8 @@ impl ShardFamilies {
             acked_truncated: self.acked_truncated.get_or_create_owned(&label),
             unclean_recoveries: self.unclean_recoveries.get_or_create_owned(&label),
             snapshots: self.snapshots.get_or_create_owned(&label),
+            state_differs: self.state_differs.get_or_create_owned(&label),
+            state_differences: self.state_differences.get_or_create_owned(&label),
         }
     }
 }

@@ -7,12 +7,16 @@
 //! of the log, because an entry is applied only after its own write was done here.
 
 mod apply;
+mod digests;
 mod late;
 mod propose;
 mod retention;
 mod stall;
+#[cfg(test)]
+mod three;
 mod types;
 
+pub use digests::Comparison;
 pub use types::*;
 
 use super::machine::{Event, Machine};
@@ -97,6 +101,7 @@ pub struct ShardCore {
     /// First index of the log and term before it, to be carried out behind the rows that say so.
     trim_to: Option<(u64, u64)>,
     retention: retention::Retention,
+    digests: digests::Digests,
     /// Stamp of the newest entry proposed: the clock may go back before it is applied.
     last_stamp_ms: i64,
 }
@@ -127,6 +132,7 @@ impl ShardCore {
             trimming: false,
             trim_to: None,
             retention: retention::Retention::default(),
+            digests: digests::Digests::default(),
             last_stamp_ms: 0,
         }
     }
@@ -250,6 +256,7 @@ impl ShardCore {
                 self.keep_members(out);
                 self.drive(out);
             }
+            ShardInput::Digests { from, digests } => self.told_digests(from, &digests, out),
             ShardInput::KeepMembers => self.keep_members(out),
             ShardInput::Members { id, changes } => self.change_members(id, &changes, out),
         }

@@ -35,6 +35,7 @@ impl Rig {
             retention_ms: 1 << 40,
             retention_bytes: 0,
             patience: Patience::default(),
+            digest_every: 16,
             defect: None,
         };
         let machine = Machine::new(SHARD, MachineOptions::default());

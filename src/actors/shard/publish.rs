@@ -1,7 +1,7 @@
 //! What the shell of a shard makes visible to others.
 
 use super::actor::{ShardActor, ShardDeps};
-use super::core::ShardCore;
+use super::core::{Comparison, ShardCore};
 use super::handle::QueueBounds;
 use super::machine::Machine;
 use super::views::Segment;
@@ -70,6 +70,30 @@ impl ShardActor {
         self.start_timer();
     }
 
+    fn compared(&mut self, now: Comparison) {
+        let shard = self.deps.shard.0;
+        let (index, others) = (now.index, &now.others);
+        match (now.outvoted, others.is_empty()) {
+            (true, _) => tracing::error!(
+                event = "state_differs",
+                shard,
+                index,
+                ?others,
+                "this replica's state is not that of the majority: it does not lead, and should be \
+                 filled anew (stop it, move its data away, start it)"
+            ),
+            (false, false) => tracing::error!(
+                event = "state_differs",
+                shard,
+                index,
+                ?others,
+                "replicas have applied the same log and hold different states"
+            ),
+            (false, true) => tracing::warn!(shard, index, "all replicas hold the same state again"),
+        }
+        self.deps.status.set_compared(now);
+    }
+
     pub(super) fn publish(&mut self, publish: Publish) {
         match publish {
             Publish::Role(role) => {
@@ -109,6 +133,8 @@ impl ShardActor {
                     self.deps.views.restore(key, QueueBounds { min, max });
                 }
             }
+            Publish::Digest { index, digest } => self.deps.status.digest(index, digest),
+            Publish::Compared(now) => self.compared(now),
             Publish::AckedTruncated(lost) => {
                 self.deps.status.acked_truncated(&lost);
                 tracing::error!(

@@ -171,3 +171,89 @@ fn tail<S: LogStore>(
     }
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{HardState, LogAppend, SimRng, SimStore, StateOp};
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn start(store: &mut SimStore, voters: &[u64], forgotten: bool) -> Recovery {
+        let raft = RaftOptions {
+            quiet: true,
+            no_peers: false,
+            forgotten,
+            ..RaftOptions::group(1, voters.to_vec(), 1)
+        };
+        let options = ShardOptions::of(SHARD);
+        let (core, found) = recover(store, options, MachineOptions::default(), raft).unwrap();
+        assert_eq!(core.raft().members(), &found.members);
+        found
+    }
+
+    fn append(store: &mut SimStore) {
+        let entry = LogEntry {
+            index: 1,
+            term: 1,
+            kind: 0,
+            data: Default::default(),
+        };
+        let append = LogAppend {
+            shard: SHARD,
+            entries: vec![entry],
+            hard_state: Some(HardState {
+                term: 1,
+                vote: 2,
+                commit: 0,
+            }),
+            sync: true,
+        };
+        store.append(&[append]).unwrap();
+    }
+
+    #[test]
+    fn the_configuration_makes_members_once() {
+        let mut store = SimStore::new(&[SHARD]);
+        let first = start(&mut store, &[3, 1, 2], true);
+        assert_eq!(
+            (&first.members.voters[..], first.unsure),
+            (&[1, 2, 3][..], false)
+        );
+        // Durable at once.
+        store.crash(&mut SimRng::new(1));
+        let again = start(&mut store, &[1], false);
+        assert_eq!(again.members, first.members);
+        // Nothing was ever written, and nobody counted on this store: what was wrong may be put right.
+        let other = start(&mut store, &[1, 2, 4], true);
+        assert_eq!(other.members.voters, [1, 2, 4]);
+        append(&mut store);
+        for voters in [&[1][..], &[1, 2, 3, 4], &[7, 8]] {
+            for forgotten in [true, false] {
+                let kept = start(&mut store, voters, forgotten);
+                assert_eq!((&kept.members, kept.unsure), (&other.members, false));
+            }
+        }
+    }
+
+    #[test]
+    fn data_of_an_earlier_version_has_the_members_of_the_configuration_for_now() {
+        let mut store = SimStore::new(&[SHARD]);
+        append(&mut store);
+        let one = start(&mut store, &[1], false);
+        assert_eq!((&one.members.voters[..], one.unsure), (&[1][..], true));
+        let three = start(&mut store, &[1, 2, 3], false);
+        assert_eq!(
+            (&three.members.voters[..], three.unsure),
+            (&[1, 2, 3][..], true)
+        );
+        // Somebody is sure, and the row is kept.
+        let ops = vec![StateOp::Put {
+            key: crate::storage::keys::members::key(SHARD),
+            value: crate::storage::keys::members::encode(&three.members),
+        }];
+        store.write(&StateBatch { ops }).unwrap();
+        let kept = start(&mut store, &[1], false);
+        assert_eq!((kept.members, kept.unsure), (three.members, false));
+    }
+}

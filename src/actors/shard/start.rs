@@ -86,6 +86,9 @@ const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Log writes under way at a time: one on the disk, one that fills up behind it.
 const MAX_OPEN_WRITES: usize = 2;
 
+/// Entries between two digests of the state.
+const DIGEST_EVERY: u64 = 256;
+
 impl ShardOptions {
     /// A shard of the product that keeps everything and waits for ever.
     pub fn of(shard: ShardId) -> Self {
@@ -96,6 +99,7 @@ impl ShardOptions {
             retention_ms: i64::MAX,
             retention_bytes: 0,
             patience: Patience::default(),
+            digest_every: DIGEST_EVERY,
             defect: None,
         }
     }

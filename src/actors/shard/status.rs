@@ -1,8 +1,9 @@
 //! Figures of a shard that anybody may read at any time.
 
+use super::core::Comparison;
 use crate::actors::effect::Truncated;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
 
@@ -37,6 +38,8 @@ pub fn boot_ns() -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000) + now.tv_nsec as u64
 }
 
+/// Digests of the state that are kept to be told.
+const DIGESTS: usize = 64;
 /// Within this time after a reset of offsets each consumer pulls, ns.
 const RESET_NS: u64 = 60_000_000_000;
 
@@ -61,6 +64,10 @@ pub struct ShardStatus {
     transfers: AtomicU64,
     recovering: AtomicBool,
     last: AtomicU64,
+    /// Newest digests of the state, and what the comparison with others gave.
+    digests: Mutex<VecDeque<(u64, u64)>>,
+    compared: Mutex<Comparison>,
+    differences: AtomicU64,
     lone: AtomicBool,
     losses: Mutex<Losses>,
     readers: Mutex<Vec<u64>>,
@@ -134,6 +141,36 @@ impl ShardStatus {
     }
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);
+    }
+    pub(crate) fn digest(&self, index: u64, digest: u64) {
+        let mut digests = self.digests.lock();
+        if digests.len() >= DIGESTS {
+            digests.pop_front();
+        }
+        digests.push_back((index, digest));
+    }
+    /// Digests of the state: the newest log indices and digests behind `index`, ascending.
+    pub fn digests(&self, index: u64) -> Vec<(u64, u64)> {
+        let digests = self.digests.lock();
+        digests
+            .iter()
+            .filter(|(i, _)| *i > index)
+            .copied()
+            .collect()
+    }
+    pub(crate) fn set_compared(&self, compared: Comparison) {
+        if !compared.others.is_empty() {
+            self.differences.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.compared.lock() = compared;
+    }
+    /// What the last comparison of states gave.
+    pub fn compared(&self) -> Comparison {
+        self.compared.lock().clone()
+    }
+    /// Comparisons that newly found another state, since the start.
+    pub fn differences(&self) -> u64 {
+        self.differences.load(Ordering::Relaxed)
     }
     pub(crate) fn set_log(&self, last: u64, lone: bool) {
         self.last.store(last, Ordering::Relaxed);

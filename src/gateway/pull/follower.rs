@@ -57,6 +57,10 @@ pub fn pull_here(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) -> boo
     let Ok((topic, group)) = allowed(conn, broker, &request) else {
         return false;
     };
+    // Its state is not the majority's.
+    if broker.shard.status().compared().outvoted {
+        return false;
+    }
     // An operator moved the group: only the leader tells its consumers where to go on.
     if broker.shard.status().was_reset(group.id, topic.id) {
         return false;

@@ -24,7 +24,17 @@ impl RaftCore {
     /// by others.
     pub(super) fn may_campaign(&self) -> bool {
         let sole_and_ready = self.open_writes.is_empty() && !self.lone;
-        self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
+        !self.barred && self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
+    }
+
+    /// This replica must not lead (`barred`), or may again. It follows and votes as before: its log
+    /// is as good as any other.
+    pub fn bar(&mut self, barred: bool) {
+        self.barred = barred;
+        if barred && self.is_leader() {
+            let term = self.term();
+            self.node.raft.become_follower(term, 0);
+        }
     }
 
     /// A sole voter that waits for a leader, or for word: see the module text.

@@ -62,6 +62,7 @@ impl ShardCore {
             let result = Ok(entry.index);
             out.push(Effect::Proposal { id, result });
         }
+        self.digest(entry.index, out);
         true
     }
 
@@ -208,6 +209,7 @@ impl ShardCore {
             ops,
         }));
         out.push(Effect::Publish(Publish::Installed));
+        self.digests.forget_own();
         self.filled = None;
         self.later.clear();
         if !self.machine.is_filling() {

@@ -52,88 +52,9 @@ impl ShardCore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::three::Three;
     use super::*;
-    use crate::actors::shard::machine::MachineOptions;
     use crate::model::topic::TopicConfig;
-    use crate::model::ShardId;
-    use crate::raft::{RaftOptions, RaftStart};
-
-    /// Three replicas, messages at once, and one whose disk may hang.
-    struct Three {
-        cores: Vec<ShardCore>,
-        hangs: Option<usize>,
-        now_ms: i64,
-    }
-
-    impl Three {
-        fn new() -> Self {
-            let core = |node: u64| {
-                let raft = RaftOptions {
-                    quiet: true,
-                    ..RaftOptions::group(node, vec![1, 2, 3], node)
-                };
-                let options = ShardOptions {
-                    shard: ShardId(1),
-                    max_entry_bytes: 1 << 20,
-                    max_open_writes: 2,
-                    retention_ms: 1 << 40,
-                    retention_bytes: 0,
-                    patience: Patience::default(),
-                    defect: None,
-                };
-                let raft = RaftCore::new(raft, RaftStart::default()).unwrap();
-                let machine = Machine::new(ShardId(1), MachineOptions::default());
-                ShardCore::new(options, raft, machine)
-            };
-            Self {
-                cores: (1..=3).map(core).collect(),
-                hangs: None,
-                now_ms: 0,
-            }
-        }
-
-        fn step(&mut self, at: usize, input: ShardInput) {
-            let mut todo = VecDeque::from([(at, input)]);
-            while let Some((at, input)) = todo.pop_front() {
-                let mut out = Vec::new();
-                self.cores[at].step(input, &mut out);
-                for effect in out {
-                    match effect {
-                        Effect::Send { to, bytes } => {
-                            let from = at as u64 + 1;
-                            todo.push_back((to as usize - 1, ShardInput::Message { from, bytes }));
-                        }
-                        Effect::ToShard(input) => todo.push_back((at, input)),
-                        Effect::Disk(DiskWork::Append { ticket, .. }) if self.hangs != Some(at) => {
-                            todo.push_back((at, ShardInput::AppendDone { ticket }));
-                        }
-                        Effect::Disk(DiskWork::State { applied, .. }) if self.hangs != Some(at) => {
-                            todo.push_back((at, ShardInput::StateDone { applied }));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-
-        fn tick(&mut self, ticks: usize) {
-            for _ in 0..ticks {
-                self.now_ms += 100;
-                for at in 0..3 {
-                    self.step(
-                        at,
-                        ShardInput::Tick {
-                            now_ms: self.now_ms,
-                        },
-                    );
-                }
-            }
-        }
-
-        fn leader(&self) -> Option<usize> {
-            (0..3).find(|at| self.cores[*at].serving().is_some())
-        }
-    }
 
     #[test]
     fn a_leader_whose_disk_hangs_hands_over_and_not_before() {

@@ -106,6 +106,12 @@ pub enum ShardInput {
     ///
     /// [`RaftCore::form`]: crate::raft::RaftCore::form
     Form,
+    /// Digests of another replica's state: log index and digest. Told by nodes of a version that makes
+    /// them in the same way.
+    Digests {
+        from: u64,
+        digests: Vec<(u64, u64)>,
+    },
     /// The members that the configuration named are the right ones, and are kept from now on.
     KeepMembers,
     /// Change the members; its answer is [`Effect::Proposal`] with this id, once it is applied.
@@ -139,6 +145,8 @@ pub struct ShardOptions {
     pub retention_bytes: u64,
     /// How long an entry may wait, ticks.
     pub patience: Patience,
+    /// A digest of the state is made at every log index that is a multiple of it; 0: none.
+    pub digest_every: u64,
     /// A deliberate defect the simulator must find; never set by a product.
     pub defect: Option<Defect>,
 }

@@ -1,6 +1,6 @@
 //! Applying entries.
 
-use super::{Applied, ApplyError, Event, Machine};
+use super::{digest, Applied, ApplyError, Event, Machine};
 use crate::model::command::{CommitOffsets, DeleteGroup, LockChange, MetaOp};
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
@@ -124,7 +124,10 @@ impl Machine {
                     keys::timer::key(self.shard, timer.due_ms, timer.position),
                     row.encode(),
                 ));
-                self.timers.insert(timer, target);
+                self.digest.add(digest::timer(timer, target));
+                if let Some(before) = self.timers.insert(timer, target) {
+                    self.digest.take(digest::timer(timer, before));
+                }
                 self.timer_indices
                     .insert((timer.position.index, timer.position.ordinal));
                 out.events.push(Event::TimerAdded { timer, target });
@@ -150,6 +153,7 @@ impl Machine {
             return Ok(());
         }
         let seq = self.segments.open_seq;
+        let new = !self.queues.contains_key(&block.key);
         let meta = self.queues.entry(block.key).or_insert(QueueMeta {
             next: 0,
             min: 0,
@@ -161,8 +165,12 @@ impl Machine {
                 block.key, meta.next, block.base
             ));
         }
+        if !new {
+            self.digest.take(digest::queue(block.key, meta));
+        }
         meta.next += block.metas.len() as u64;
         meta.segment = seq;
+        self.digest.add(digest::queue(block.key, meta));
         out.rows.push(index_row(self.shard, index, at_ms, &block));
         out.rows
             .push(put(keys::queue::key(self.shard, block.key), meta.encode()));
@@ -172,9 +180,10 @@ impl Machine {
 
     fn fired(&mut self, timer: TimerKey, out: &mut Applied) -> Result<(), String> {
         // The leader fires only what it holds applied, so a second firing is a defect (I13).
-        if self.timers.remove(&timer).is_none() {
+        let Some(target) = self.timers.remove(&timer) else {
             return Err(format!("timer {timer:?} fired twice"));
-        }
+        };
+        self.digest.take(digest::timer(timer, target));
         self.timer_indices
             .remove(&(timer.position.index, timer.position.ordinal));
         let key = keys::timer::key(self.shard, timer.due_ms, timer.position);
@@ -223,7 +232,10 @@ impl Machine {
         let key = keys::topic::key(self.shard, TopicId(topic.id));
         out.rows.push(put(key, topic.encode_to_vec()));
         self.topic_names.insert(topic.id, topic.name.clone());
-        self.topics.insert(topic.name.clone(), topic.clone());
+        self.digest.add(digest::topic(&topic));
+        if let Some(before) = self.topics.insert(topic.name.clone(), topic.clone()) {
+            self.digest.take(digest::topic(&before));
+        }
         out.events.push(Event::Topic(topic));
     }
 
@@ -231,6 +243,7 @@ impl Machine {
         let Some(topic) = self.topics.remove(&name) else {
             return;
         };
+        self.digest.take(digest::topic(&topic));
         let id = TopicId(topic.id);
         self.topic_names.remove(&topic.id);
         let queues: Vec<QueueKey> = self
@@ -239,7 +252,9 @@ impl Machine {
             .map(|(key, _)| *key)
             .collect();
         for key in queues {
-            self.queues.remove(&key);
+            if let Some(meta) = self.queues.remove(&key) {
+                self.digest.take(digest::queue(key, &meta));
+            }
             out.rows
                 .push(range(keys::index::queue_range(self.shard, key)));
         }
@@ -255,7 +270,9 @@ impl Machine {
             .copied()
             .collect();
         for at in stale {
-            self.offsets.remove(&at);
+            if let Some(before) = self.offsets.remove(&at) {
+                self.digest.take(digest::offset(at, before));
+            }
             out.rows.push(StateOp::Delete {
                 key: self.offset_key(at),
             });
@@ -267,7 +284,7 @@ impl Machine {
             .copied()
             .collect();
         for at in stale {
-            self.locks.remove(&at);
+            self.unlock(at);
             out.rows.push(StateOp::Delete {
                 key: self.lock_key(at),
             });
@@ -295,7 +312,10 @@ impl Machine {
                 .push(range(keys::lock::group_range(self.shard, id)));
         }
         self.group_names.insert(group.id, group.name.clone());
-        self.groups.insert(group.name.clone(), group.clone());
+        self.digest.add(digest::group(&group));
+        if let Some(before) = self.groups.insert(group.name.clone(), group.clone()) {
+            self.digest.take(digest::group(&before));
+        }
         out.events.push(Event::Group(group));
     }
 
@@ -303,12 +323,20 @@ impl Machine {
         let Some(group) = self.groups.remove(&delete.name) else {
             return;
         };
+        self.digest.take(digest::group(&group));
         let id = GroupId(group.id);
         self.group_names.remove(&group.id);
         out.rows.push(StateOp::Delete {
             key: keys::group::key(self.shard, id),
         });
         // Offsets and locks hang on the id, which is never used again.
+        let all = (group.id, 0, 0)..=(group.id, u32::MAX, u32::MAX);
+        for (at, before) in self.offsets.range(all.clone()) {
+            self.digest.take(digest::offset(*at, *before));
+        }
+        for (at, before) in self.locks.range(all) {
+            self.digest.take(digest::lock(*at, before));
+        }
         self.offsets.retain(|(g, _, _), _| *g != group.id);
         self.locks.retain(|(g, _, _), _| *g != group.id);
         out.rows
@@ -343,7 +371,10 @@ impl Machine {
             if !self.topic_names.contains_key(&o.topic) || ahead || (backwards && !commit.reset) {
                 continue;
             }
-            self.offsets.insert(at, o.offset);
+            self.digest.add(digest::offset(at, o.offset));
+            if let Some(before) = self.offsets.insert(at, o.offset) {
+                self.digest.take(digest::offset(at, before));
+            }
             out.rows
                 .push(put(self.offset_key(at), keys::offset::encode(o.offset)));
             taken.push(*o);
@@ -357,6 +388,12 @@ impl Machine {
         }
     }
 
+    fn unlock(&mut self, at: (u32, u32, u32)) {
+        if let Some(before) = self.locks.remove(&at) {
+            self.digest.take(digest::lock(at, &before));
+        }
+    }
+
     fn change_locks(&mut self, change: LockChange, out: &mut Applied) {
         if !self.group_names.contains_key(&change.group) {
             return;
@@ -364,7 +401,7 @@ impl Machine {
         for lock in &change.queues {
             let at = (change.group, lock.topic, lock.queue);
             if lock.client.is_empty() {
-                self.locks.remove(&at);
+                self.unlock(at);
                 out.rows.push(StateOp::Delete {
                     key: self.lock_key(at),
                 });
@@ -374,6 +411,8 @@ impl Machine {
                     at_ms: change.at_ms,
                 };
                 out.rows.push(put(self.lock_key(at), row.encode()));
+                self.unlock(at);
+                self.digest.add(digest::lock(at, &row));
                 self.locks.insert(at, row);
             }
         }

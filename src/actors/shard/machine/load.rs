@@ -119,6 +119,7 @@ pub fn load(
         Ok(())
     })?;
     restore_segments(&mut m.segments, segments);
+    m.digest = m.digest_anew();
     Ok(m)
 }
 

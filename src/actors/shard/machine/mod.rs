@@ -4,10 +4,12 @@
 
 mod apply;
 mod base;
+mod digest;
 mod load;
 mod segments;
 mod trim;
 
+pub use digest::VERSION as DIGEST_VERSION;
 pub use load::{load, LoadError};
 
 use crate::model::group::GroupConfig;
@@ -108,6 +110,8 @@ pub struct Machine {
     timers: BTreeMap<TimerKey, QueueKey>,
     timer_indices: BTreeSet<(u64, u32)>,
     segments: segments::Segments,
+    /// Kept with every change of topics, groups, queues, offsets, locks and timers.
+    digest: digest::Digest,
     /// The members of the group as of the applied entry.
     pub members: Members,
 }
@@ -135,6 +139,7 @@ impl Machine {
             timers: BTreeMap::new(),
             timer_indices: BTreeSet::new(),
             segments: segments::Segments::default(),
+            digest: digest::Digest::default(),
             members: Members::default(),
         }
     }
@@ -200,12 +205,6 @@ impl Machine {
     /// older than `before_ms` or beyond `max_bytes` (0: no limit). `None`: nothing to do.
     pub fn droppable(&self, before_ms: i64, max_bytes: u64) -> Option<u64> {
         self.segments.droppable(before_ms, max_bytes, self.floor())
-    }
-    /// A digest of queues, offsets, locks, timers, topics and groups (invariant I3).
-    pub fn digest(&self) -> u64 {
-        let text = self.describe();
-        let (a, b) = text.as_bytes().split_at(text.len() / 2);
-        (u64::from(crc32fast::hash(a)) << 32) | u64::from(crc32fast::hash(b))
     }
     /// What [`Machine::digest`] covers, as text.
     pub fn describe(&self) -> String {

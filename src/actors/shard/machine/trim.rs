@@ -2,7 +2,7 @@
 //! that replicas agree whatever their segments are. Only its proposer looks at segments.
 
 use super::apply::{put, range};
-use super::{Applied, Event, Machine};
+use super::{digest, Applied, Event, Machine};
 use crate::model::command::{QueueOffset, Trim};
 use crate::model::{QueueKey, TopicId};
 use crate::storage::keys;
@@ -76,7 +76,9 @@ impl Machine {
                     meta.next
                 ));
             }
+            self.digest.take(digest::queue(key, meta));
             meta.min = end;
+            self.digest.add(digest::queue(key, meta));
             out.rows
                 .push(put(keys::queue::key(self.shard, key), meta.encode()));
             out.rows

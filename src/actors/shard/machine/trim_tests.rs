@@ -123,6 +123,8 @@ impl Group {
         let first = &self.replicas[0];
         for replica in &self.replicas {
             assert_eq!(replica.machine.describe(), first.machine.describe());
+            assert_eq!(replica.machine.digest(), first.machine.digest());
+            assert!(replica.machine.digest_is_right());
             assert_eq!(replica.begins, first.begins);
             let mut loaded = replica.reloaded();
             loaded.applied.1 = 1;
