@@ -318,7 +318,7 @@ impl ClusterNode {
                 metrics.settings_differ(peer).set(differ as i64);
             }
             looks += 1;
-            if looks % SAY_EVERY == 0 {
+            if looks.is_multiple_of(SAY_EVERY) {
                 self.peers.states().keys().for_each(|peer| self.say(*peer));
             }
             self.go_by_words();

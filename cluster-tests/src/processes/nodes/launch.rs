@@ -53,6 +53,8 @@ impl Nodes {
         // The tests' data is small, and so may be the disk.
         sets.push("disk_min_free_bytes=0".to_owned());
         sets.extend(self.setup.sets.iter().cloned());
+        let key = |set: &str| set.split('=').next().unwrap_or_default().to_owned();
+        sets.retain(|set| !own.sets.iter().any(|own| key(own) == key(set)));
         sets.extend(own.sets.iter().cloned());
         sets
     }
@@ -124,7 +126,7 @@ impl Nodes {
         let mut all = vec!["cluster"];
         all.extend(args);
         all.extend(["--http", &http]);
-        if self.setup.spaces {
+        if self.setup.spaces && args.first() != Some(&"show") {
             all.extend(["--secret-file", &secret]);
         }
         run(&self.setup.binary.to_string_lossy(), &all)

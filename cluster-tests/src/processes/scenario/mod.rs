@@ -1,5 +1,6 @@
 //! The scenarios, by their numbers in the reliability reference.
 
+mod config;
 mod disk;
 mod kill;
 mod members;
@@ -91,6 +92,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(service::SCENARIOS);
     all.extend(weather::SCENARIOS);
     all.extend(members::SCENARIOS);
+    all.extend(config::SCENARIOS);
     let number = |s: &Scenario| {
         let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.parse::<u32>().unwrap_or(u32::MAX)
