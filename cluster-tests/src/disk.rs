@@ -188,7 +188,7 @@ impl Disk {
 /// Entries for a follower that is behind.
 fn fetched(store: &SimStore, fetch: Fetch) -> ShardInput {
     let from = fetch.from;
-    match store.read(crate::SHARD, from, fetch.to, fetch.max_bytes) {
+    match fetch.read(|from, to, max| store.read(crate::SHARD, from, to, max)) {
         Ok(entries) => ShardInput::Fetched { from, entries },
         Err(StoreError::Trimmed(_)) => ShardInput::Fetched {
             from,

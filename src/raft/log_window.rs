@@ -18,8 +18,25 @@ const MAX_WAITING: usize = 16;
 pub struct Fetch {
     pub from: u64,
     pub to: u64,
-    /// Bytes of data after which the read may stop.
+    /// Bytes of data after which the read may stop, those of the first entry left out.
     pub max_bytes: u64,
+}
+
+impl Fetch {
+    /// Reads it by `read`, which gives the entries between two indexes, at least one if there is one,
+    /// then up to so many bytes. The first entry of a fetch may be there for its term alone; one
+    /// more must come with it, however large both are, or who asks would ask for ever.
+    pub fn read<E>(
+        &self,
+        read: impl Fn(u64, u64, u64) -> Result<Vec<LogEntry>, E>,
+    ) -> Result<Vec<LogEntry>, E> {
+        let second = self.from.saturating_add(1);
+        let mut found = read(self.from, second.min(self.to), self.max_bytes)?;
+        if !found.is_empty() && second < self.to {
+            found.extend(read(second, self.to, self.max_bytes)?);
+        }
+        Ok(found)
+    }
 }
 
 /// What raft asked for and the disk has not answered.
@@ -369,5 +386,62 @@ impl raft::Storage for LogWindow {
         }
         self.wanted.set(true);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_brings_the_entry_behind_however_large_the_one_before_is() {
+        const MAX: u64 = 1_000;
+        let entry = |index: u64| LogEntry {
+            index,
+            term: 1,
+            kind: 0,
+            data: Bytes::from(vec![0; 800]),
+        };
+        // As a store reads: one at least, then up to the limit.
+        let read = |from: u64, to: u64, max: u64| -> Result<Vec<LogEntry>, ()> {
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for index in from..to.min(10) {
+                bytes += 800;
+                if !out.is_empty() && bytes > max {
+                    break;
+                }
+                out.push(entry(index));
+            }
+            Ok(out)
+        };
+        let fetch = |from, to| Fetch {
+            from,
+            to,
+            max_bytes: MAX,
+        };
+        let indexes = |fetch: Fetch| -> Vec<u64> {
+            let found = fetch.read(read).unwrap();
+            found.iter().map(|e| e.index).collect()
+        };
+        assert_eq!(indexes(fetch(4, 10)), [4, 5], "4 is there for its term");
+        assert_eq!(indexes(fetch(9, 20)), [9]);
+        assert_eq!(indexes(fetch(4, 5)), [4]);
+        assert!(indexes(fetch(10, 20)).is_empty());
+        // What raft finds then.
+        let mut window = LogWindow::new(WindowStart {
+            first: (1, 0),
+            before: (9, 1),
+            entries: &[],
+            hard_state: HardState::default(),
+            conf: eraftpb::ConfState::default(),
+            keep_bytes: 0,
+        });
+        let context = GetEntriesContext::empty(true);
+        window.ask(5, 10, MAX, context);
+        let asked = window.new_fetches();
+        assert_eq!((asked.len(), asked[0].from), (1, 4));
+        window.put_fetched(4, &asked[0].read(read).unwrap());
+        let found = window.fetched_from(5).unwrap();
+        assert_eq!(found.first().map(|e| e.index), Some(5));
     }
 }

@@ -353,7 +353,7 @@ impl ShardActor {
         let pace = self.deps.pace.clone();
         let shard = self.deps.shard;
         let work = Box::new(move |reader: &crate::storage::Reader| {
-            let found = reader.read_entries(shard, fetch.from, fetch.to, fetch.max_bytes);
+            let found = fetch.read(|from, to, max| reader.read_entries(shard, from, to, max));
             let input = match found {
                 Ok(entries) => {
                     let bytes = entries.iter().map(|e| e.data.len() as u64).sum();
