@@ -4,8 +4,8 @@ use super::outbuf::OutBuf;
 use super::read_pool::PoolError;
 use crate::model::outcome::Refusal;
 use crate::wire::remoting::code::response as rc;
-use crate::wire::remoting::{encode_response_head, HeaderError, ResponseHeader, Val};
-use bytes::Bytes;
+use crate::wire::remoting::{encode_response_head, FrameLimits, HeaderError, ResponseHeader, Val};
+use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
 /// The value of an ext field of an answer.
@@ -114,8 +114,33 @@ impl Reply {
         self
     }
 
-    /// Appends the frame.
-    pub fn encode(&self, opaque: i32, out: &mut OutBuf) {
+    /// Itself, or an error in its place if its frame were longer than clients take: they close the
+    /// connection then, and everything on it fails.
+    pub fn fitting(self) -> Self {
+        let limit = FrameLimits::default().max_frame;
+        let texts = self.ext.iter().map(|(k, v)| match v {
+            Field::Text(text) => k.len() + text.len(),
+            _ => k.len() + 20,
+        });
+        let texts = texts.sum::<usize>() + self.remark.as_ref().map_or(0, |r| r.len());
+        // Six bytes for an escaped one, and what surrounds them.
+        let head = 512 + self.ext.len() * 8 + texts * 6;
+        if head + self.body.len() <= limit {
+            return self;
+        }
+        let mut frame = BytesMut::new();
+        self.encode_head(i32::MIN, &mut frame);
+        let len = frame.len() + self.body.len();
+        if len <= limit {
+            return self;
+        }
+        let text = format!(
+            "the answer has {len} bytes, more than the {limit} that clients take; ask for less"
+        );
+        Self::err(rc::SYSTEM_ERROR, text)
+    }
+
+    fn encode_head(&self, opaque: i32, out: &mut BytesMut) {
         let ext: Vec<(&str, Val<'_>)> = self.ext.iter().map(|(k, v)| (*k, v.val())).collect();
         let header = ResponseHeader {
             code: self.code,
@@ -123,7 +148,12 @@ impl Reply {
             remark: self.remark.as_deref(),
             ext: &ext,
         };
-        out.append(|buf| encode_response_head(buf, &header, self.body.len()));
+        encode_response_head(out, &header, self.body.len());
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, opaque: i32, out: &mut OutBuf) {
+        out.append(|buf| self.encode_head(opaque, buf));
         if !self.body.is_empty() {
             out.push(self.body.clone());
         }
@@ -183,5 +213,37 @@ impl From<Refusal> for Reply {
             again,
             ..Reply::err(code, remark)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(reply: &Reply) -> usize {
+        let mut out = OutBuf::default();
+        reply.encode(i32::MIN, &mut out);
+        out.len()
+    }
+
+    #[test]
+    fn an_answer_that_no_client_takes_is_an_error_to_the_byte() {
+        let limit = FrameLimits::default().max_frame;
+        let with = |len: usize| Reply {
+            remark: Some("\u{1}\"".into()),
+            ..Reply::body(vec![b'x'; len]).with("key", "value")
+        };
+        let head = frame(&with(1)) - 1;
+        let longest = with(limit - head);
+        assert_eq!(frame(&longest), limit);
+        assert!(longest.clone().fitting() == longest);
+        let refused = with(limit - head + 1).fitting();
+        assert_eq!(refused.code, rc::SYSTEM_ERROR);
+        assert!(refused.body.is_empty() && frame(&refused) < 1_000);
+        let text = refused.remark.unwrap();
+        assert!(text.contains(&(limit + 1).to_string()), "{text}");
+        // Fields count as well.
+        let field = Reply::field("value", "\u{1}".repeat(limit / 6));
+        assert_eq!(field.fitting().code, rc::SYSTEM_ERROR);
     }
 }

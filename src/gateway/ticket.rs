@@ -113,6 +113,13 @@ impl Ticket {
                 return self.end();
             }
         }
+        let code = reply.code;
+        let reply = reply.fitting();
+        if reply.code != code {
+            let why = reply.remark.as_deref().unwrap_or_default();
+            let text = format!("request code {}: {why}", self.code);
+            self.conn.shared().hot_error("an answer is too long", &text);
+        }
         self.answer_with(reply.code, |out, opaque| reply.encode(opaque, out));
     }
 }

@@ -6,7 +6,7 @@ use super::super::convert::{
 use super::super::ctx::{group_name, Ctx};
 use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
-use super::{data_version, Answer};
+use super::{data_version, pages, Answer};
 use crate::actors::clock::boot_ms;
 use crate::actors::group::offsets::MAX_BATCH;
 use crate::model::command::{CommitOffsets, DeleteGroup as DeleteOp, MetaOp, QueueOffset};
@@ -116,17 +116,20 @@ async fn settle_offsets(ctx: &Ctx, broker: &BrokerSide, group: &GroupConfig) -> 
     Ok(())
 }
 
-/// GET_ALL_SUBSCRIPTIONGROUP_CONFIG 201: everything in one answer.
-pub fn all(ctx: &Ctx, broker: &BrokerSide) -> Reply {
+/// GET_ALL_SUBSCRIPTIONGROUP_CONFIG 201: page by page, or everything in one answer.
+pub fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    let version = version_body(&data_version(broker, ctx.shared().started_ms));
     let groups = broker.shard.meta().groups();
-    Reply::body(body::encode(&SubscriptionGroupWrapper {
-        data_version: version_body(&data_version(broker, ctx.shared().started_ms)),
-        subscription_group_table: groups
-            .iter()
-            .map(|g| (g.name.clone(), group_body(g)))
-            .collect(),
-        ..SubscriptionGroupWrapper::default()
-    }))
+    pages::answer(command, &pages::GROUPS, version, &groups, |groups| {
+        body::encode(&SubscriptionGroupWrapper {
+            data_version: version,
+            subscription_group_table: groups
+                .iter()
+                .map(|g| (g.name.clone(), group_body(g)))
+                .collect(),
+            ..SubscriptionGroupWrapper::default()
+        })
+    })
 }
 
 /// GET_SUBSCRIPTIONGROUP_CONFIG 352.

@@ -5,19 +5,20 @@ use super::super::ctx::Ctx;
 use super::super::reply::Reply;
 use super::super::send::CLASSES;
 use super::super::shared::BrokerSide;
-use super::{data_version, Answer};
+use super::{data_version, pages, Answer};
 use crate::model::command::MetaOp;
 use crate::model::topic::{TopicConfig, PERM_INHERIT, PERM_READ, PERM_WRITE};
 use crate::routing::system;
 use crate::wire::message::names;
 use crate::wire::remoting::body::config::TopicConfigList;
-use crate::wire::remoting::body::{self, TopicConfigWrapper, TopicList};
+use crate::wire::remoting::body::{self, DataVersion, TopicConfigWrapper, TopicList};
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{
     parse_attributes, AttributeChange, CreateTopic, TopicRequest,
 };
 use crate::wire::remoting::Command;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most queues clients may ask for.
 const MAX_QUEUES: i32 = 1_024;
@@ -179,9 +180,14 @@ pub fn get(broker: &BrokerSide, command: &Command) -> Answer {
 
 /// All topics, as 21 answers and 103 registers them.
 pub fn wrapper(broker: &BrokerSide, started_ms: i64) -> TopicConfigWrapper {
-    let topics = broker.shard.meta().topics();
+    // Read before the topics: no version may stand for less than it has.
+    let version = version_body(&data_version(broker, started_ms));
+    table(version, &broker.shard.meta().topics())
+}
+
+fn table(data_version: DataVersion, topics: &[Arc<TopicConfig>]) -> TopicConfigWrapper {
     TopicConfigWrapper {
-        data_version: version_body(&data_version(broker, started_ms)),
+        data_version,
         topic_config_table: topics
             .iter()
             .map(|t| (t.name.clone(), topic_body(t)))
@@ -190,9 +196,13 @@ pub fn wrapper(broker: &BrokerSide, started_ms: i64) -> TopicConfigWrapper {
     }
 }
 
-/// GET_ALL_TOPIC_CONFIG 21: everything in one answer.
-pub fn all(ctx: &Ctx, broker: &BrokerSide) -> Reply {
-    Reply::body(body::encode(&wrapper(broker, ctx.shared().started_ms)))
+/// GET_ALL_TOPIC_CONFIG 21: page by page, or everything in one answer.
+pub fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+    let version = version_body(&data_version(broker, ctx.shared().started_ms));
+    let topics = broker.shard.meta().topics();
+    pages::answer(command, &pages::TOPICS, version, &topics, |topics| {
+        body::encode(&table(version, topics))
+    })
 }
 
 /// GET_SYSTEM_TOPIC_LIST_FROM_BROKER 305.
