@@ -2,6 +2,7 @@
 //! and stops them in the reverse order. Also the embedder's door: [`Broker`].
 
 mod cluster;
+mod descriptors;
 mod homing;
 mod identity;
 mod members;
@@ -32,6 +33,7 @@ use crate::storage::{RocksStore, StoreError, StoreOptions, StoreStats, WriterOpt
 use crate::telemetry::{Metrics, MetricsOptions};
 use actix_rt::{Arbiter, ArbiterHandle};
 use cluster::{ClusterNode, Links};
+use descriptors::Descriptors;
 use parts::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -88,6 +90,7 @@ pub struct Broker {
     sinks: Sinks,
     metrics: Arc<Metrics>,
     clock: Arc<NodeClock>,
+    descriptors: Descriptors,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -106,7 +109,11 @@ impl BrokerBuilder {
 
     /// Starts the node. Must run inside an actix System; returns once clients can connect.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let config = Arc::new(self.config);
+        let mut config = self.config;
+        let descriptors = Descriptors::of_process(&config).map_err(StartError::Config)?;
+        descriptors.log(&config);
+        config.max_connections = config.max_connections.min(descriptors.connections);
+        let config = Arc::new(config);
         let nodes = config.cluster().map_or(1, |cluster| cluster.nodes.len());
         let mut broker = Broker {
             metrics: Arc::new(Metrics::new(MetricsOptions {
@@ -115,6 +122,7 @@ impl BrokerBuilder {
             })),
             config: config.clone(),
             clock: NodeClock::new(nodes.saturating_sub(1)),
+            descriptors,
             gateways: Vec::new(),
             shards: None,
             groups: Vec::new(),
@@ -124,6 +132,7 @@ impl BrokerBuilder {
             sinks: Sinks::default(),
             tasks: Vec::new(),
         };
+        descriptors.show(&broker.metrics.descriptors);
         match broker.start_parts(&config).await {
             Ok(()) => Ok(broker),
             Err(error) => {
@@ -400,10 +409,11 @@ impl Broker {
     ) -> Result<RunningShards, StartError> {
         let (config, sinks) = (config.clone(), self.sinks.clone());
         let clock = self.clock.clone();
+        let max_open_files = self.descriptors.max_open_files;
         let begun = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
             let ids: Vec<ShardId> = shards.iter().map(|(s, _)| s.shard).collect();
-            let store = open_store(&config, &ids)?;
+            let store = open_store(&config, max_open_files, &ids)?;
             let writer = WriterOptions {
                 disk_path: Some(PathBuf::from(&config.data_dir)),
                 sync_after: Duration::from_millis(config.flush_interval_ms),
@@ -494,6 +504,7 @@ pub fn run_server(
             tracing::debug!(%error, "huge pages stay on");
         }
     }
+    descriptors::raise();
     let system = actix_rt::System::new();
     system.block_on(async move {
         let mut terminate = signal(SignalKind::terminate())?;

@@ -274,7 +274,8 @@ config_keys! {
     /// Longest frame of the remoting protocol, its length field included. Bytes; at least
     /// `max_message_size` + 65536, at most 16777216 (what Java clients accept).
     max_frame_bytes: u32 as Integer, Node = 16_777_216, [];
-    /// Most open connections. 1 to 1000000.
+    /// Most open connections of clients. 1 to 1000000. Fewer are let in when the limit of open files
+    /// leaves no room for them; the log says so at the start.
     max_connections: u32 as Integer, Node = 20_000, [];
     /// Most open connections from one address. 0: as `max_connections` when listening on
     /// loopback, else 1000.

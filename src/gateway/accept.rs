@@ -109,11 +109,12 @@ pub async fn accept_loop(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors or memory: waiting is all that helps.
+                // Out of file descriptors or memory: only what is closed helps.
                 if let Some(left_out) = log.allow(now_ms().unsigned_abs()) {
                     tracing::warn!(listener = service.name(), %error, left_out, "cannot accept");
                 }
-                tokio::time::sleep(wait).await;
+                let freed = shared.connections.freed.notified();
+                let _ = tokio::time::timeout(wait, freed).await;
                 wait = (wait * 2).min(Duration::from_secs(1));
                 continue;
             }

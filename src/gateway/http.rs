@@ -1,6 +1,7 @@
 //! The HTTP pages: `/` says what there is, `/metrics`, `/health/live`, `/health/ready`, `/cluster`;
 //! operators ask at `/operate`.
 
+use super::http_places::Limited;
 use super::operator;
 use super::shared::{BrokerSide, Shared};
 use crate::telemetry::CONTENT_TYPE;
@@ -14,17 +15,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
-
-/// Connections to these pages at once.
-const MAX_CONNECTIONS: usize = 64;
-/// Longest one connection may live.
-const LIFETIME: Duration = Duration::from_secs(60);
+use tokio::net::TcpListener;
 
 /// Serves the pages until the task is dropped.
 pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
@@ -35,10 +26,7 @@ pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
             return;
         }
     };
-    let limited = Limited {
-        listener,
-        places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-    };
+    let limited = Limited::new(listener);
     let pages = Router::new()
         .route("/", get(front))
         .route("/metrics", get(metrics))
@@ -58,6 +46,7 @@ pub async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let inflight = i64::try_from(shared.permits.used()).unwrap_or(i64::MAX);
     shared.metrics.queue_length("inflight_bytes").set(inflight);
+    shared.metrics.descriptors.look();
     (
         [(header::CONTENT_TYPE, CONTENT_TYPE)],
         shared.metrics.encode(),
@@ -176,81 +165,4 @@ fn ready_here(shared: &Shared) -> (StatusCode, &'static str) {
         );
     }
     (StatusCode::OK, "ready\n")
-}
-
-/// At most [`MAX_CONNECTIONS`] connections.
-pub struct Limited {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for Limited {
-    type Io = Timed;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Timed, SocketAddr) {
-        loop {
-            // The semaphore is never closed.
-            let Ok(place) = self.places.clone().acquire_owned().await else {
-                std::future::pending().await
-            };
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let end = Box::pin(tokio::time::sleep(LIFETIME));
-                    return (
-                        Timed {
-                            stream,
-                            end,
-                            _place: place,
-                        },
-                        peer,
-                    );
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends after [`LIFETIME`], whatever its peer does.
-pub struct Timed {
-    stream: TcpStream,
-    end: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Timed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

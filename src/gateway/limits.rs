@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Bytes of messages accepted and not yet answered, of the whole node.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ impl Drop for HeldBytes<'_> {
 #[derive(Debug)]
 pub struct ConnectionLimits {
     open: Mutex<Open>,
+    /// Rung for everybody who waits when a connection ended.
+    pub freed: Notify,
     max_total: u32,
     max_per_address: u32,
 }
@@ -82,6 +85,7 @@ impl ConnectionLimits {
     pub fn new(max_total: u32, max_per_address: u32) -> Self {
         Self {
             open: Mutex::default(),
+            freed: Notify::new(),
             max_total,
             max_per_address,
         }
@@ -130,6 +134,8 @@ impl Drop for ConnectionPermit {
                 open.by_address.remove(&self.ip);
             }
         }
+        drop(open);
+        self.limits.freed.notify_waiters();
     }
 }
 

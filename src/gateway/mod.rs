@@ -15,6 +15,7 @@ mod ctx;
 mod dispatch;
 mod forward;
 mod http;
+mod http_places;
 mod inbox;
 mod limits;
 mod membership;

@@ -69,8 +69,8 @@ pub type Doing = Pin<Box<dyn Future<Output = Result<String, NotDone>> + Send>>;
 #[derive(Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-impl Connected<IncomingStream<'_, super::http::Limited>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, super::http::Limited>) -> Self {
+impl Connected<IncomingStream<'_, super::http_places::Limited>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, super::http_places::Limited>) -> Self {
         Peer(*stream.remote_addr())
     }
 }

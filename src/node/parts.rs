@@ -127,7 +127,11 @@ fn boot_id(config: &Config) -> String {
     found.map_or(String::new(), |id| id.trim().to_owned())
 }
 
-pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksStore, StartError> {
+pub(super) fn open_store(
+    config: &Config,
+    max_open_files: u64,
+    shards: &[ShardId],
+) -> Result<RocksStore, StartError> {
     let dir = config.data_dir.clone();
     let options = StoreOptions {
         // The node's memory, whatever the number of its shards.
@@ -135,6 +139,7 @@ pub(super) fn open_store(config: &Config, shards: &[ShardId]) -> Result<RocksSto
         block_cache_bytes: config.block_cache_bytes as usize,
         // Rarely written column families hold old WAL files: this bounds disk use and replay.
         max_wal_bytes: config.memtable_bytes.saturating_mul(3),
+        max_open_files: i32::try_from(max_open_files).unwrap_or(i32::MAX),
         direct_io: config.direct_io,
         boot_id: boot_id(config),
         // What is damaged here comes from the other replicas.

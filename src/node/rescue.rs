@@ -14,6 +14,9 @@ use crate::storage::{keys, LogAppend, LogEntry, LogStore, RocksStore};
 use crate::storage::{StateBatch, StateOp, StateStore};
 use std::path::Path;
 
+/// Sorted files kept open: nobody else wants any.
+const OPEN_FILES: u64 = 256;
+
 /// One shard on the node that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardRest {
@@ -48,7 +51,7 @@ pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, Star
     let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
     let (life, cluster) = (claim.life, claim.cluster);
     let ids: Vec<ShardId> = cluster.shards.iter().map(|s| ShardId(s.id)).collect();
-    let mut store = open_store(config, &ids)?;
+    let mut store = open_store(config, OPEN_FILES, &ids)?;
     let mut found = Vec::new();
     for shard in &cluster.shards {
         let rest = one(config, &mut store, shard, life, accept_loss);
@@ -181,7 +184,7 @@ mod tests {
         assert!(rescue(&config, true).is_err(), "there is nothing");
         identity::claim(dir.path(), &config, config.cluster().unwrap()).unwrap();
         let shard = config.cluster().unwrap().shards[0].clone();
-        let mut store = open_store(&config, &[ShardId(shard.id)]).unwrap();
+        let mut store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)]).unwrap();
         let entry = LogEntry {
             index: 1,
             term: 1,
@@ -221,7 +224,7 @@ mod tests {
         let after = rescue(&config, false).unwrap();
         assert_eq!(after[0].voters, [2]);
         assert_eq!((after[0].last, after[0].pending_change), ((3, 1), false));
-        let store = open_store(&config, &[ShardId(shard.id)]).unwrap();
+        let store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)]).unwrap();
         assert_eq!(store.standing(ShardId(shard.id)), Default::default());
         let single = Config::default();
         assert!(matches!(rescue(&single, false), Err(StartError::Config(_))));

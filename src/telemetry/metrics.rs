@@ -6,6 +6,7 @@
 //! by names in the program.
 
 use super::clock::ClockMetrics;
+use super::descriptors::DescriptorMetrics;
 use super::histogram::LatencyHistogram;
 use super::shards::{PeerLabel, ReplicaLabel, ShardFamilies, ShardMetrics};
 use super::topics::{in_order, Codes, Topics};
@@ -123,6 +124,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// The node's clock.
     pub clock: ClockMetrics,
+    /// Files and connections that are open, and may be.
+    pub descriptors: DescriptorMetrics,
 }
 
 impl StoreMetrics {
@@ -242,6 +245,8 @@ impl Metrics {
         store.register(r.sub_registry_with_prefix("store"));
         let clock = ClockMetrics::default();
         clock.register(r.sub_registry_with_prefix("clock"));
+        let descriptors = DescriptorMetrics::default();
+        descriptors.register(r.sub_registry_with_prefix("descriptors"));
         let shards = ShardFamilies::default();
         shards.register(r);
 
@@ -260,6 +265,7 @@ impl Metrics {
             pull_latency,
             store,
             clock,
+            descriptors,
             registry,
         }
     }

@@ -4,6 +4,7 @@
 //! [`Metrics`] value is created by whoever builds a node and handed down.
 
 mod clock;
+mod descriptors;
 pub mod escape;
 pub mod histogram;
 pub mod limit;
@@ -13,6 +14,7 @@ mod shards;
 mod topics;
 
 pub use clock::ClockMetrics;
+pub use descriptors::DescriptorMetrics;
 pub use escape::{escape_all, Escaped};
 pub use histogram::LatencyHistogram;
 pub use limit::RateLimited;

@@ -67,7 +67,12 @@ fn read(path: &Path) -> String {
 impl Server {
     /// Starts it without waiting for anything.
     pub fn spawn(data: &Path, sets: &[&str]) -> Self {
+        Self::spawn_with(data, sets, |_| ())
+    }
+
+    fn spawn_with(data: &Path, sets: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let (mut command, out, _) = command(data, data, sets);
+        change(&mut command);
         let child = command.spawn().expect("the server starts");
         Self {
             child,
@@ -79,7 +84,12 @@ impl Server {
 
     /// Starts it and waits until clients can connect.
     pub fn start(data: &Path, sets: &[&str]) -> Self {
-        let mut server = Self::spawn(data, sets);
+        Self::start_with(data, sets, |_| ())
+    }
+
+    /// [`Server::start`] by a command that `change` changed.
+    pub fn start_with(data: &Path, sets: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let mut server = Self::spawn_with(data, sets, change);
         let text = wait_for("the start of the server", || {
             if let Some(status) = server.child.try_wait().expect("its state") {
                 panic!(
@@ -170,7 +180,17 @@ impl Drop for Server {
 /// A server that must not start: its exit code and what it said on standard error, without what
 /// it logged (lines with a level).
 pub fn refused(data: &Path, sets: &[&str]) -> (Option<i32>, Vec<String>) {
+    refused_with(data, sets, |_| ())
+}
+
+/// [`refused`], of a command that `change` changed.
+pub fn refused_with(
+    data: &Path,
+    sets: &[&str],
+    change: impl FnOnce(&mut Command),
+) -> (Option<i32>, Vec<String>) {
     let (mut command, _, err) = command(data, &data.with_extension("refused.log"), sets);
+    change(&mut command);
     let mut child = command.spawn().expect("starts");
     let status = wait_for("the refusal", || child.try_wait().expect("its state"));
     let logged = |l: &str| [" INFO ", " WARN "].iter().any(|level| l.contains(level));

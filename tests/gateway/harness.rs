@@ -67,11 +67,16 @@ impl Node {
 
     /// The metrics page.
     pub fn metrics(&self) -> String {
+        self.page("/metrics")
+    }
+
+    /// An HTTP page, head and body.
+    pub fn page(&self, path: &str) -> String {
         let mut s = TcpStream::connect(self.http).expect("http");
         s.set_read_timeout(Some(Duration::from_secs(10)))
             .expect("timeout");
-        s.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .expect("send");
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        s.write_all(ask.as_bytes()).expect("send");
         let mut text = String::new();
         s.read_to_string(&mut text).expect("page");
         text

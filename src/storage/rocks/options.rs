@@ -14,6 +14,8 @@ pub struct StoreOptions {
     /// WAL files beyond this sum make RocksDB write out the memtables that hold them.
     pub max_wal_bytes: u64,
     pub background_jobs: i32,
+    /// Sorted files kept open at most. One that is not is opened when something of it is read.
+    pub max_open_files: i32,
     /// Files are written past the page cache, where the file system can do that.
     pub direct_io: bool,
     /// The machine's boot, to tell a stop of the machine from one of the process. Empty: they are
@@ -32,6 +34,7 @@ impl Default for StoreOptions {
             block_cache_bytes: 128 << 20,
             max_wal_bytes: 512 << 20,
             background_jobs: 2,
+            max_open_files: 512,
             direct_io: true,
             boot_id: String::new(),
             repair: false,
@@ -50,6 +53,8 @@ pub(super) fn database(o: &StoreOptions) -> Options {
     db.set_track_and_verify_wals_in_manifest(true);
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     db.set_max_background_jobs(o.background_jobs);
+    // RocksDB takes ten of them for other files.
+    db.set_max_open_files(o.max_open_files.saturating_add(10));
     db.set_max_total_wal_size(o.max_wal_bytes);
     // Write files back as they grow instead of all at once at the end.
     db.set_bytes_per_sync(1 << 20);
