@@ -23,6 +23,7 @@ impl PeerEvents for Seen {
     fn clock(&self, peer: u64, wall_ms: i64) {
         self.clocks.lock().push((peer, wall_ms));
     }
+    fn room(&self, _peer: u64) {}
     fn link(&self, peer: u64, outgoing: bool, up: bool) {
         self.links.lock().push((peer, outgoing, up));
     }

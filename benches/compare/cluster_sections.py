@@ -3,8 +3,9 @@ import os
 import statistics
 import time
 
+import remoting
 from clusters import MEMORY_HEAP, SHARDS, SPEED_HEAP
-from sections import ASYNC, Row, Sections, check, lat
+from sections import ASYNC, Row, Sections, behind, check, lat
 from sides import Failure
 
 # While nodes are stopped: messages a second, the generator's time limit for a request in ms, and seconds of load after the
@@ -27,6 +28,8 @@ ROWS = [
     Row("cluster.per_cpu", "… messages per CPU second of all brokers", "msg", True, {"dledger": 10, "slave": 2}),
     Row("cluster.p50", "… p50", "ms"),
     Row("cluster.p99", "… p99", "ms"),
+    Row("behind.leader", "a request behind a pull of one message of 1.0 MB, on one connection to the leader: p99", "ms", limit=20),
+    Row("behind.follower", "… through a follower's port: p99", "ms", limit=20),
     Row("cluster.rss", f"resident memory of the largest node after load, ours with defaults, stock {MEMORY_HEAP}", "MB", False,
         {"dledger": 6, "slave": 6}),
     Row("kill.median", "time without an acknowledgement after kill -9 of the leader of the topic's only shard: median", "s",
@@ -52,6 +55,7 @@ class Scale:
     def __init__(self, quick):
         self.warmup, self.measure = (3, 3) if quick else (20, 10)
         self.load_seconds = 3 if quick else 20
+        self.behind = 50 if quick else 500
         self.trials, self.stock_trials = (2, 1) if quick else (20, 3)
         self.stored = 200_000 if quick else 2_000_000
         self.retained = RETAINED // 10 if quick else RETAINED
@@ -69,6 +73,21 @@ class ClusterSections(Sections):
         with start(ASYNC, MEMORY_HEAP) as run:
             self.send(run, "memory", "--connections", 4, "--window", 64, seconds=self.scale.load_seconds)
             return {"cluster.rss": run.memory()["rss_mb"]}
+
+    def cluster_large(self, start):
+        """On the leader's connection and through a follower's, which hands everything to the leader."""
+        found, shard = {}, SHARDS[0]
+        with start(ASYNC, SPEED_HEAP) as run:
+            for topic in ("behind-warm-up", "behind"):
+                run.create_on(shard, topic)
+            leader = run.leader(shard)
+            ports = {node: all_of[3 + SHARDS.index(shard)] for node, all_of in run.cluster.ports.items()}
+            follower = next(node for node in ports if node != leader)
+            for place, node in (("leader", leader), ("follower", follower)):
+                found[f"behind.{place}"] = behind(remoting.after_large, ports[node], self.scale.behind)["large.p99"]
+            if run.leader(shard) != leader:
+                raise Failure(f"{shard} got another leader meanwhile")
+        return found
 
     # ---- fail-over
 
@@ -205,6 +224,7 @@ THREE = ("troupe3", "dledger", "slave")
 # As SECTIONS: name, bytes on disk at most, sides, and the most rounds.
 CLUSTER_SECTIONS = [
     ("cluster_send", 24e9, THREE, 9),
+    ("cluster_large", 2e9, ("troupe3",), 9),
     ("cluster_memory", 20e9, THREE, 9),
     ("failover", 4e9, ("troupe3", "dledger"), 1),
     ("catchup_log", 20e9, ("troupe3",), 9),

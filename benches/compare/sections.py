@@ -1,5 +1,10 @@
 """What is measured: one function for each instance of a broker, rows for the figures that come out."""
-from sides import MEMORY_HEAP, SPEED_HEAP, Failure
+import json
+import os
+import subprocess
+
+import remoting
+from sides import MEMORY_HEAP, ROOT, SPEED_HEAP, Failure
 
 ASYNC, SYNC = "ASYNC_FLUSH", "SYNC_FLUSH"
 
@@ -36,6 +41,10 @@ ROWS = [
     Row("e2e.p99", "… p99", "ms"),
     Row("consume.per_cpu", "consume a 2 GB backlog from page cache: messages per broker CPU second", "msg", True, 1.5),
     Row("consume.rate", "… messages per second", "msg/s", True),
+    Row("push.java", "Java 5.5.0 push consumer, backlog of 20,000 × 20 kB on 8 queues: time", "s", False, 1.5),
+    Row("push.go", "Go 2.1.2 push consumer, the same: time", "s", False, 1.5),
+    Row("large.p99", "a request behind a pull of one message of 1.0 MB, on one connection: p99", "ms", limit=20),
+    Row("large.p50", "… p50", "ms"),
     Row("memory.rss", f"resident memory after load, ours with defaults, stock {MEMORY_HEAP}", "MB", False, 6),
     Row("memory.anon", "… of it anonymous", "MB"),
     Row("memory.idle", "… before the load", "MB"),
@@ -65,6 +74,8 @@ class Scale:
         self.topics = 500 if quick else 10_000
         self.connections = 500 if quick else 10_000
         self.stored = 500_000 if quick else 5_000_000
+        self.large = 2_000 if quick else 20_000
+        self.behind = 50 if quick else 500
         # Topics of 8 queues for the row of a million queues.
         self.wide = 1_250 if quick else 125_000
 
@@ -79,6 +90,25 @@ def check(report, what):
     if report.get("failed") or report.get("unsent") or not report["ok"]:
         raise Failure(f"{what}: {report.get('failed')} messages failed, {report.get('unsent')} not sent: "
                       f"{report.get('errors')} {report.get('last_error')}")
+
+
+def behind(measure, port, rounds):
+    """Latencies behind large answers in ms; the first tenth warms up."""
+    measure(port, "behind-warm-up", max(rounds // 10, 5))
+    taken = measure(port, "behind", rounds)
+    return {"large.p99": taken[len(taken) * 99 // 100] * 1e3, "large.p50": taken[len(taken) // 2] * 1e3}
+
+
+def drain(run, client, topic, count):
+    """Seconds from the start of a real push consumer until it has everything."""
+    argv = [os.path.join(ROOT, "tests", "clients", "run"), "tool", client, "drain", "--namesrv", run.namesrv, "--topic", topic,
+            "--messages", str(count)]
+    out = subprocess.run(argv, capture_output=True, text=True, timeout=400)
+    lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
+    report = json.loads(lines[-1]) if lines else {}
+    if not report.get("ok"):
+        raise Failure(f"{client}: {report or out.stderr[-300:]}")
+    return report["seconds"]
 
 
 class Sections:
@@ -152,6 +182,25 @@ class Sections:
                     raise Failure(f"consume: {r['messages']} of {self.scale.backlog} messages read")
             return {"consume.per_cpu": r["msgs_per_broker_cpu_s"], "consume.rate": r["msgs_per_s"]}
 
+    def push(self, start):
+        """Real consumers with default settings, a new group each; the first of each kind warms up."""
+        with start(ASYNC, SPEED_HEAP) as run:
+            run.ready()
+            count = self.scale.large
+            r = self.bench(run, "send", "--topic", "large", "--queues", 8, "--size", 20_000, "--messages", count, "--connections", 1,
+                           "--window", 16, seconds=300)
+            check(r, "filling large")
+            found = {}
+            for key, client in (("push.java", "java550"), ("push.go", "go")):
+                for _ in range(2):
+                    found[key] = drain(run, client, "large", count)
+            return found
+
+    def large(self, start):
+        with start(ASYNC, SPEED_HEAP) as run:
+            run.ready()
+            return behind(remoting.after_large, run.port, self.scale.behind)
+
     def memory(self, start):
         with start(ASYNC, MEMORY_HEAP) as run:
             run.ready()
@@ -221,6 +270,8 @@ SECTIONS = [
     ("sync_send", 12e9, BOTH, 9),
     ("e2e", 2e9, BOTH, 9),
     ("consume", 8e9, BOTH, 9),
+    ("push", 2e9, BOTH, 9),
+    ("large", 1e9, BOTH, 9),
     ("memory", 12e9, BOTH, 9),
     ("start", 2e9, BOTH, 9),
     ("topics", 4e9, BOTH, 1),

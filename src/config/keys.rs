@@ -287,8 +287,9 @@ config_keys! {
     /// Close a connection whose frame, once begun, is not complete after this time.
     /// Seconds, 1 to 86400.
     frame_deadline_secs: u64 as Integer, Node = 30, [];
-    /// Close a connection that does not read its answers, at this many waiting bytes.
-    /// At least 65536.
+    /// Close a connection that takes none of its answers for 5 s while more than this many bytes wait,
+    /// or at eight times as many. At half of it, and at 1 MiB, nothing more is read from the
+    /// connection. Bytes, at least 65536.
     write_buffer_limit_bytes: u64 as Integer, Node = 8_388_608, [];
     /// Threads that serve connections. 0: chosen from the number of processors (with less than
     /// four, one that also runs the shard); at most 256.

@@ -1,8 +1,8 @@
 //! One client connection: its limits, what it waits for, and one write a wake.
 
 use super::accept::{Accepted, Service};
+use super::flow::Flow;
 use super::forward::{Outward, Tunnel};
-use super::outbuf::{OutBuf, MAX_SLICES};
 use super::pull::StalePulls;
 use super::relay;
 use super::shared::Shared;
@@ -14,7 +14,6 @@ use crate::model::QueueKey;
 use crate::wire::remoting::{Command, Language};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
-use std::io::{ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,8 +21,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, Notify};
 
-/// No more is read while so many bytes of answers wait.
-const PAUSE_AT: usize = 1024 * 1024;
 /// Notices held while a heartbeat is under way. More would be from as many groups; those then
 /// rebalance by their own clock.
 const MAX_HELD: usize = 1_024;
@@ -37,17 +34,14 @@ pub struct Conn {
     pub local: SocketAddr,
     pub service: Service,
     pub worker: Rc<Worker>,
-    way: Way,
+    pub(super) way: Way,
     /// What other nodes know of it.
     pub outward: RefCell<Outward>,
-    out: RefCell<OutBuf>,
-    /// Bytes wait and the connection is in the worker's list already.
-    listed: Cell<bool>,
+    /// What goes out, and whether requests are read.
+    pub(super) flow: Flow,
     closed: Cell<bool>,
     lost: Cell<bool>,
     was_quiet: Cell<bool>,
-    /// Requests not answered yet.
-    pending: Cell<u32>,
     /// Rings the connection's own task: written, closed, or room for requests again.
     kick: Notify,
     opaque: Cell<i32>,
@@ -66,7 +60,7 @@ pub struct Conn {
 }
 
 /// How its bytes come and go.
-enum Way {
+pub(super) enum Way {
     Socket(TcpStream),
     /// By another node, which has the socket.
     Tunnel(Box<Tunnel>),
@@ -126,12 +120,10 @@ impl Conn {
             worker: worker.clone(),
             way,
             outward: RefCell::default(),
-            out: RefCell::default(),
-            listed: Cell::new(false),
+            flow: Flow::default(),
             closed: Cell::new(false),
             lost: Cell::new(false),
             was_quiet: Cell::new(false),
-            pending: Cell::new(0),
             kick: Notify::new(),
             opaque: Cell::new(0),
             reading: Cell::new(0),
@@ -204,6 +196,21 @@ impl Conn {
         }
     }
 
+    /// The link that it comes by may take more than it did.
+    pub fn unblock_tunnelled(&self) {
+        if let Way::Tunnel(tunnel) = &self.way {
+            tunnel.unblock();
+        }
+    }
+
+    /// What this node refused of a tunnelled client may be begun here now.
+    pub fn serves_tunnelled(self: &Rc<Self>) {
+        match &self.way {
+            Way::Tunnel(tunnel) if tunnel.serves() => self.write_soon(|_| {}),
+            _ => {}
+        }
+    }
+
     /// Only the node with the socket can tell the client that a request may have been done.
     pub fn unsure_tunnelled(&self, number: u64) {
         if let Way::Tunnel(tunnel) = &self.way {
@@ -219,31 +226,12 @@ impl Conn {
         }
     }
 
-    /// A request was read, and is not answered before [`Conn::end_request`].
-    pub fn begin_request(&self) {
-        self.pending.set(self.pending.get() + 1);
-    }
-
-    /// A request begun by [`Conn::begin_request`] was answered.
-    pub fn end_request(&self) {
-        let before = self.pending.get();
-        self.pending.set(before.saturating_sub(1));
-        if before >= self.shared().config.max_pending_requests {
-            self.kick.notify_one();
-        }
-    }
-
     /// The socket, when this node has it.
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.way {
             Way::Socket(stream) => Some(stream),
             Way::Tunnel(_) => None,
         }
-    }
-
-    /// Bytes wait for the socket, and nobody else will write them.
-    pub fn wants_write(&self) -> bool {
-        !self.out.borrow().is_empty() && !self.listed.get()
     }
 
     /// When bytes came or went last.
@@ -254,17 +242,6 @@ impl Conn {
     /// Bytes came.
     pub fn used(&self) {
         self.last_used.set(Instant::now());
-    }
-
-    /// Gives back room that written bytes took.
-    pub fn shrink(&self) {
-        self.out.borrow_mut().shrink();
-    }
-
-    /// The client may have another request under way.
-    pub fn has_room(&self) -> bool {
-        self.pending.get() < self.shared().config.max_pending_requests
-            && self.outward.borrow().has_room()
     }
 
     /// The language of the request that was read last.
@@ -299,14 +276,14 @@ impl Conn {
 
     /// No request waits for its answer, pulls that other nodes hold left out, and no bytes wait.
     pub fn is_quiet(&self) -> bool {
-        let open = self.pending.get() as usize;
-        self.out.borrow().is_empty() && (open == 0 || open == self.outward.borrow().pulls())
+        let open = self.open_requests() as usize;
+        self.unsent() == 0 && (open == 0 || open == self.outward.borrow().pulls())
     }
 
     /// The node stops. In a cluster by a reset: what the client sends in this very moment fails at
     /// once and is tried elsewhere. What was written has left by then: it was quiet before too.
     pub fn stop(&self) {
-        match self.shared().forward.is_some() || self.pending.get() > 0 {
+        match self.shared().forward.is_some() || self.open_requests() > 0 {
             true => self.abort("stop"),
             false => self.close("stop"),
         }
@@ -402,79 +379,6 @@ impl Conn {
         Ticket::new(self, command)
     }
 
-    /// Appends to what is waiting to be written.
-    pub fn write(&self, append: impl FnOnce(&mut OutBuf)) {
-        if self.closed.get() {
-            return;
-        }
-        let mut out = self.out.borrow_mut();
-        let limit = self.shared().config.write_buffer_limit_bytes as usize;
-        if out.len() > limit {
-            drop(out);
-            self.close("write_buffer");
-            return;
-        }
-        append(&mut out);
-    }
-
-    /// [`Conn::write`], and the bytes go out at the end of this wake.
-    pub fn write_soon(self: &Rc<Self>, append: impl FnOnce(&mut OutBuf)) {
-        self.write(append);
-        if !self.listed.replace(true) {
-            self.worker.mark_dirty(self.clone());
-        }
-    }
-
-    /// Writes what waits, as much as the socket takes.
-    pub fn flush(&self) {
-        self.listed.set(false);
-        if self.closed.get() {
-            return;
-        }
-        let mut out = self.out.borrow_mut();
-        let stream = match &self.way {
-            Way::Socket(stream) => stream,
-            Way::Tunnel(tunnel) => {
-                let sent = tunnel.send(out.take());
-                drop(out);
-                if !sent {
-                    self.close("write_buffer");
-                }
-                return;
-            }
-        };
-        while !out.is_empty() {
-            let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(4);
-            out.slices(&mut slices);
-            let full = slices.len() == MAX_SLICES;
-            let asked: usize = slices.iter().map(|s| s.len()).sum();
-            match stream.try_write_vectored(&slices) {
-                Ok(0) => {
-                    drop(out);
-                    return self.close("peer");
-                }
-                Ok(n) => {
-                    out.written(n);
-                    self.last_used.set(Instant::now());
-                    if n < asked || !full {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    drop(out);
-                    return self.close("peer");
-                }
-            }
-        }
-        let left = !out.is_empty();
-        drop(out);
-        if left {
-            self.kick.notify_one();
-        }
-    }
-
     /// Closes it; the task ends at its next step. What was written still reaches the client.
     pub fn close(&self, reason: &'static str) {
         if let (Way::Socket(stream), false) = (&self.way, self.closed.get()) {
@@ -487,7 +391,7 @@ impl Conn {
     pub fn abort(&self, reason: &'static str) {
         if !self.closed.replace(true) {
             self.shared().metrics.connections_closed(reason).inc();
-            self.out.borrow_mut().clear();
+            self.flow.clear();
             if let Way::Tunnel(tunnel) = &self.way {
                 tunnel.close();
             }
@@ -503,11 +407,6 @@ impl Conn {
     /// See [`Conn::lose`].
     pub fn is_lost(&self) -> bool {
         self.lost.get()
-    }
-
-    /// There is room for another request.
-    pub fn may_read(&self) -> bool {
-        self.has_room() && self.out.borrow().len() < PAUSE_AT
     }
 }
 

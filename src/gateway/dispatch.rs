@@ -68,7 +68,11 @@ async fn answer(ctx: &Ctx, broker: Option<&BrokerSide>, command: &Command) -> Re
         code::GET_MIN_OFFSET => offsets::min(ctx, broker, command),
         code::GET_EARLIEST_MSG_STORETIME => offsets::earliest(ctx, broker, command).await,
         code::VIEW_MESSAGE_BY_ID => offsets::view(ctx, broker, command).await,
-        code::HEART_BEAT => clients::heartbeat(ctx, broker, command).await,
+        code::HEART_BEAT => {
+            let answer = clients::heartbeat(ctx, broker, command).await;
+            ctx.shared().heard.notify_waiters();
+            answer
+        }
         code::UNREGISTER_CLIENT => clients::unregister(ctx, broker, command).await,
         code::GET_CONSUMER_LIST_BY_GROUP => clients::consumer_list(broker, command),
         code::LOCK_BATCH_MQ => clients::lock(ctx, broker, command).await,

@@ -13,6 +13,7 @@ mod connection;
 mod convert;
 mod ctx;
 mod dispatch;
+mod flow;
 mod forward;
 mod http;
 mod http_places;

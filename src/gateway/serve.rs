@@ -60,8 +60,8 @@ async fn run(conn: &Rc<Conn>, stream: &TcpStream) {
     let config = conn.shared().config.clone();
     let idle = Duration::from_secs(config.idle_timeout_secs);
     let frame_deadline = Duration::from_secs(config.frame_deadline_secs);
-    let tick =
-        (idle.min(frame_deadline) / 4).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    // For these two limits only: nothing else waits for a tick.
+    let tick = (idle.min(frame_deadline) / 4).max(Duration::from_millis(100));
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut buf = BytesMut::new();
@@ -74,7 +74,7 @@ async fn run(conn: &Rc<Conn>, stream: &TcpStream) {
         if conn.shared().forward.is_some() {
             Box::pin(forward::drain(conn)).await;
         }
-        let may_read = conn.may_read();
+        let may_read = conn.reads();
         let left = conn.wants_write();
         if may_read && !buf.is_empty() {
             // Frames left over from a time without room for requests.
@@ -163,7 +163,7 @@ pub async fn handle_frames(conn: &Rc<Conn>, buf: &mut BytesMut) -> bool {
     let small = buf.len() < READ_CHUNK / 4;
     let mut burst = Burst::new(shard_ms(conn.shared()), buf.len());
     let mut open = true;
-    while open && conn.has_room() {
+    while open && conn.may_read() {
         match split_frame(buf, &limits) {
             Ok(Some(frame)) => open = handle_frame(conn, frame, small, &mut burst).await,
             Ok(None) => break,

@@ -64,6 +64,8 @@ pub struct Shared {
     pub traffic: Traffic,
     /// Rung when the gateway begins to stop.
     pub stop_bell: Notify,
+    /// Rung for everybody who waits when a heartbeat was taken in.
+    pub heard: Notify,
     /// Topics or groups changed: register with the name servers at once.
     pub meta_changed: Notify,
     stopping: AtomicBool,
@@ -121,6 +123,7 @@ impl Shared {
             rates: Rates::default(),
             traffic: Traffic::default(),
             stop_bell: Notify::new(),
+            heard: Notify::new(),
             meta_changed: Notify::new(),
             stopping: AtomicBool::new(false),
             bad_input_log: RateLimited::new(5, 10_000),

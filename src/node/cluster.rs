@@ -65,6 +65,7 @@ struct Way {
 enum ToForward {
     Message(u64, Bytes),
     Link(u64, bool),
+    Room(u64),
 }
 
 impl ToForward {
@@ -72,6 +73,7 @@ impl ToForward {
         match self {
             Self::Message(from, bytes) => forward.deliver(from, bytes),
             Self::Link(peer, up) => forward.link(peer, up),
+            Self::Room(peer) => forward.room(peer),
         }
     }
 }
@@ -146,6 +148,12 @@ impl PeerEvents for Router {
 
     fn clock(&self, peer: u64, wall_ms: i64) {
         self.clock.heard(peer, wall_ms);
+    }
+
+    fn room(&self, peer: u64) {
+        for way in self.ways.read().values() {
+            way.forward(ToForward::Room(peer));
+        }
     }
 
     fn link(&self, peer: u64, outgoing: bool, up: bool) {

@@ -51,7 +51,9 @@ pub async fn run(shared: Arc<Shared>, peer: PeerAddr, outbox: Arc<Outbox>) {
         // Spread over half of the wait, so that nodes do not dial in step.
         let now = if refused { REFUSED_WAIT } else { wait };
         let spread = shared.incarnation.wrapping_mul(peer.id | 1) % 512;
-        tokio::time::sleep(now / 2 + now.mul_f64(spread as f64 / 1024.0)).await;
+        let wait_now = now / 2 + now.mul_f64(spread as f64 / 1024.0);
+        // A peer that reaches this node is up: it need not be waited for.
+        let _ = tokio::time::timeout(wait_now, outbox.reached.notified()).await;
         wait = (wait * 2).min(last);
     }
 }
@@ -152,7 +154,11 @@ async fn send(
                 }
             }
         }
-        more = outbox.fill(&mut frame, options.max_frame);
+        let filled = outbox.fill(&mut frame, options.max_frame);
+        more = filled.left;
+        if filled.room {
+            shared.events.room(peer);
+        }
         if frame.len() == 0 {
             continue;
         }

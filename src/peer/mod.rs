@@ -58,6 +58,9 @@ pub trait PeerEvents: Send + Sync + 'static {
     fn deliver(&self, from: u64, batch: Vec<PeerMessage>);
     /// The peer's wall clock, ms since 1970, as it was a moment ago: with each ping and its answer.
     fn clock(&self, peer: u64, wall_ms: i64);
+    /// [`Peers::send`] refused a message of [`Lane::Forward`] because too much waited, and now half
+    /// of that has gone out.
+    fn room(&self, peer: u64);
     /// A direction of the link came up or broke. `outgoing`: what this node sends.
     fn link(&self, peer: u64, outgoing: bool, up: bool);
 }

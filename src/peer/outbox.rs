@@ -20,6 +20,17 @@ struct Queue {
 struct Inner {
     lanes: [Queue; 3],
     state: LinkState,
+    /// A message of the lane of forwarded requests was refused, and nobody was told of room since.
+    wanted: bool,
+}
+
+/// What [`Outbox::fill`] leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Something is left.
+    pub left: bool,
+    /// There is room again for forwarded requests and answers, after one was refused.
+    pub room: bool,
 }
 
 /// See the module text.
@@ -27,6 +38,8 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     /// Rung when something was queued.
     pub bell: Notify,
+    /// Rung when the peer has reached this node.
+    pub reached: Notify,
     max_queued: usize,
 }
 
@@ -36,6 +49,7 @@ impl Outbox {
         Self {
             inner: Mutex::default(),
             bell: Notify::new(),
+            reached: Notify::new(),
             max_queued,
         }
     }
@@ -53,6 +67,7 @@ impl Outbox {
         let fits = size + HEAD + NUMBER <= max_frame && queue.bytes + size <= self.max_queued;
         if !inner.state.outgoing || !fits {
             inner.state.dropped += 1;
+            inner.wanted |= lane == Lane::Forward;
             return false;
         }
         let queue = &mut inner.lanes[lane as usize];
@@ -64,9 +79,8 @@ impl Outbox {
         true
     }
 
-    /// Moves what waits into a frame: all of raft, then a part of the rest. `true` when something
-    /// is left.
-    pub fn fill(&self, frame: &mut FrameBuilder, max_frame: usize) -> bool {
+    /// Moves what waits into a frame: all of raft, then a part of the rest.
+    pub fn fill(&self, frame: &mut FrameBuilder, max_frame: usize) -> Filled {
         let mut inner = self.inner.lock();
         let room = max_frame - HEAD - NUMBER;
         let limits = [room, BULK_BYTES, BULK_BYTES];
@@ -94,13 +108,18 @@ impl Outbox {
             queue.bytes -= taken;
             inner.state.queued -= taken as u64;
         }
-        left
+        // Half of it, so that who waited is not told again and again.
+        let queued = inner.lanes[Lane::Forward as usize].bytes;
+        let room = inner.wanted && queued <= self.max_queued / 2;
+        inner.wanted &= !room;
+        Filled { left, room }
     }
 
     /// The outgoing connection opened, or broke: then what waits is dropped.
     pub fn set_outgoing(&self, up: bool) {
         let mut inner = self.inner.lock();
         inner.state.outgoing = up;
+        inner.wanted = false;
         if up {
             inner.state.connects += 1;
         } else {
@@ -112,6 +131,9 @@ impl Outbox {
     /// The incoming connection opened or broke.
     pub fn set_incoming(&self, up: bool) {
         self.inner.lock().state.incoming = up;
+        if up {
+            self.reached.notify_one();
+        }
     }
 
     /// Figures for people.
@@ -128,8 +150,8 @@ mod tests {
 
     fn lens(outbox: &Outbox) -> (usize, bool) {
         let mut frame = FrameBuilder::default();
-        let left = outbox.fill(&mut frame, FRAME);
-        (frame.len(), left)
+        let filled = outbox.fill(&mut frame, FRAME);
+        (frame.len(), filled.left)
     }
 
     #[test]
@@ -159,6 +181,28 @@ mod tests {
         assert!(push(Lane::Raft));
         let huge = Bytes::from(vec![0; 900]);
         assert!(!outbox.push(Lane::Bulk, 1, huge, 900), "no frame holds it");
+    }
+
+    #[test]
+    fn who_was_refused_is_told_of_room_once() {
+        let outbox = Outbox::new((4 << 20) + 1_000);
+        outbox.set_outgoing(true);
+        let push = || outbox.push(Lane::Forward, 1, Bytes::from(vec![0; 1 << 20]), FRAME);
+        // Each takes one message.
+        let room = || outbox.fill(&mut FrameBuilder::default(), FRAME).room;
+        assert!(push() && push() && push() && push());
+        assert!(
+            !room() && !room() && !room() && !room(),
+            "nobody was refused"
+        );
+        assert!(push() && push() && push() && push() && !push());
+        assert!(!room(), "three of four wait");
+        assert!(room(), "two wait");
+        assert!(!room() && !room() && !room(), "it was told");
+        assert!(push() && push() && push() && push() && !push());
+        outbox.set_outgoing(false);
+        outbox.set_outgoing(true);
+        assert!(!room(), "a link that broke tells by that");
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl ShardStatus {
     pub fn before_change(&self, hook: Hook) {
         *self.hook.lock() = Some(hook);
     }
-    /// Tells every change of term, leader and serving.
+    /// Tells every change of term, leader and serving, and when what this replica answers from memory
+    /// is current again (see [`Self::current`]).
     pub fn lead(&self) -> watch::Receiver<Lead> {
         self.lead.subscribe()
     }
@@ -226,8 +227,13 @@ impl ShardStatus {
     pub fn transfers(&self) -> u64 {
         self.transfers.load(Ordering::Relaxed)
     }
+    /// Whoever waits until it is sure again that this replica leads is told by [`Self::lead`].
     pub(crate) fn set_lease(&self, until_ns: u64) {
-        self.lease_until.store(until_ns, Ordering::Release);
+        let before = self.lease_until.swap(until_ns, Ordering::AcqRel);
+        let now = boot_ns();
+        if before <= now && now < until_ns {
+            self.lead.send_modify(|_| ());
+        }
     }
     pub(crate) fn set_member(&self, member: bool) {
         self.outside.store(!member, Ordering::Relaxed);
@@ -310,8 +316,16 @@ mod tests {
         let status = ShardStatus::default();
         status.set_serving(true);
         assert!(!status.current(), "nobody confirmed it yet");
+        let mut told = status.lead();
+        let mut told = || {
+            let news = told.has_changed().unwrap();
+            told.mark_unchanged();
+            news
+        };
         status.set_lease(boot_ns() + 60_000_000_000);
-        assert!(status.current());
+        assert!(status.current() && told());
+        status.set_lease(boot_ns() + 61_000_000_000);
+        assert!(status.current() && !told(), "it was sure before");
         status.set_serving(false);
         assert!(!status.current());
         status.set_serving(true);

@@ -136,10 +136,13 @@ impl Book {
         self.here_since = serving;
     }
 
-    /// It was answered or refused; true when others waited for that.
-    pub fn ends_here(&mut self) -> bool {
+    /// It was answered or refused. Whether others waited for that; and whether it was the last one
+    /// of another time of serving, for which later ones were refused.
+    pub fn ends_here(&mut self, serving: u64) -> (bool, bool) {
+        let stale = self.is_stale_here(serving);
         self.here = self.here.saturating_sub(1);
-        self.here == 0 && !self.waiting.is_empty()
+        let idle = self.here == 0;
+        (idle && !self.waiting.is_empty(), idle && stale)
     }
 
     /// Requests of this client are with this node's cores since another time of serving.

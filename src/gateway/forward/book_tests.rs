@@ -137,11 +137,11 @@ fn what_follows_does_not_overtake_what_the_own_cores_have() {
     let n3 = w.reads(SEND);
     assert!(w.link.is_empty());
     w.book.wait(one);
-    assert!(!w.book.ends_here());
+    assert_eq!(w.book.ends_here(5), (false, false));
     w.pump();
     assert!(w.link.is_empty());
     w.book.wait(two);
-    assert!(w.book.ends_here());
+    assert_eq!(w.book.ends_here(5), (true, false));
     w.settle();
     assert_eq!(w.log, [n1, n2, n3]);
 }
@@ -153,7 +153,10 @@ fn a_leader_again_takes_nothing_before_the_cores_gave_up_what_they_had() {
     assert!(book.direct(SEND, 5));
     assert!(!book.direct(SEND, 7) && book.is_stale_here(7));
     assert!(book.direct(PULL, 7), "a pull has no place in that order");
-    book.ends_here();
+    book.begins_here(5);
+    assert_eq!(book.ends_here(7), (false, false));
+    // What was refused meanwhile may come again.
+    assert_eq!(book.ends_here(7), (false, true));
     assert!(book.direct(SEND, 7) && !book.is_stale_here(7));
 }
 

@@ -159,6 +159,7 @@ fn take(worker: &Rc<Worker>, forward: &Arc<Forward>, peer: SocketAddr, beat: Byt
         let ctx = Ctx { conn: conn.clone() };
         // When it is refused now the client's own heartbeat will tell it.
         let _ = clients::heartbeat(&ctx, &broker, &command).await;
+        ctx.shared().heard.notify_waiters();
         conn.lose();
         serve::leave(&conn);
     });

@@ -118,8 +118,15 @@ pub fn begins(conn: &Conn, code: i32) -> bool {
 
 /// It was answered or refused.
 pub fn ended(conn: &Rc<Conn>) {
-    let others = conn.outward.borrow_mut().book.ends_here();
-    if let (true, Some(forward)) = (others, &conn.shared().forward) {
+    let Some(forward) = &conn.shared().forward else {
+        return;
+    };
+    let since = forward.serving_since();
+    let (others, was_last_stale) = conn.outward.borrow_mut().book.ends_here(since);
+    if was_last_stale && forward.serving() {
+        conn.serves_tunnelled();
+    }
+    if others {
         pump(conn, forward);
     }
 }

@@ -31,7 +31,7 @@ use crate::peer::{Lane, Peers};
 use crate::telemetry::ShardMetrics;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Forward {
     /// Per peer: the number of the present link.
     epochs: Mutex<BTreeMap<u64, u64>>,
     next_epoch: AtomicU64,
+    /// Per peer: what it has to be told and there was no room for.
+    owed: Mutex<BTreeMap<u64, VecDeque<(u64, u64, Said)>>>,
     /// Bytes of requests that wait or are with the leader.
     held: Arc<AtomicU64>,
     max_held: u64,
@@ -92,6 +94,7 @@ impl Forward {
             epochs: Mutex::default(),
             // Later starts of the process have larger numbers.
             next_epoch: AtomicU64::new((now_ms.max(1) as u64) << 16),
+            owed: Mutex::default(),
             held: Arc::default(),
             max_held,
             waiting: AtomicU64::new(0),
@@ -160,9 +163,48 @@ impl Forward {
     }
 
     fn send(&self, to: u64, epoch: u64, conn: u64, said: Said) -> bool {
+        self.try_send(to, epoch, conn, said).is_ok()
+    }
+
+    /// Gives back what the link does not take: it has too much already, and will say when it has
+    /// room ([`ForwardInput::room`]), or it is down, and will say when it is up.
+    fn try_send(&self, to: u64, epoch: u64, conn: u64, said: Said) -> Result<(), Said> {
         let talk = Talk { epoch, conn, said };
-        self.peers
-            .send(to, Lane::Forward, self.shard, talk.encode())
+        let bytes = talk.encode();
+        match self.peers.send(to, Lane::Forward, self.shard, bytes) {
+            true => Ok(()),
+            false => Err(talk.said),
+        }
+    }
+
+    /// Says what the other node has to know: when the link has no room, once it has. A link that
+    /// breaks tells it all the same.
+    fn tell(&self, to: u64, epoch: u64, conn: u64, said: Said) {
+        // Held while it is tried: no word of room comes in between.
+        let mut owed = self.owed.lock();
+        let waits = owed.get(&to).is_some_and(|owed| !owed.is_empty());
+        let kept = match waits {
+            true => Err(said),
+            false => self.try_send(to, epoch, conn, said),
+        };
+        if let (Err(said), true) = (kept, self.peers.connected(to)) {
+            owed.entry(to).or_default().push_back((epoch, conn, said));
+        }
+    }
+
+    /// The link to a node has room.
+    fn pay(&self, to: u64) {
+        let mut owed = self.owed.lock();
+        let Some(waiting) = owed.get_mut(&to) else {
+            return;
+        };
+        while let Some((epoch, conn, said)) = waiting.pop_front() {
+            if let Err(said) = self.try_send(to, epoch, conn, said) {
+                waiting.push_front((epoch, conn, said));
+                return;
+            }
+        }
+        owed.remove(&to);
     }
 
     fn hold(&self, bytes: u64) -> Option<Held> {
@@ -204,8 +246,19 @@ impl ForwardInput {
         }
     }
 
+    /// The queue of the link to `peer` has room again, after it had too little.
+    pub fn room(&self, peer: u64) {
+        self.forward.pay(peer);
+        for inbox in self.inboxes.iter() {
+            inbox.put(|mail| mail.forwarding.push(Event::Room(peer)));
+        }
+    }
+
     /// A direction of the link to `peer` came up or broke.
     pub fn link(&self, peer: u64, up: bool) {
+        if !up {
+            self.forward.owed.lock().remove(&peer);
+        }
         let broken = match up {
             true => None,
             false => self.forward.epochs.lock().remove(&peer),
@@ -230,6 +283,8 @@ pub enum Event {
     Lost(u64, Option<u64>),
     /// A link to a node came up; whether this thread speaks for the whole node.
     Up(u64, bool),
+    /// The queue of the link to a node has room again.
+    Room(u64),
 }
 
 /// A thread's mail about forwarding.
@@ -254,7 +309,14 @@ pub fn handle(worker: &Rc<Worker>, mail: ForwardMail) {
                     outward::link_lost(worker, &forward, peer, link);
                 }
             }
-            Event::Up(peer, all) => known::tell(worker, &forward, peer, all),
+            Event::Up(peer, all) => {
+                known::tell(worker, &forward, peer, all);
+                tunnel::room(worker, peer);
+            }
+            Event::Room(peer) => {
+                tunnel::room(worker, peer);
+                outward::room(worker, &forward);
+            }
             Event::Said(_, talk) if matches!(talk.said, Said::Known { .. }) => {
                 known::told(worker, &forward, talk);
             }

@@ -342,6 +342,9 @@ pub fn lead_changed(worker: &Rc<Worker>, forward: &Arc<Forward>) {
             became_leader(&conn);
         }
         if conn.is_tunnel() {
+            if here {
+                conn.serves_tunnelled();
+            }
             continue;
         }
         if let Some((node, link)) = forward.leader().filter(|_| !here) {
@@ -357,6 +360,15 @@ pub fn lead_changed(worker: &Rc<Worker>, forward: &Arc<Forward>) {
 pub fn go_on(conn: &Rc<Conn>, forward: &Forward) {
     if conn.outward.borrow().book.waiting() > 0 {
         pump(conn, forward);
+    }
+}
+
+/// A link has room again: what waited to be made known to the leader, or sent to it, may go.
+pub fn room(worker: &Rc<Worker>, forward: &Forward) {
+    for conn in worker.connections() {
+        if !conn.is_tunnel() {
+            go_on(&conn, forward);
+        }
     }
 }
 
@@ -377,8 +389,7 @@ fn take_back(conn: &Rc<Conn>, forward: &Forward, node: u64) {
     forward.waiting.fetch_add(back as u64, Ordering::Relaxed);
     drop(out);
     tell_lost(conn, lost);
-    // There may be room to read again.
-    conn.kick();
+    conn.made_room();
     go_on(conn, forward);
 }
 
@@ -414,7 +425,6 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             frames,
         } => {
             let mut out = conn.outward.borrow_mut();
-            let full = !out.book.has_room();
             let ended = out.book.done(&done).len();
             let (stops, back) = out.book.refused(&refused, Instant::now());
             if let Some(opened) = out.opened.get_mut(&from) {
@@ -428,9 +438,7 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
             for _ in 0..ended {
                 conn.end_request();
             }
-            if full {
-                conn.kick();
-            }
+            conn.made_room();
             // What was refused goes to another leader at once, to this one when it is swept up: it
             // may not serve yet.
             if refused.is_empty() || forward.lead().leader != from {
@@ -440,7 +448,7 @@ pub fn said(worker: &Rc<Worker>, forward: &Forward, from: u64, talk: Talk) {
         Said::Unsure(which) => {
             let lost = conn.outward.borrow_mut().book.done(&which);
             tell_lost(&conn, lost);
-            conn.kick();
+            conn.made_room();
             go_on(&conn, forward);
         }
         Said::Closed => take_back(&conn, forward, from),
@@ -459,7 +467,7 @@ pub fn sweep(worker: &Rc<Worker>, forward: &Forward) {
         if let Some(node) = stuck {
             let opened = conn.outward.borrow().opened.get(&node).map(|o| o.number);
             if let Some(number) = opened {
-                forward.send(node, number, conn.id.0, Said::Close);
+                forward.tell(node, number, conn.id.0, Said::Close);
             }
             take_back(&conn, forward, node);
         }
@@ -486,6 +494,6 @@ pub fn closed(conn: &Conn) {
         .waiting
         .fetch_sub(out.book.waiting() as u64, Ordering::Relaxed);
     for (node, opened) in out.opened {
-        forward.send(node, opened.number, conn.id.0, Said::Close);
+        forward.tell(node, opened.number, conn.id.0, Said::Close);
     }
 }

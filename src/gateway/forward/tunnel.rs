@@ -13,6 +13,7 @@ use super::Forward;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +41,15 @@ pub struct Tunnel {
     /// Requests answered, and those not begun, since the last message.
     pub done: RefCell<Vec<u64>>,
     pub refused: RefCell<Vec<u64>>,
+    /// Pieces of answers that wait for the link, and their bytes.
+    queue: RefCell<VecDeque<Bytes>>,
+    queued: Cell<usize>,
+    /// The link took no more; it will say when it does.
+    blocked: Cell<bool>,
+    /// The other end keeps requests that were refused here.
+    refuses: Cell<bool>,
+    /// It is to be told that they may come again.
+    serves: Cell<bool>,
     judge: RefCell<Judge>,
 }
 
@@ -53,6 +63,11 @@ impl Tunnel {
             conn,
             done: RefCell::default(),
             refused: RefCell::default(),
+            queue: RefCell::default(),
+            queued: Cell::new(0),
+            blocked: Cell::new(false),
+            refuses: Cell::new(false),
+            serves: Cell::new(false),
             judge: RefCell::default(),
         }
     }
@@ -66,6 +81,7 @@ impl Tunnel {
     pub fn refuse(&self, code: i32, number: u64) {
         self.judge.borrow_mut().refused(code);
         self.refused.borrow_mut().push(number);
+        self.refuses.set(true);
     }
 
     /// See [`Said::GoOn`].
@@ -73,30 +89,100 @@ impl Tunnel {
         self.judge.borrow_mut().go_on();
     }
 
-    /// Sends answers; `false` when the link does not take them.
-    pub fn send(&self, frames: Bytes) -> bool {
-        let (done, refused) = (self.done.take(), self.refused.take());
-        if done.is_empty() && refused.is_empty() && frames.is_empty() {
-            return true;
+    /// Bytes of answers that wait for the link.
+    pub fn queued(&self) -> usize {
+        self.queued.get()
+    }
+
+    /// Whole frames that go to the client behind those that wait.
+    pub fn queue(&self, frames: Bytes) {
+        if !frames.is_empty() {
+            self.queued.set(self.queued.get() + frames.len());
+            self.queue.borrow_mut().push_back(frames);
         }
-        let said = Said::Answer {
-            done,
-            refused,
-            frames,
-        };
-        self.forward.send(self.node, self.epoch, self.conn, said)
+    }
+
+    /// Sends what waits, as far as the link takes it; whether it took something. The rest goes when
+    /// the link has room: see [`Tunnel::unblock`]. What is done is said with the last frames, so
+    /// that no request counts as answered whose answer may be lost with the link.
+    pub fn send(&self) -> bool {
+        let mut taken = false;
+        while !self.blocked.get() {
+            let (frames, last) = {
+                let mut queue = self.queue.borrow_mut();
+                (queue.pop_front().unwrap_or_default(), queue.is_empty())
+            };
+            let (done, refused) = match last {
+                true => (self.done.take(), self.refused.take()),
+                false => Default::default(),
+            };
+            // An answer to nothing says that this node serves; each version understands it.
+            let serves = last && self.serves.get();
+            if done.is_empty() && refused.is_empty() && frames.is_empty() && !serves {
+                break;
+            }
+            if serves && refused.is_empty() {
+                self.serves.set(false);
+            }
+            let len = frames.len();
+            let said = Said::Answer {
+                done,
+                refused,
+                frames,
+            };
+            if let Err(kept) = self
+                .forward
+                .try_send(self.node, self.epoch, self.conn, said)
+            {
+                self.blocked.set(true);
+                if let Said::Answer {
+                    done,
+                    refused,
+                    frames,
+                } = kept
+                {
+                    if !frames.is_empty() {
+                        self.queue.borrow_mut().push_front(frames);
+                    }
+                    if last {
+                        self.done.replace(done);
+                        self.refused.replace(refused);
+                        self.serves.set(serves);
+                    }
+                }
+                break;
+            }
+            self.queued.set(self.queued.get() - len);
+            taken = true;
+        }
+        taken
+    }
+
+    /// The link may take more than it did.
+    pub fn unblock(&self) {
+        self.blocked.set(false);
+    }
+
+    /// Requests that this node refused may be begun here now: the other end, which keeps them, is
+    /// told behind what waits. True when there are such.
+    pub fn serves(&self) -> bool {
+        let refused = self.refuses.replace(false);
+        self.serves.set(self.serves.get() || refused);
+        refused
     }
 
     /// Says that a request may have been done, or not.
     pub fn unsure(&self, number: u64) {
         let said = Said::Unsure(vec![number]);
-        self.forward.send(self.node, self.epoch, self.conn, said);
+        self.forward.tell(self.node, self.epoch, self.conn, said);
     }
 
     /// Says that the connection is forgotten here.
     pub fn close(&self) {
+        self.queue.take();
+        self.queued.set(0);
         self.forward
-            .send(self.node, self.epoch, self.conn, Said::Closed);
+            .tell(self.node, self.epoch, self.conn, Said::Closed);
     }
 }
 
@@ -158,7 +244,7 @@ pub fn said(worker: &Rc<Worker>, from: u64, talk: Talk) {
     }
     // Of an opening that is no more: whoever says it would wait for an answer.
     if let Some(forward) = &worker.shared.forward {
-        forward.send(from, epoch, number, Said::Closed);
+        forward.tell(from, epoch, number, Said::Closed);
     }
 }
 
@@ -196,6 +282,19 @@ fn drop_one(worker: &Worker, key: (u64, u64)) {
     }
 }
 
+/// The link to a node may take more than it did: what waits for it goes.
+pub fn room(worker: &Worker, node: u64) {
+    let of_node: Vec<Rc<Conn>> = {
+        let open = worker.tunnels.open.borrow();
+        let of_node = open.iter().filter(|((at, _), _)| *at == node);
+        of_node.map(|(_, open)| open.conn.clone()).collect()
+    };
+    for conn in of_node {
+        conn.unblock_tunnelled();
+        conn.flush();
+    }
+}
+
 /// Nothing more comes by this link: its connections are closed, though their clients may be there.
 pub fn link_lost(worker: &Worker, node: u64) {
     let of_node: Vec<(u64, u64)> = worker
@@ -224,7 +323,7 @@ async fn serve_tunnel(
         outward::drain(&conn).await;
         let first = tokio::select! {
             () = conn.kicked() => continue,
-            next = inbound.recv(), if conn.may_read() => next,
+            next = inbound.recv(), if conn.reads() => next,
         };
         let Some(first) = first else { break };
         let mut burst = Burst::new(now_ms(), queued.get());

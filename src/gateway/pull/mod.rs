@@ -82,6 +82,8 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) {
 
 /// Longest time in which a new leader hears the clients that other nodes know.
 const HEARD_WITHIN: Duration = Duration::from_millis(1_000);
+/// Clients are heard one after the other: one look for those of so long.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// The group is unknown because this node leads only since a moment.
 fn is_new_leader(conn: &Conn, reply: &Reply) -> bool {
@@ -94,16 +96,19 @@ fn is_new_leader(conn: &Conn, reply: &Reply) -> bool {
         })
 }
 
-/// A pull for a new leader: looks again until its clients are known.
+/// A pull for a new leader: looks again whenever clients were heard, until its group is known.
 async fn once_clients_are_known(
     conn: &Rc<Conn>,
     broker: &BrokerSide,
     ticket: Ticket,
     command: &Command,
 ) {
-    let began = Instant::now();
+    let shared = conn.shared().clone();
+    let end = tokio::time::Instant::now() + HEARD_WITHIN;
     loop {
-        tokio::time::sleep(HEARD_WITHIN / 20).await;
+        // Made before the look, so that what is heard meanwhile counts.
+        let mut heard = std::pin::pin!(shared.heard.notified());
+        heard.as_mut().enable();
         let request = match PullRequest::parse(command) {
             Ok(request) => request,
             Err(e) => return ticket.answer(e.into()),
@@ -111,9 +116,12 @@ async fn once_clients_are_known(
         match check(conn, broker, &request) {
             Ok(checked) => return begin(conn, broker, ticket, &request, checked),
             Err(Refused::Reply(reply))
-                if is_new_leader(conn, &reply) && began.elapsed() < HEARD_WITHIN => {}
+                if is_new_leader(conn, &reply) && tokio::time::Instant::now() < end => {}
             Err(Refused::Reply(reply)) => return ticket.answer(reply),
             Err(Refused::NoGroup) => return ticket.answer(no_group(request.consumer_group)),
+        }
+        if tokio::time::timeout_at(end, heard).await.is_ok() {
+            tokio::time::sleep(GATHER).await;
         }
     }
 }

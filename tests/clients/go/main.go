@@ -53,10 +53,12 @@ func main() {
 		os.Exit(load(os.Args[2:]))
 	case "verify":
 		os.Exit(verify(os.Args[2:]))
+	case "drain":
+		os.Exit(drain(os.Args[2:]))
 	case "failover":
 		os.Exit(runFailover(os.Args[2:]))
 	}
-	fmt.Fprintln(os.Stderr, "cases | load | verify | failover, not", os.Args[1])
+	fmt.Fprintln(os.Stderr, "cases | load | verify | drain | failover, not", os.Args[1])
 	os.Exit(2)
 }
 

@@ -85,11 +85,14 @@ public final class Main {
             case "verify":
                 rc = Load.verify(o);
                 break;
+            case "drain":
+                rc = Drain.drain(o);
+                break;
             case "failover":
                 rc = Failover.failover(o);
                 break;
             default:
-                System.err.println("cases | load | verify | failover, not " + command);
+                System.err.println("cases | load | verify | drain | failover, not " + command);
                 rc = 2;
         }
         System.out.flush();
