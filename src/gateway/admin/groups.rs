@@ -24,6 +24,7 @@ use crate::wire::remoting::requests::{
 };
 use crate::wire::remoting::Command;
 use serde::Serialize;
+use std::sync::Arc;
 
 async fn put(
     ctx: &Ctx,
@@ -117,10 +118,10 @@ async fn settle_offsets(ctx: &Ctx, broker: &BrokerSide, group: &GroupConfig) -> 
 }
 
 /// GET_ALL_SUBSCRIPTIONGROUP_CONFIG 201: page by page, or everything in one answer.
-pub fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+pub async fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let version = version_body(&data_version(broker, ctx.shared().started_ms));
     let groups = broker.shard.meta().groups();
-    pages::answer(command, &pages::GROUPS, version, &groups, |groups| {
+    let encode = move |groups: &[Arc<GroupConfig>]| {
         body::encode(&SubscriptionGroupWrapper {
             data_version: version,
             subscription_group_table: groups
@@ -129,7 +130,8 @@ pub fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
                 .collect(),
             ..SubscriptionGroupWrapper::default()
         })
-    })
+    };
+    pages::answer(ctx, command, &pages::GROUPS, version, groups, encode).await
 }
 
 /// GET_SUBSCRIPTIONGROUP_CONFIG 352.

@@ -43,14 +43,14 @@ pub async fn answer(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
         code::UPDATE_AND_CREATE_TOPIC_LIST => topics::create_list(ctx, broker, command).await,
         code::DELETE_TOPIC_IN_BROKER => topics::delete(ctx, broker, command).await,
         code::GET_TOPIC_CONFIG => topics::get(broker, command),
-        code::GET_ALL_TOPIC_CONFIG => topics::all(ctx, broker, command),
+        code::GET_ALL_TOPIC_CONFIG => topics::all(ctx, broker, command).await,
         code::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => Ok(topics::system(ctx, broker)),
         code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => groups::create(ctx, broker, command).await,
         code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => {
             groups::create_list(ctx, broker, command).await
         }
         code::DELETE_SUBSCRIPTIONGROUP => groups::delete(ctx, broker, command).await,
-        code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::all(ctx, broker, command),
+        code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::all(ctx, broker, command).await,
         code::GET_SUBSCRIPTIONGROUP_CONFIG => groups::get(broker, command),
         code::GET_CONSUMER_CONNECTION_LIST => groups::consumers(broker, command),
         code::GET_PRODUCER_CONNECTION_LIST => groups::producers(broker, command),

@@ -2,6 +2,7 @@
 //! `…Seq` and `max…Num`, in the order of names, and are told how many there are; they begin again when
 //! the table's version changes. Tools of 4.9 ask without that and get everything, or an error.
 
+use super::super::ctx::Ctx;
 use super::super::reply::Reply;
 use super::Answer;
 use crate::wire::remoting::body::{self, DataVersion};
@@ -32,17 +33,19 @@ pub const GROUPS: Fields = Fields {
     total: "totalGroupNum",
 };
 
-/// Answers with the page that is asked for, of a table in the order of names.
-pub fn answer<T>(
+/// Answers with the page that is asked for, of a table in the order of names. It is encoded by the
+/// read pool: that takes long.
+pub async fn answer<T: Send + 'static>(
+    ctx: &Ctx,
     command: &Command,
-    fields: &Fields,
+    fields: &'static Fields,
     version: DataVersion,
-    all: &[T],
-    encode: impl Fn(&[T]) -> Vec<u8>,
+    all: Vec<T>,
+    encode: impl Fn(&[T]) -> Vec<u8> + Send + 'static,
 ) -> Answer {
     let names = [fields.first, fields.most, "dataVersion"];
     if names.iter().all(|name| command.ext(name).is_none()) {
-        return Ok(Reply::body(encode(all)));
+        return Ok(Reply::body(ctx.read(move || encode(&all)).await?));
     }
     let known = command.opt_str("dataVersion");
     let known: Option<DataVersion> = known.and_then(|text| body::decode(text.as_bytes()).ok());
@@ -53,14 +56,16 @@ pub fn answer<T>(
     let most = command.opt_i32(fields.most)?.unwrap_or(i32::MAX);
     let first = usize::try_from(first).unwrap_or(0);
     let mut most = usize::try_from(most).unwrap_or(0).max(1);
-    loop {
+    let work = move || loop {
         let range = page(first, most, all.len());
         let (len, body) = (range.len(), encode(&all[range]));
         if body.len() <= MAX_BODY || most == 1 {
-            return Ok(Reply::body(body).with(fields.total, all.len() as i64));
+            return (body, all.len());
         }
         most = (len / 2).max(1);
-    }
+    };
+    let (body, total) = ctx.read(work).await?;
+    Ok(Reply::body(body).with(fields.total, total as i64))
 }
 
 /// The page that begins at `first`. Clients take one that ends one short of the total for the last,

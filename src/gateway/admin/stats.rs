@@ -77,7 +77,6 @@ pub async fn topic(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer 
 pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let request = ConsumeStatsRequest::parse(command)?;
     let group = request.consumer_group;
-    let mut stats = ConsumeStats::default();
     let offsets = committed_by(broker, group).await?;
     let meta = broker.shard.meta();
     let named = |list: &str| list.split(';').filter_map(|t| meta.topic(t)).collect();
@@ -99,7 +98,7 @@ pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answe
         stats.consume_tps += of_topic.consume_tps;
         stats.offset_table.0.extend(of_topic.offset_table.0);
     }
-    Ok(Reply::body(stats.encode()))
+    Ok(Reply::body(ctx.read(move || stats.encode()).await?))
 }
 
 /// How far a group is in one topic: an entry for each read queue.
@@ -175,7 +174,7 @@ pub async fn of_all_groups(ctx: &Ctx, broker: &BrokerSide, command: &Command) ->
             list.groups.push((group.name.clone(), of_group));
         }
     }
-    Ok(Reply::body(list.encode()))
+    Ok(Reply::body(ctx.read(move || list.encode()).await?))
 }
 
 /// QUERY_TOPICS_BY_CONSUMER 343: the topics that a group committed offsets in.

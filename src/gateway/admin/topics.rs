@@ -197,12 +197,11 @@ fn table(data_version: DataVersion, topics: &[Arc<TopicConfig>]) -> TopicConfigW
 }
 
 /// GET_ALL_TOPIC_CONFIG 21: page by page, or everything in one answer.
-pub fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
+pub async fn all(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let version = version_body(&data_version(broker, ctx.shared().started_ms));
     let topics = broker.shard.meta().topics();
-    pages::answer(command, &pages::TOPICS, version, &topics, |topics| {
-        body::encode(&table(version, topics))
-    })
+    let encode = move |topics: &[Arc<TopicConfig>]| body::encode(&table(version, topics));
+    pages::answer(ctx, command, &pages::TOPICS, version, topics, encode).await
 }
 
 /// GET_SYSTEM_TOPIC_LIST_FROM_BROKER 305.
