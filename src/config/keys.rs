@@ -210,6 +210,8 @@ config_keys! {
     auto_create_subscription_group: bool as Boolean, Shared = true, ["autoCreateSubscriptionGroup"];
     /// Queues of the template topic, the upper bound for created topics. 1 to 1024.
     default_topic_queue_nums: u32 as Integer, Shared = 8, ["defaultTopicQueueNums"];
+    /// Let topics be created for any type of message (`message.type=MIXED`).
+    enable_mixed_message_type: bool as Boolean, Shared = false, ["enableMixedMessageType"];
     /// What clients may do on this broker: 2 = write, 4 = read, 6 = both.
     broker_permission: u32 as Integer, Shared = 6, ["brokerPermission"];
     /// Create `RMQ_SYS_TRACE_TOPIC` for the clients' message traces.

@@ -211,7 +211,7 @@ pub const STOCK: &[Stock] = &[
             clearRetryTopicWhenDeleteTopic clusterTopicEnable configBlackList \
             consumerFallbehindThreshold disableConsumeIfConsumerReadSlowly \
             enableBroadcastOffsetStore enableCleanExpiredOffset enableCreateSysGroup \
-            enableFastChannelEventProcess enableMixedMessageType forwardTimeout maxTopicLength \
+            enableFastChannelEventProcess forwardTimeout maxTopicLength \
             maxTransferBytesOnMessageInDisk maxTransferCountOnMessageInDisk \
             notifyConsumerIdsChangedEnable pullBatchMaxMessageCount putMessageTimeout \
             realTimeNotifyConsumerChange regionId rejectPullConsumerEnable \

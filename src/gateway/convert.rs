@@ -52,7 +52,7 @@ pub fn group_body(group: &GroupConfig) -> body::SubscriptionGroupConfig {
     }
 }
 
-/// A group as a client wants it; `None` when a number is out of range.
+/// A group as a client wants it, without its attributes; `None` when a number is out of range.
 pub fn group_config(body: &body::SubscriptionGroupConfig) -> Option<GroupConfig> {
     Some(GroupConfig {
         name: body.group_name.clone(),
@@ -70,7 +70,7 @@ pub fn group_config(body: &body::SubscriptionGroupConfig) -> Option<GroupConfig>
         notify_consumer_ids_changed_enable: body.notify_consumer_ids_changed_enable,
         group_sys_flag: u32::try_from(body.group_sys_flag).ok()?,
         consume_timeout_minute: body.consume_timeout_minute,
-        attributes: body.attributes.clone(),
+        attributes: BTreeMap::new(),
         retry_policy_json: serde_json::to_string(&body.group_retry_policy).unwrap_or_default(),
         deleted: false,
     })

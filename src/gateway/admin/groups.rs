@@ -6,7 +6,7 @@ use super::super::convert::{
 use super::super::ctx::{group_name, Ctx};
 use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
-use super::{data_version, pages, Answer};
+use super::{attributes, data_version, pages, Answer};
 use crate::actors::clock::boot_ms;
 use crate::actors::group::offsets::MAX_BATCH;
 use crate::model::command::{CommitOffsets, DeleteGroup as DeleteOp, MetaOp, QueueOffset};
@@ -19,7 +19,7 @@ use crate::wire::remoting::body::{
 };
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{
-    ConsumerConnectionRequest, DeleteGroup, GroupRequest, GroupSubscription,
+    AttributeChange, ConsumerConnectionRequest, DeleteGroup, GroupRequest, GroupSubscription,
     ProducerConnectionRequest,
 };
 use crate::wire::remoting::Command;
@@ -34,12 +34,21 @@ async fn put(
     let mut configs = Vec::new();
     for group in wanted {
         group_name(&group.group_name)?;
-        let config = group_config(group).ok_or_else(|| {
+        let mut config = group_config(group).ok_or_else(|| {
             Reply::err(
                 rc::INVALID_PARAMETER,
                 "a number of the group is out of range",
             )
         })?;
+        let changes: Vec<_> = group
+            .attributes
+            .iter()
+            .map(|(key, value)| AttributeChange::of(key, value))
+            .collect();
+        let old = broker.shard.meta().group(&group.group_name);
+        let old = old.as_deref().map(|g| &g.attributes);
+        config.attributes = attributes::change(attributes::GROUP, old, &changes)
+            .map_err(|remark| Reply::err(rc::SYSTEM_ERROR, remark))?;
         configs.push(config);
     }
     for config in configs {

@@ -1,5 +1,6 @@
 //! Administration codes of a broker.
 
+mod attributes;
 mod figures;
 mod groups;
 mod pages;

@@ -3,9 +3,8 @@
 use super::super::convert::{topic_body, version_body};
 use super::super::ctx::Ctx;
 use super::super::reply::Reply;
-use super::super::send::CLASSES;
 use super::super::shared::BrokerSide;
-use super::{data_version, pages, Answer};
+use super::{attributes, data_version, pages, Answer};
 use crate::model::command::MetaOp;
 use crate::model::topic::{TopicConfig, PERM_INHERIT, PERM_READ, PERM_WRITE};
 use crate::routing::system;
@@ -22,9 +21,6 @@ use std::sync::Arc;
 
 /// Most queues clients may ask for.
 const MAX_QUEUES: i32 = 1_024;
-/// Most attributes of a topic, and the most bytes of a name or value.
-const MAX_ATTRIBUTES: usize = 64;
-const MAX_ATTRIBUTE: usize = 1_024;
 
 fn invalid(text: impl Into<String>) -> Reply {
     Reply::err(rc::INVALID_PARAMETER, text.into())
@@ -60,27 +56,18 @@ fn numbers(topic: &mut TopicConfig, read: i32, write: i32, perm: i32) -> Result<
     Ok(())
 }
 
-/// Attributes that may be kept: few, short, and those that this broker acts on with a value that it
-/// knows.
-fn attributes(all: &BTreeMap<String, String>) -> Result<(), Reply> {
-    if all.len() > MAX_ATTRIBUTES {
-        return Err(invalid("too many attributes"));
+/// The attributes of `old` after the changes; RocketMQ's code and words for what may not be.
+fn attributes_of(
+    ctx: &Ctx,
+    old: Option<&TopicConfig>,
+    changes: &[AttributeChange<'_>],
+) -> Result<BTreeMap<String, String>, Reply> {
+    let mixed = AttributeChange::Set(attributes::MESSAGE_TYPE, attributes::MIXED);
+    if !ctx.shared().config.enable_mixed_message_type && changes.contains(&mixed) {
+        return Err(invalid("MIXED message type is not supported."));
     }
-    if all
-        .iter()
-        .any(|(k, v)| k.len().max(v.len()) > MAX_ATTRIBUTE)
-    {
-        let text = format!("an attribute is longer than {MAX_ATTRIBUTE} bytes");
-        return Err(invalid(text));
-    }
-    for (key, values) in CLASSES {
-        let value = all.get(key).map(String::as_str);
-        if value.is_some_and(|value| !values.contains(&value)) {
-            let text = format!("the attribute {key} must be {} or {}", values[0], values[1]);
-            return Err(invalid(text));
-        }
-    }
-    Ok(())
+    attributes::change(attributes::TOPIC, old.map(|t| &t.attributes), changes)
+        .map_err(|remark| Reply::err(rc::SYSTEM_ERROR, remark))
 }
 
 async fn put(ctx: &Ctx, broker: &BrokerSide, topic: TopicConfig) -> Result<(), Reply> {
@@ -104,21 +91,9 @@ pub async fn create(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
     topic.multi_tag = request.topic_filter_type == Some("MULTI_TAG");
     topic.sys_flag = u32::try_from(request.topic_sys_flag.unwrap_or(0))
         .map_err(|_| invalid("topicSysFlag must not be negative"))?;
-    topic.attributes = old.map(|t| t.attributes.clone()).unwrap_or_default();
-    if let Some(text) = request.attributes {
-        let changes = parse_attributes(text).ok_or_else(|| invalid("attributes are malformed"))?;
-        for change in changes {
-            match change {
-                AttributeChange::Set(key, value) => {
-                    topic.attributes.insert(key.to_owned(), value.to_owned());
-                }
-                AttributeChange::Remove(key) => {
-                    topic.attributes.remove(key);
-                }
-            }
-        }
-    }
-    attributes(&topic.attributes)?;
+    let changes = parse_attributes(request.attributes.unwrap_or_default())
+        .map_err(|remark| Reply::err(rc::SYSTEM_ERROR, remark))?;
+    topic.attributes = attributes_of(ctx, old.as_deref(), &changes)?;
     put(ctx, broker, topic).await?;
     Ok(Reply::ok())
 }
@@ -143,8 +118,13 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
         topic.multi_tag = wanted.topic_filter_type == "MULTI_TAG";
         topic.sys_flag = u32::try_from(wanted.topic_sys_flag)
             .map_err(|_| invalid("topicSysFlag must not be negative"))?;
-        topic.attributes = wanted.attributes.clone();
-        attributes(&topic.attributes)?;
+        let changes: Vec<_> = wanted
+            .attributes
+            .iter()
+            .map(|(key, value)| AttributeChange::of(key, value))
+            .collect();
+        let old = broker.shard.meta().topic(&wanted.topic_name);
+        topic.attributes = attributes_of(ctx, old.as_deref(), &changes)?;
         topics.push(topic);
     }
     for topic in topics {
@@ -222,32 +202,6 @@ pub fn system(ctx: &Ctx, broker: &BrokerSide) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_that_would_be_ignored_or_are_too_much_are_refused() {
-        let check = |all: &[(&str, &str)]| {
-            let all = all.iter().map(|(k, v)| ((*k).into(), (*v).into()));
-            attributes(&all.collect()).map_err(|reply| reply.code)
-        };
-        let long = "x".repeat(MAX_ATTRIBUTE + 1);
-        assert_eq!(check(&[("message.type", "FIFO")]), Ok(()));
-        assert_eq!(check(&[("flush.disk.type", "SYNC_FLUSH")]), Ok(()));
-        assert_eq!(check(&[("broker.role", "ASYNC_MASTER")]), Ok(()));
-        for bad in [
-            ("flush.disk.type", "SYNC"),
-            ("flush.disk.type", ""),
-            ("broker.role", "SLAVE"),
-            ("broker.role", "sync_master"),
-            ("a", &long),
-            (&long, "a"),
-        ] {
-            assert_eq!(check(&[bad]), Err(29), "{bad:?}");
-        }
-        let many: BTreeMap<_, _> = (0..=MAX_ATTRIBUTES)
-            .map(|n| (n.to_string(), String::new()))
-            .collect();
-        assert!(attributes(&many).is_err());
-    }
 
     #[test]
     fn impossible_numbers_are_refused() {

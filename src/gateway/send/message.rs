@@ -178,12 +178,6 @@ fn policy(shared: &Shared, topic: &TopicConfig, properties: &[u8], present: Pres
     topic_policy(shared, topic)
 }
 
-/// Topic attributes that say how safe a message is when its producer is told so, and their values.
-pub const CLASSES: [(&str, [&str; 2]); 2] = [
-    ("flush.disk.type", ["SYNC_FLUSH", "ASYNC_FLUSH"]),
-    ("broker.role", ["SYNC_MASTER", "ASYNC_MASTER"]),
-];
-
 /// The class of a topic: its attributes `flush.disk.type` and `broker.role`, else the node's.
 pub(super) fn topic_policy(shared: &Shared, topic: &TopicConfig) -> AckPolicy {
     let mut policy = shared.config.ack_policy();

@@ -9,7 +9,7 @@ pub mod reply_message;
 
 pub use burst::Burst;
 pub use check::NO_TRANSACTIONS;
-pub use message::{send, CLASSES};
+pub use message::send;
 pub use props::BrokerProps;
 
 use super::reply::Reply;

@@ -26,22 +26,53 @@ pub enum AttributeChange<'a> {
     Set(&'a str, &'a str),
     /// `-key`
     Remove(&'a str),
+    /// `key=value` without a sign: what brokers give out.
+    Same(&'a str, &'a str),
 }
 
-/// Reads a change list such as `+message.type=FIFO,-queue.type`; `None` when malformed.
-pub fn parse_attributes(text: &str) -> Option<Vec<AttributeChange<'_>>> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(|item| {
-            if let Some(name) = item.strip_prefix('-') {
-                return (!name.is_empty()).then_some(AttributeChange::Remove(name));
+impl<'a> AttributeChange<'a> {
+    /// The change that a name with its sign and a value stand for in a JSON body.
+    pub fn of(key: &'a str, value: &'a str) -> Self {
+        match (key.strip_prefix('+'), key.strip_prefix('-')) {
+            (Some(key), _) => AttributeChange::Set(key, value),
+            (_, Some(key)) => AttributeChange::Remove(key),
+            _ => AttributeChange::Same(key, value),
+        }
+    }
+}
+
+/// Reads a change list such as `+message.type=FIFO,-queue.type`. The error is RocketMQ's remark.
+pub fn parse_attributes(text: &str) -> Result<Vec<AttributeChange<'_>>, String> {
+    let mut out: Vec<AttributeChange<'_>> = Vec::new();
+    let items = text.split(',').map(str::trim).filter(|i| !i.is_empty());
+    for item in items {
+        let change = match item.split_once('=') {
+            Some((key, value)) => {
+                let Some(name) = key.strip_prefix('+') else {
+                    return Err(format!("add/alter attribute format is wrong: {key}"));
+                };
+                if value.is_empty() {
+                    return Err(format!("the attribute {name} has no value"));
+                }
+                AttributeChange::Set(name, value)
             }
-            let (name, value) = item.strip_prefix('+')?.split_once('=')?;
-            let ok = !name.is_empty() && !value.is_empty();
-            ok.then_some(AttributeChange::Set(name, value))
-        })
-        .collect()
+            None => match item.strip_prefix('-') {
+                Some(name) => AttributeChange::Remove(name),
+                None => return Err(format!("delete attribute format is wrong: {item}")),
+            },
+        };
+        let twice = out.iter().any(|old| match (old, &change) {
+            (AttributeChange::Set(a, _), AttributeChange::Set(b, _)) => a == b,
+            (AttributeChange::Remove(a), AttributeChange::Remove(b)) => a == b,
+            _ => false,
+        });
+        if twice {
+            let key = item.split('=').next().unwrap_or(item);
+            return Err(format!("key duplication: {key}"));
+        }
+        out.push(change);
+    }
+    Ok(out)
 }
 
 request! {
@@ -147,11 +178,17 @@ mod tests {
         use AttributeChange::*;
         assert_eq!(
             parse_attributes("+message.type=FIFO,-queue.type"),
-            Some(vec![Set("message.type", "FIFO"), Remove("queue.type")])
+            Ok(vec![Set("message.type", "FIFO"), Remove("queue.type")])
         );
-        assert_eq!(parse_attributes(""), Some(vec![]));
-        for bad in ["message.type=FIFO", "+a", "+=b", "-", "+a="] {
-            assert_eq!(parse_attributes(bad), None, "{bad}");
+        assert_eq!(parse_attributes(""), Ok(vec![]));
+        for bad in ["message.type=FIFO", "+a", "+a=", "-a,-a"] {
+            assert!(parse_attributes(bad).is_err(), "{bad}");
         }
+        assert_eq!(AttributeChange::of("+a", "b"), Set("a", "b"));
+        assert_eq!(AttributeChange::of("-a", ""), Remove("a"));
+        assert_eq!(
+            AttributeChange::of("a", "b"),
+            AttributeChange::Same("a", "b")
+        );
     }
 }

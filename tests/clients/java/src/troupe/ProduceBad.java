@@ -27,6 +27,7 @@ final class ProduceBad {
         Main.add("missing-queue", ProduceBad::missingQueue).binary();
         Main.add("permissions", ProduceBad::permissions);
         Main.add("long-properties", ProduceBad::longProperties);
+        Main.add("topic-attributes", ProduceBad::topicAttributes).binary();
         Main.add("unknown-code", ProduceBad::unknownCode);
     }
 
@@ -147,6 +148,57 @@ final class ProduceBad {
         fits.putUserProperty("big", "x".repeat(32_000));
         sendOk(c.producer().send(fits, q));
         equal(c.readAll(q, 1).get(0).getUserProperty("big").length(), 32_000, "length of the property");
+    }
+
+    private static RemotingCommand withAttributes(Ctx c, String topic, String attributes) throws Exception {
+        return c.raw(17, null, "topic", topic, "defaultTopic", "TBW102", "readQueueNums", "1", "writeQueueNums", "1",
+                "perm", "6", "topicFilterType", "SINGLE_TAG", "topicSysFlag", "0", "order", "false", "attributes", attributes);
+    }
+
+    private static void topicAttributes(Ctx c) throws Exception {
+        String types = "value is not in set: [UNSPECIFIED, MIXED, TRANSACTION, PRIORITY, FIFO, DELAY, LITE, NORMAL]";
+        String[][] refused = {
+            {"+nosuch=1", "unsupported key: nosuch"},
+            {"+message.type=BOGUS", types},
+            {"+message.type=fifo", types},
+            {"+queue.type=x", "value is not in set: [SimpleCQ, BatchCQ]"},
+            {"+cleanup.policy=x", "value is not in set: [DELETE, COMPACTION]"},
+            {"-message.type", "only add attribute is supported while creating topic. key: message.type"},
+            {"message.type=FIFO", "add/alter attribute format is wrong: message.type"},
+            {"+message.type", "delete attribute format is wrong: +message.type"},
+            {"+message.type=FIFO,+message.type=NORMAL", "key duplication: +message.type"},
+        };
+        String topic = c.name("refused");
+        for (String[] x : refused) {
+            RemotingCommand r = withAttributes(c, topic, x[0]);
+            equal(r.getCode(), 1, "code for " + x[0]);
+            equal(r.getRemark(), x[1], "remark for " + x[0]);
+        }
+        RemotingCommand mixed = withAttributes(c, topic, "+message.type=MIXED");
+        equal(mixed.getCode(), 29, "code for message.type=MIXED");
+        equal(mixed.getRemark(), "MIXED message type is not supported.", "remark for message.type=MIXED");
+        if (!c.stock) {
+            for (String x : new String[] {"queue.type=BatchCQ", "cleanup.policy=COMPACTION", "message.type=PRIORITY", "message.type=LITE"}) {
+                RemotingCommand r = withAttributes(c, topic, "+" + x);
+                equal(r.getCode(), 1, "code for " + x);
+                equal(r.getRemark(), "the attribute " + x + " is not supported yet", "remark for " + x);
+            }
+        }
+        equal(c.raw(351, null, "topic", topic).getCode(), 17, "code for the topic that nobody could create");
+        for (String type : new String[] {"NORMAL", "FIFO", "DELAY", "TRANSACTION", "UNSPECIFIED"}) {
+            String one = c.name(type);
+            Compat.createTopicOfType(c, one, type);
+            check(new String(c.raw(351, null, "topic", one).getBody()).contains("\"message.type\":\"" + type + "\""), "type of " + one);
+        }
+        String one = c.name("FIFO");
+        equal(withAttributes(c, one, "+message.type=NORMAL").getCode(), 0, "code for a change");
+        equal(withAttributes(c, one, "-message.type").getCode(), 0, "code for a removal");
+        equal(withAttributes(c, one, "-message.type").getRemark(), "attempt to delete a nonexistent key: message.type", "remark");
+        equal(withAttributes(c, one, "+queue.type=SimpleCQ").getRemark(),
+                "attempt to update an unchangeable attribute. key: queue.type", "remark");
+        RemotingCommand g = c.raw(200, utf8("{\"groupName\":\"" + c.name("G") + "\",\"attributes\":{\"+nosuch\":\"1\"}}"));
+        equal(g.getCode(), 1, "code for a group's attribute");
+        check(g.getRemark().contains("unsupported key: nosuch"), "remark for a group's attribute: " + g.getRemark());
     }
 
     private static void unknownCode(Ctx c) throws Exception {

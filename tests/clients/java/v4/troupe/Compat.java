@@ -17,6 +17,13 @@ final class Compat {
         p.createTopic("TBW102", topic, queues);
     }
 
+    /** This client knows no attributes. */
+    static void createTopicOfType(Ctx c, String topic, String type) throws Exception {
+        var r = c.raw(17, null, "topic", topic, "defaultTopic", "TBW102", "readQueueNums", "1", "writeQueueNums", "1", "perm", "6",
+                "topicFilterType", "SINGLE_TAG", "topicSysFlag", "0", "order", "false", "attributes", "+message.type=" + type);
+        Ctx.equal(r.getCode(), 0, "code for message.type=" + type + " (" + r.getRemark() + ")");
+    }
+
     /** False: this client has no second form of the heartbeat. */
     static boolean heartbeatV2(ClientConfig c) {
         return false;
