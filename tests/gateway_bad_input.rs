@@ -1,6 +1,8 @@
 //! Bad input at a real node's sockets: reliability reference §8, rows 1–9, 12–16 and 23–25. After
 //! each the node is up, nothing that was refused is stored, and memory is bounded.
 
+#[path = "gateway/again.rs"]
+mod again;
 #[path = "gateway/attributes.rs"]
 mod attributes;
 #[path = "gateway/frames.rs"]

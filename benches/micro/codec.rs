@@ -92,7 +92,7 @@ fn headers(c: &mut Criterion) {
     group.bench_function("properties check and tag", |b| {
         b.iter(|| {
             let p = black_box(sample::PROPERTIES);
-            properties::check(p).expect("properties");
+            properties::check(p, properties::MAX_SENT).expect("properties");
             properties::get(p, "TAGS").map(tag_code)
         })
     });

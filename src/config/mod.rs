@@ -24,6 +24,7 @@ pub use load::{ConfigError, Loaded};
 pub use reference::reference_text;
 pub use stock::{Status, Stock, STOCK};
 pub use types::{BrokerRole, FlushDiskType, LogFormat, Roles};
+pub use validate::MAX_MESSAGE_SIZE;
 
 use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use std::collections::BTreeMap;

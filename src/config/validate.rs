@@ -4,6 +4,9 @@ use super::load::ConfigError;
 use super::{split_addrs, Config};
 use std::net::IpAddr;
 
+/// The largest `max_message_size`, bytes: no stored message has a larger body.
+pub const MAX_MESSAGE_SIZE: u64 = 8 << 20;
+
 /// What a frame carries beside the body: header, properties (at most 32,767 bytes), names.
 const FRAME_OVERHEAD: u64 = 65_536;
 
@@ -152,7 +155,7 @@ impl Config {
                 365 * 86_400,
             ),
             ("short_polling_ms", self.short_polling_ms, 1, 60_000),
-            ("max_message_size", size, 1_024, 8 * MIB),
+            ("max_message_size", size, 1_024, MAX_MESSAGE_SIZE),
             (
                 "max_transfer_count",
                 self.max_transfer_count.into(),

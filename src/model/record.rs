@@ -109,6 +109,35 @@ pub fn patch(
     Ok(())
 }
 
+/// How the properties of a parked timer message end: this, [`DEQUEUED_DIGITS`] digits, [`DEQUEUED_END`].
+/// Whoever parks the message writes the digits of the time when it is due.
+pub const DEQUEUED: &[u8] = b"\x02TIMER_DEQUEUE_MS\x01";
+/// Digits of the time in ms.
+pub const DEQUEUED_DIGITS: usize = 13;
+/// Ends the property, and the record.
+pub const DEQUEUED_END: u8 = 2;
+
+/// Writes when a parked timer message is handed to its queue into the record, which keeps its
+/// length. A record without that property at its end, and a time of other than 13 digits, change
+/// nothing.
+pub fn stamp_dequeued(record: &mut [u8], at_ms: i64) {
+    let digits = format!("{at_ms:013}");
+    let Some((&mut DEQUEUED_END, before)) = record.split_last_mut() else {
+        return;
+    };
+    let Some(at) = before.len().checked_sub(DEQUEUED_DIGITS) else {
+        return;
+    };
+    let (head, time) = before.split_at_mut(at);
+    if head.ends_with(DEQUEUED)
+        && time.iter().all(u8::is_ascii_digit)
+        && digits.len() == DEQUEUED_DIGITS
+        && at_ms >= 0
+    {
+        time.copy_from_slice(digits.as_bytes());
+    }
+}
+
 /// Queue id of a record.
 pub fn queue_id(record: &[u8]) -> Option<i32> {
     be_i32(record, QUEUE_ID_AT)
@@ -155,6 +184,39 @@ mod tests {
             assert_eq!(store_timestamp(&record), Some(1_700_000_000_000));
             assert_eq!(store_timestamp_at(&record), Some(at));
         }
+    }
+
+    #[test]
+    fn the_time_of_dequeuing_is_written_only_where_it_was_left_room() {
+        let parked = |end: &str| [&b"record\x01x"[..], end.as_bytes()].concat();
+        let stamped = |end: &str, at_ms| {
+            let mut record = parked(end);
+            stamp_dequeued(&mut record, at_ms);
+            record
+        };
+        let with = "\x02TIMER_DEQUEUE_MS\x011800000000000\x02";
+        assert_eq!(
+            stamped(with, 1_800_000_001_234),
+            parked("\x02TIMER_DEQUEUE_MS\x011800000001234\x02")
+        );
+        for at_ms in [-1, i64::MIN, i64::MAX, 10_000_000_000_000] {
+            assert_eq!(stamped(with, at_ms), parked(with), "{at_ms}");
+        }
+        for other in [
+            "",
+            "\x02",
+            "\x02TIMER_DEQUEUE_MS\x01180000000000\x02",
+            "\x02TIMER_DEQUEUE_MS\x01180000000000x\x02",
+            "\x02TIMER_DEQUEUE_MS\x011800000000000",
+            "XTIMER_DEQUEUE_MS\x011800000000000\x02",
+        ] {
+            assert_eq!(
+                stamped(other, 1_800_000_001_234),
+                parked(other),
+                "{other:?}"
+            );
+        }
+        stamp_dequeued(&mut [], 1);
     }
 
     #[test]

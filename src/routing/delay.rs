@@ -41,6 +41,11 @@ impl DelayLevels {
             .copied()
     }
 
+    /// The level that a greater one stands for.
+    pub fn clamp(&self, level: i32) -> i32 {
+        level.min(self.max_level())
+    }
+
     /// Number of levels.
     pub fn max_level(&self) -> i32 {
         self.delays_ms.len() as i32
@@ -104,6 +109,7 @@ mod tests {
         assert_eq!(levels.delay_ms(3), Some(10_000));
         assert_eq!(levels.delay_ms(18), Some(7_200_000));
         assert_eq!(levels.delay_ms(i32::MAX), Some(7_200_000));
+        assert_eq!((levels.clamp(3), levels.clamp(99)), (3, 18));
     }
 
     #[test]

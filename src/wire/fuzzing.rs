@@ -77,7 +77,7 @@ fn check_command(command: &Command) {
         let last = command.ext.get(key);
         assert!(last.is_some(), "a listed key is not found");
         assert_eq!(command.ext.get_shared(key).as_deref(), last);
-        let _ = properties::check(value.as_bytes());
+        let _ = properties::check(value.as_bytes(), properties::MAX_SENT);
     }
     let _ = SendRequest::parse(command);
     let _ = PullRequest::parse(command);

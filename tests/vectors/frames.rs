@@ -56,7 +56,7 @@ fn typed(cmd: &Command, name: &str) {
         (true, _) => true,
         (_, 10 | 310 | 320 | 324 | 325) => {
             let send = SendRequest::parse(cmd).unwrap();
-            properties::check(send.properties.as_bytes()).unwrap();
+            properties::check(send.properties.as_bytes(), properties::MAX_SENT).unwrap();
             assert_eq!(send.batch, cmd.code == 320, "{name}");
             if send.batch {
                 let entries = batch::parse(&cmd.body, &Default::default()).unwrap();

@@ -7,7 +7,7 @@ use crate::actors::shard::core::ShardInput;
 use crate::model::append::{AppendBatch, AppendRequest, RecordMeta};
 use crate::model::outcome::Token;
 use crate::model::policy::AckPolicy;
-use crate::model::QueueKey;
+use crate::model::{record, QueueKey};
 use crate::raft::entry::TimerKey;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ pub struct TimerCore {
     firing: BTreeMap<TimerKey, Option<usize>>,
     firing_bytes: usize,
     serving: bool,
+    /// The node's time at the last tick, ms.
+    now_ms: i64,
     policy: Option<AckPolicy>,
 }
 
@@ -100,6 +102,7 @@ impl TimerCore {
     }
 
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+        self.now_ms = now_ms;
         if !self.serving || self.firing_bytes >= MAX_FIRING_BYTES {
             return;
         }
@@ -125,7 +128,7 @@ impl TimerCore {
         timer: TimerKey,
         target: QueueKey,
         tag: i32,
-        record: Option<Bytes>,
+        loaded: Option<Bytes>,
         out: &mut Vec<Effect>,
     ) {
         // An answer from before leadership was lost must not fire, nor may a second answer.
@@ -133,13 +136,15 @@ impl TimerCore {
             return;
         }
         let full = self.firing_bytes >= MAX_FIRING_BYTES;
-        let Some(record) = record.filter(|_| !full) else {
+        let Some(loaded) = loaded.filter(|_| !full) else {
             // Not now; a later tick asks again.
             self.firing.remove(&timer);
             return;
         };
-        self.firing.insert(timer, Some(record.len()));
-        self.firing_bytes += record.len();
+        self.firing.insert(timer, Some(loaded.len()));
+        self.firing_bytes += loaded.len();
+        let mut bytes = loaded.to_vec();
+        record::stamp_dequeued(&mut bytes, self.now_ms);
         let batch = AppendBatch {
             requests: vec![AppendRequest {
                 token: Token::NONE,
@@ -147,10 +152,10 @@ impl TimerCore {
                 policy: self.policy.unwrap_or(AckPolicy::STRICTEST),
             }],
             metas: vec![RecordMeta {
-                size: record.len() as u32,
+                size: bytes.len() as u32,
                 tag,
             }],
-            records: record.to_vec(),
+            records: bytes,
         };
         out.push(Effect::ToQueue(
             target,
@@ -249,6 +254,31 @@ mod tests {
         assert!(
             matches!(&out[1..], [Effect::LoadScheduled(again)] if again[..] == [due(2), due(3)])
         );
+    }
+
+    #[test]
+    fn a_timer_message_is_told_when_it_was_dequeued() {
+        let due = 1_800_000_000_000;
+        let mut t = TimerCore::new([(timer(due), TARGET)], AckPolicy::STRICTEST);
+        let mut out = Vec::new();
+        t.step(TimerInput::Serving(true), &mut out);
+        t.step(TimerInput::Tick { now_ms: due + 42 }, &mut out);
+        out.clear();
+        t.step(
+            TimerInput::Loaded {
+                timer: timer(due),
+                target: TARGET,
+                tag: 0,
+                record: Some(Bytes::from_static(
+                    b"r\x02TIMER_DEQUEUE_MS\x011800000000000\x02",
+                )),
+            },
+            &mut out,
+        );
+        let [Effect::ToQueue(_, QueueInput::Append { batch, .. })] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert_eq!(batch.records, b"r\x02TIMER_DEQUEUE_MS\x011800000000042\x02");
     }
 
     #[test]

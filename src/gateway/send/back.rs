@@ -4,6 +4,7 @@
 use super::super::ctx::Ctx;
 use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::BrokerSide;
+use super::failed::Failed;
 use super::message::topic_policy;
 use crate::actors::shard::handle::ScheduleRequest;
 use crate::model::append::{AppendBatch, AppendRequest, RecordMeta};
@@ -12,6 +13,7 @@ use crate::model::outcome::Outcome;
 use crate::model::topic::TopicConfig;
 use crate::model::{Position, QueueKey, TopicId};
 use crate::routing::auto_create;
+use crate::telemetry::Escaped;
 use crate::wire::message::ids::offset_msg_id;
 use crate::wire::message::properties::{self, names as prop};
 use crate::wire::message::record::RecordView;
@@ -20,6 +22,7 @@ use crate::wire::remoting::code::{response as rc, VERSION_MAX_RECONSUME};
 use crate::wire::remoting::requests::SendBack;
 use crate::wire::remoting::{Command, Language};
 use bytes::BytesMut;
+use std::sync::Arc;
 
 /// Where a failed message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,73 +85,106 @@ pub async fn send_back(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Res
         failed.reconsume_times(),
         request.delay_level,
     );
-    let new_topic = match next {
+    let topic = topic_of(ctx, broker, &group, next).await?;
+    if let Some(again) = Again::new(ctx, &failed, &topic, next) {
+        return store(ctx, broker, &failed, again).await;
+    }
+    // A version that left no room stored it: its consumers would not know what it is.
+    let topic = topic_of(ctx, broker, &group, Next::DeadLetter).await?;
+    tracing::warn!(
+        group = %Escaped(&group.name),
+        topic = %Escaped(failed.topic()),
+        offset = failed.phys_offset(),
+        "a failed message has no room for the properties of a retry and becomes a dead letter"
+    );
+    let gone = || Reply::err(rc::SYSTEM_ERROR, "internal error");
+    let again = Again::new(ctx, &failed, &topic, Next::DeadLetter).ok_or_else(gone)?;
+    store(ctx, broker, &failed, again).await
+}
+
+async fn topic_of(
+    ctx: &Ctx,
+    broker: &BrokerSide,
+    group: &GroupConfig,
+    next: Next,
+) -> Result<Arc<TopicConfig>, Reply> {
+    let new = match next {
         Next::DeadLetter => auto_create::dlq_topic(&group.name),
         Next::Retry(_) => auto_create::retry_topic(&group.name, group.retry_queue_nums),
     };
-    ctx.shared().ensure_topic(broker, new_topic.clone()).await?;
-    let topic = ctx.topic(broker, &new_topic.name)?;
-    store(ctx, broker, &failed, &topic, next).await
+    ctx.shared().ensure_topic(broker, new.clone()).await?;
+    ctx.topic(broker, &new.name)
 }
 
-fn retry_properties(failed: &RecordView<'_>, next: Next) -> Vec<u8> {
-    let origin = failed.property(prop::ORIGIN_MESSAGE_ID).map(str::to_owned);
-    let origin = origin.unwrap_or_else(|| offset_msg_id(failed.store_host(), failed.phys_offset()));
-    let mut add = vec![(prop::ORIGIN_MESSAGE_ID, origin.as_str())];
-    let retry_topic = failed.property(prop::RETRY_TOPIC).unwrap_or(failed.topic());
-    add.push((prop::RETRY_TOPIC, retry_topic));
-    if next == Next::DeadLetter {
-        add.push((prop::DLQ_ORIGIN_TOPIC, retry_topic));
-        add.push((prop::DLQ_ORIGIN_MESSAGE_ID, origin.as_str()));
+/// Where and how a failed message is stored again.
+struct Again<'a> {
+    topic: &'a TopicConfig,
+    queue: u32,
+    properties: Vec<u8>,
+    delay_ms: Option<i64>,
+}
+
+impl<'a> Again<'a> {
+    /// `None` when there is no room for what a retried message must carry.
+    fn new(ctx: &Ctx, failed: &RecordView<'_>, topic: &'a TopicConfig, next: Next) -> Option<Self> {
+        let levels = &ctx.shared().levels;
+        let queue = ctx.conn.worker.next_random() % topic.write_queues.max(1);
+        let id = offset_msg_id(failed.store_host(), failed.phys_offset());
+        let mut properties = Vec::with_capacity(failed.properties().len() + properties::ROOM);
+        let has_topic = Failed {
+            props: failed.properties(),
+            topic: failed.topic(),
+            id: &id,
+            again: match next {
+                Next::Retry(level) => Some((levels.clamp(level), topic.name.as_str(), queue)),
+                Next::DeadLetter => None,
+            },
+        }
+        .stored(&mut properties);
+        let delay_ms = match next {
+            Next::Retry(level) => levels.delay_ms(level),
+            Next::DeadLetter => None,
+        };
+        (has_topic || next == Next::DeadLetter).then_some(Self {
+            topic,
+            queue,
+            properties,
+            delay_ms,
+        })
     }
-    let mut out = Vec::with_capacity(failed.properties().len() + 160);
-    let remove = [
-        prop::ORIGIN_MESSAGE_ID,
-        prop::RETRY_TOPIC,
-        prop::DELAY,
-        prop::DLQ_ORIGIN_TOPIC,
-        prop::DLQ_ORIGIN_MESSAGE_ID,
-    ];
-    properties::rewrite(failed.properties(), &remove, &add, &mut out);
-    out
 }
 
 async fn store(
     ctx: &Ctx,
     broker: &BrokerSide,
     failed: &RecordView<'_>,
-    topic: &TopicConfig,
-    next: Next,
+    again: Again<'_>,
 ) -> Result<Reply, Reply> {
     let shared = ctx.shared();
-    let properties = retry_properties(failed, next);
-    let queue = ctx.conn.worker.next_random() % topic.write_queues.max(1);
     let mut record = failed.to_input();
-    record.topic = &topic.name;
-    record.queue_id = queue as i32;
+    record.topic = &again.topic.name;
+    record.queue_id = again.queue as i32;
     record.queue_offset = 0;
     record.phys_offset = 0;
     record.store_ts = 0;
     record.store_host = shared.store_host(ctx.conn.local_ip());
     record.reconsume_times = failed.reconsume_times().saturating_add(1);
     record.prepared_txn_offset = 0;
-    record.properties = &properties;
+    record.properties = &again.properties;
     let mut bytes = BytesMut::new();
     let size = record.encode(&mut bytes);
     let size = size.map_err(|e| Reply::err(rc::MESSAGE_ILLEGAL, e.to_string()))?;
-    // A small request that stores a large message: counted like a send until it is stored.
-    let Some(_permit) = shared.permits.hold(bytes.len() as u64) else {
+    // A small request that stores a large message: counted like a send until it is stored. It may be
+    // larger than what is accepted today.
+    let bytes_held = (bytes.len() as u64).min(shared.config.max_inflight_bytes);
+    let Some(_permit) = shared.permits.hold(bytes_held) else {
         return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
     };
-    let tag = properties::get(&properties, prop::TAGS).map_or(0, tag_code);
-    let key = QueueKey::new(TopicId(topic.id), queue);
-    let policy = topic_policy(shared, topic);
+    let tag = properties::get(&again.properties, prop::TAGS).map_or(0, tag_code);
+    let key = QueueKey::new(TopicId(again.topic.id), again.queue);
+    let policy = topic_policy(shared, again.topic);
     let (token, outcome) = ctx.conn.worker.task_token();
-    let delay = match next {
-        Next::Retry(level) => shared.levels.delay_ms(level),
-        Next::DeadLetter => None,
-    };
-    match delay {
+    match again.delay_ms {
         Some(delay) => broker.shard.schedule(ScheduleRequest {
             token,
             policy,

@@ -1,10 +1,11 @@
 //! Checks of a send, in the broker's order (remoting-client §2.2). No I/O.
 
 use super::super::reply::Reply;
+use crate::config::MAX_MESSAGE_SIZE;
 use crate::model::record::SYS_TRANSACTION_MASK;
 use crate::model::topic::TopicConfig;
 use crate::wire::message::names;
-use crate::wire::message::properties::{self, names as prop, Present};
+use crate::wire::message::properties::{self, names as prop, Present, MAX_SENT, MAX_SENT_AGAIN};
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::SendRequest;
 
@@ -46,7 +47,15 @@ pub fn queue(topic: &TopicConfig, asked: i32, random: u32) -> Result<u32, Reply>
     Ok(asked)
 }
 
+/// Whether only consumers send to the topic, what they received before.
+fn is_sent_again(topic: &str) -> bool {
+    topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX)
+}
+
 /// Sizes, properties, batch rules and what is not supported.
+///
+/// What was accepted once must be accepted from its consumer: there the limits are those of any
+/// message that can be stored, and room for what the client adds.
 pub fn content(
     request: &SendRequest<'_>,
     present: Present,
@@ -54,13 +63,17 @@ pub fn content(
     max_body: usize,
 ) -> Result<(), Reply> {
     let illegal = |text: String| Err(Reply::err(rc::MESSAGE_ILLEGAL, text));
+    let (max_body, max_props) = match is_sent_again(request.topic) {
+        true => (max_body.max(MAX_MESSAGE_SIZE as usize), MAX_SENT_AGAIN),
+        false => (max_body, MAX_SENT),
+    };
     if body > max_body {
         return illegal(format!(
             "message body size {body} is larger than {max_body}"
         ));
     }
     let props = request.properties.as_bytes();
-    if let Err(e) = properties::check(props) {
+    if let Err(e) = properties::check(props, max_props) {
         return illegal(e.to_string());
     }
     let half = present.has(Present::TRAN_MSG)
@@ -163,6 +176,13 @@ mod tests {
         assert_eq!(checked(&request(forged), 1, 10).unwrap_err().code, 13);
         let long = format!("a\u{1}{}\u{2}", "x".repeat(33_000));
         assert_eq!(checked(&request(&long), 1, 10).unwrap_err().code, 13);
+        // A consumer may send on what was stored, and its client adds to it.
+        let again = SendRequest {
+            topic: "%RETRY%g",
+            ..request(&long)
+        };
+        assert!(checked(&again, 8 << 20, 10).is_ok());
+        assert_eq!(checked(&again, (8 << 20) + 1, 10).unwrap_err().code, 13);
         let half = checked(&request("TRAN_MSG\u{1}true\u{2}"), 1, 10).unwrap_err();
         assert_eq!(half.remark.as_deref(), Some(NO_TRANSACTIONS));
         let mut flagged = request("");

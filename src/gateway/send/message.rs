@@ -5,7 +5,7 @@ use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::{BrokerSide, Shared};
 use super::super::ticket::Ticket;
 use super::super::worker::Waiting;
-use super::props::{self, Delivery};
+use super::props::{self, Delivery, Sent};
 use super::{check, Burst, SendWaiting, ShortText};
 use crate::actors::shard::handle::ScheduleRequest;
 use crate::model::append::{AppendRequest, RecordMeta};
@@ -230,10 +230,12 @@ fn check_all<'a>(
     )?;
     let longest = shared.config.timer_max_delay_secs;
     let delivery = match target.dead_letter {
-        true => Delivery::Now,
+        true => Delivery::DeadLetter,
         false => props::delivery(props, present, &shared.levels, longest, now_ms)?,
     };
+    // What was accepted before the limit was made less must still come through.
     let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
+    let permit = permit.min(shared.config.max_inflight_bytes);
     if !shared.permits.try_take(permit) {
         return Err(Reply::err(rc::SYSTEM_BUSY, OVERLOAD));
     }
@@ -349,13 +351,22 @@ fn store(
         }
         let mut stored = conn.worker.scratch();
         let own = &conn.worker.broker_props;
-        own.stored(props, present, new_key.as_deref(), &mut stored);
+        let sent = Sent {
+            props,
+            present,
+            new_key: new_key.as_deref(),
+            delivery,
+            topic: &topic.name,
+            queue: key.queue,
+            now_ms: burst.now_ms,
+        };
+        own.stored(&sent, &mut stored);
         record.properties = &stored;
         let tag = match present.has(Present::TAGS) {
             true => tag_of(props),
             false => 0,
         };
-        if let Delivery::At(due_ms) = delivery {
+        if let Some(due_ms) = delivery.due_ms() {
             let mut bytes = BytesMut::new();
             if let Err(e) = record.encode(&mut bytes) {
                 return unfit(waiting, Unfit::Record(e));

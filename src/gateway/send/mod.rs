@@ -3,6 +3,7 @@
 pub mod back;
 mod burst;
 mod check;
+mod failed;
 mod message;
 mod props;
 pub mod reply_message;

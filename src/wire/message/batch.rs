@@ -98,7 +98,8 @@ pub fn parse<'a>(body: &'a [u8], limits: &BatchLimits) -> Result<Vec<BatchEntry<
             return Err(BatchError::TooMany(limits.max_messages));
         }
         let (next, after) = entry(rest).ok_or(BatchError::Length(index))?;
-        properties::check(next.properties).map_err(|e| BatchError::Properties(index, e))?;
+        properties::check(next.properties, properties::MAX_SENT)
+            .map_err(|e| BatchError::Properties(index, e))?;
         entries.push(next);
         rest = after;
     }
@@ -107,7 +108,8 @@ pub fn parse<'a>(body: &'a [u8], limits: &BatchLimits) -> Result<Vec<BatchEntry<
 
 /// Appends one entry, for our own client.
 pub fn put_entry(out: &mut BytesMut, entry: &BatchEntry<'_>) -> Result<(), BatchError> {
-    properties::check(entry.properties).map_err(|e| BatchError::Properties(0, e))?;
+    properties::check(entry.properties, properties::MAX_SENT)
+        .map_err(|e| BatchError::Properties(0, e))?;
     let len = ENTRY_OVERHEAD + entry.body.len() + entry.properties.len();
     let total = i32::try_from(len).map_err(|_| BatchError::TooLarge(len))?;
     out.put_i32(total);

@@ -3,6 +3,18 @@
 //! Reading follows Java exactly: an item shorter than three characters, or with an empty name or
 //! value, is skipped; the first 0x01 of an item splits it; of a repeated name the last one wins.
 
+use super::record::MAX_PROPERTIES;
+
+/// Bytes of properties that a message leaves free when it is accepted: a broker adds its own then,
+/// and more when it delays, retries or dead-letters the message. Enough for the longest topic, the
+/// longest group and a timer together.
+pub const ROOM: usize = 640;
+/// Longest properties of a message that a producer sends.
+pub const MAX_SENT: usize = MAX_PROPERTIES - ROOM;
+/// Longest properties of a message that a consumer sends to its retry topic: those of a stored
+/// message, and what the client adds. What does not fit into a record is left out of them.
+pub const MAX_SENT_AGAIN: usize = MAX_PROPERTIES + ROOM;
+
 /// Between a name and its value.
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
 /// After each property.
@@ -24,8 +36,12 @@ pub mod names {
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
     /// Timer request: absolute time, ms.
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
-    /// Timer internals: when it is due, ms.
+    /// Timer internals: when it is due, ms, rounded down to a second.
     pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
+    /// Timer internals: when it was parked, ms, rounded down to a second.
+    pub const TIMER_ENQUEUE_MS: &str = "TIMER_ENQUEUE_MS";
+    /// Timer internals: when it was handed to its queue, ms.
+    pub const TIMER_DEQUEUE_MS: &str = "TIMER_DEQUEUE_MS";
     /// The client's message id.
     pub const UNIQ_KEY: &str = "UNIQ_KEY";
     /// Original topic of a retried message.
@@ -212,6 +228,49 @@ pub fn rewrite(properties: &[u8], remove: &[&str], add: &[(&str, &str)], out: &m
     }
 }
 
+/// What brokers add for information only: the first to go when there is no room.
+const DISPENSABLE: [&str; 8] = [
+    names::TRACE_ON,
+    names::MSG_REGION,
+    names::TIMER_ENQUEUE_MS,
+    names::TIMER_DEQUEUE_MS,
+    names::REAL_TOPIC,
+    names::REAL_QID,
+    names::WAIT,
+    names::CLUSTER,
+];
+
+/// [`rewrite`] to what fits into a record ([`MAX_PROPERTIES`]): without room, what brokers add for
+/// information goes first, then the end of `add`, so its order is that of need. What the producer
+/// set always stays. Gives how many of `add`, from the first, found room.
+///
+/// Messages stored before [`MAX_SENT`] was asked for may leave no room at all.
+pub fn rewrite_to_fit(
+    properties: &[u8],
+    remove: &[&str],
+    add: &[(&str, &str)],
+    out: &mut Vec<u8>,
+) -> usize {
+    out.clear();
+    rewrite(properties, remove, add, out);
+    if out.len() <= MAX_PROPERTIES {
+        return add.len();
+    }
+    let remove = [remove, &DISPENSABLE].concat();
+    for count in (0..=add.len()).rev() {
+        out.clear();
+        rewrite(properties, &remove, &add[..count], out);
+        if out.len() <= MAX_PROPERTIES {
+            return count;
+        }
+    }
+    // The last separator may be missing, and was added.
+    if out.len() == MAX_PROPERTIES + 1 {
+        out.pop();
+    }
+    0
+}
+
 /// Whether `text` has no separator, so that it can be a name or a value.
 pub fn is_clean(text: &str) -> bool {
     !text
@@ -222,9 +281,11 @@ pub fn is_clean(text: &str) -> bool {
 /// A properties block that must not be stored (response code 13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadProperties {
-    /// Longer than a record can hold.
-    #[error("properties of {0} bytes exceed 32767")]
-    TooLong(usize),
+    /// Longer than may be sent: bytes, and the limit.
+    #[error(
+        "properties of {0} bytes exceed the limit of {1}, which leaves room for the broker's own"
+    )]
+    TooLong(usize, usize),
     /// A value with a name separator in it: clients read it differently (Java keeps it, Go drops
     /// the item), so that one of them sees forged or missing properties.
     #[error("a property value holds a separator byte")]
@@ -234,10 +295,11 @@ pub enum BadProperties {
     NotText,
 }
 
-/// Checks a producer's properties before they are stored.
-pub fn check(properties: &[u8]) -> Result<(), BadProperties> {
-    if properties.len() > super::record::MAX_PROPERTIES {
-        return Err(BadProperties::TooLong(properties.len()));
+/// Checks a client's properties before they are stored: at most `max` bytes, [`MAX_SENT`] for those
+/// of a producer.
+pub fn check(properties: &[u8], max: usize) -> Result<(), BadProperties> {
+    if properties.len() > max {
+        return Err(BadProperties::TooLong(properties.len(), max));
     }
     if memchr::memchr(0, properties).is_some() || std::str::from_utf8(properties).is_err() {
         return Err(BadProperties::NotText);
@@ -257,18 +319,57 @@ mod tests {
 
     #[test]
     fn forged_and_oversized_properties_are_refused() {
+        let check = |properties: &[u8]| check(properties, MAX_SENT);
         assert_eq!(check(b"a\x01b\x02c\x01d"), Ok(()));
         assert_eq!(check(b""), Ok(()));
         // A value with 0x01 in it reads differently in Java and Go.
         assert_eq!(check(b"a\x01b\x01c\x02"), Err(BadProperties::Separator));
         assert_eq!(check(b"a\x01b\0\x02"), Err(BadProperties::NotText));
         assert_eq!(check(b"a\x01\xff\x02"), Err(BadProperties::NotText));
-        assert_eq!(check(&vec![b'a'; 32767]), Ok(()));
+        assert_eq!(check(&vec![b'a'; MAX_SENT]), Ok(()));
         assert_eq!(
-            check(&vec![b'a'; 32768]),
-            Err(BadProperties::TooLong(32768))
+            check(&vec![b'a'; MAX_SENT + 1]),
+            Err(BadProperties::TooLong(MAX_SENT + 1, MAX_SENT))
         );
         assert!(!is_clean("a\u{1}") && !is_clean("\u{2}") && is_clean("a b"));
+    }
+
+    #[test]
+    fn without_room_the_brokers_own_goes_and_the_producers_stays() {
+        let user = |n| format!("big\x01{}\x02", "x".repeat(n));
+        let own = "MSG_REGION\x01R\x02TRACE_ON\x01true\x02";
+        let add = [("RETRY_TOPIC", "T"), ("DELAY", "3")];
+        let fit = |text: &str| {
+            let mut out = b"from before".to_vec();
+            let count = rewrite_to_fit(text.as_bytes(), &["DELAY"], &add, &mut out);
+            assert!(out.len() <= MAX_PROPERTIES);
+            (count, String::from_utf8(out).unwrap())
+        };
+        let roomy = user(100) + own;
+        assert_eq!(
+            fit(&roomy),
+            (2, roomy.clone() + "RETRY_TOPIC\x01T\x02DELAY\x013\x02")
+        );
+        // Region and trace switch make room for both, for one, for none.
+        let tight = MAX_PROPERTIES - own.len() - 5;
+        assert_eq!(
+            fit(&(user(tight) + own)),
+            (2, user(tight) + "RETRY_TOPIC\x01T\x02DELAY\x013\x02")
+        );
+        let tighter = MAX_PROPERTIES - 5 - 14;
+        assert_eq!(
+            fit(&user(tighter)),
+            (1, user(tighter) + "RETRY_TOPIC\x01T\x02")
+        );
+        let full = MAX_PROPERTIES - 5;
+        assert_eq!(fit(&user(full)), (0, user(full)));
+        let open = user(full + 1);
+        let open = &open[..open.len() - 1];
+        assert_eq!(
+            fit(open),
+            (0, open.to_owned()),
+            "without its last separator"
+        );
     }
 
     #[test]

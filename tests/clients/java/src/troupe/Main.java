@@ -101,6 +101,7 @@ public final class Main {
 
     private static int cases(Map<String, String> o) throws Exception {
         ConsumeTimed.register();
+        Delivered.register();
         ConsumeGroup.register();
         Produce.register();
         ProduceBad.register();
