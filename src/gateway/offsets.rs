@@ -7,6 +7,7 @@ use crate::actors::group::types::Committed;
 use crate::actors::shard::handle::Boundary;
 use crate::model::append::ReadSpec;
 use crate::model::{Position, QueueKey};
+use crate::wire::message::properties::names as prop;
 use crate::wire::message::record::RecordView;
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::requests::{
@@ -136,7 +137,8 @@ pub async fn earliest(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answ
     Ok(Reply::field("timestamp", at.unwrap_or(-1)))
 }
 
-/// VIEW_MESSAGE_BY_ID 33. Only our own store is asked, whatever address the id names.
+/// VIEW_MESSAGE_BY_ID 33. Only our own store is asked, whatever address the id names. A topic that
+/// the client names must be the record's, or one that the record was meant for or came from.
 pub async fn view(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
     let request = ViewMessage::parse(command)?;
     let missing = || {
@@ -151,8 +153,19 @@ pub async fn view(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer {
         .map_err(Reply::failed)?;
     let record = record.ok_or_else(missing)?;
     let view = RecordView::parse(&record).map_err(Reply::failed)?;
-    if request.topic.is_some_and(|topic| topic != view.topic()) {
+    // 4.x clients name none.
+    let named = request.topic.filter(|topic| !topic.is_empty());
+    if named.is_some_and(|topic| !is_of(&view, topic)) {
         return Err(missing());
     }
     Ok(Reply::body(record))
+}
+
+/// Whether somebody who received or sent the message knows it under this topic: its consumer shows
+/// a retried one as of the topic that it first came from.
+fn is_of(record: &RecordView<'_>, topic: &str) -> bool {
+    topic == record.topic()
+        || [prop::RETRY_TOPIC, prop::REAL_TOPIC]
+            .iter()
+            .any(|name| record.property(name) == Some(topic))
 }
