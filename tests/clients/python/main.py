@@ -31,9 +31,18 @@ def one(opts):
     os._exit(1 if error else 0)
 
 
+PRINTING = threading.Lock()
+
+
+def result(*fields):
+    # `print` writes a line and its end apart: two threads would mix theirs, and one result would be lost.
+    with PRINTING:
+        print("RESULT", *fields, sep="\t", flush=True)
+
+
 def run(opts, name, seconds, stock_differs):
     if stock_differs and opts.stock == "true":
-        print(f"RESULT\tstock-differs\t{name}\t{opts.label}\t0\t{stock_differs}", flush=True)
+        result("stock-differs", name, opts.label, "0", stock_differs)
         return True
     argv = [sys.executable, os.path.abspath(__file__), "cases", "--one", name]
     for key in ("namesrv", "stock", "suffix"):
@@ -52,7 +61,7 @@ def run(opts, name, seconds, stock_differs):
         status, _, text = verdicts[-1].partition(" ")
     else:
         status, text = "FAILED", f"not done after {seconds} s" if took >= seconds else f"the process ended with {child.returncode}"
-    print(f"RESULT\t{status}\t{name}\t{opts.label}\t{took:.1f}\t{' '.join(text.split())}", flush=True)
+    result(status, name, opts.label, f"{took:.1f}", " ".join(text.split()))
     return status == "ok"
 
 
