@@ -93,15 +93,14 @@ fn unequal(stage: &mut Stage) -> Result<(), String> {
     stage.sleep(seconds);
     let mut known: BTreeMap<(usize, usize), i64> = BTreeMap::new();
     for _ in 0..3 {
-        for shard in 0..SHARDS.len() {
+        for (shard, name) in SHARDS.iter().enumerate() {
             for node in stage.nodes.wanted() {
                 let found = begins(stage, node, shard)?;
                 for (queue, min) in found.iter().enumerate() {
                     let before = known.entry((shard, queue)).or_insert(*min);
                     if *min < *before {
                         stage.problem(format!(
-                            "queue {queue} of {} begins at {min} on node {}, and began at {before}",
-                            SHARDS[shard],
+                            "queue {queue} of {name} begins at {min} on node {}, and began at {before}",
                             node + 1
                         ));
                     }
