@@ -93,6 +93,7 @@ pub async fn consume(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answe
             topics
         }
     };
+    let mut stats = ConsumeStats::default();
     for topic in topics {
         let of_topic = progress(ctx, broker, &topic, group, &offsets).await?;
         stats.consume_tps += of_topic.consume_tps;
