@@ -42,6 +42,9 @@ use wire::{Said, Talk};
 /// How often waiting requests are looked at.
 pub const SWEEP: Duration = Duration::from_millis(20);
 
+/// What is to be said of a connection: epoch, number, words.
+type Owed = (u64, u64, Said);
+
 /// The way to the other replicas of the gateway's shard.
 pub struct Forward {
     peers: Peers,
@@ -52,7 +55,7 @@ pub struct Forward {
     epochs: Mutex<BTreeMap<u64, u64>>,
     next_epoch: AtomicU64,
     /// Per peer: what it has to be told and there was no room for.
-    owed: Mutex<BTreeMap<u64, VecDeque<(u64, u64, Said)>>>,
+    owed: Mutex<BTreeMap<u64, VecDeque<Owed>>>,
     /// Bytes of requests that wait or are with the leader.
     held: Arc<AtomicU64>,
     max_held: u64,
