@@ -42,6 +42,8 @@ pub enum Planted {
     PartsUnchecked,
     /// A snapshot's log and its state are two writes.
     InstallTorn,
+    /// A leader takes its followers' promises for as long as its own.
+    GuessedPromises,
     /// Stamps, timers and retention go by the machine's clock, whatever the others say.
     RawClock,
 }
@@ -94,4 +96,5 @@ pub const GROUP: [Planted; 22] = [
     Planted::PartsUnchecked,
     Planted::InstallTorn,
     Planted::RawClock,
+    Planted::GuessedPromises,
 ];

@@ -17,6 +17,9 @@ impl Sim {
     pub fn group_faults(&mut self) {
         let now_us = self.schedule.now_us();
         let nodes = self.nodes() as u64;
+        if self.plan.net.busy {
+            return self.starve();
+        }
         let Some(group) = &mut self.group else { return };
         if group.heal_at_us <= now_us {
             group.cut.fill(false);
@@ -101,6 +104,7 @@ impl Sim {
         for node in 0..self.nodes() {
             self.enter(node);
             self.paused_until = 0;
+            self.links_stall_until = 0;
         }
         if let Some(group) = &mut self.group {
             group.cut.fill(false);

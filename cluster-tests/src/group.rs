@@ -47,6 +47,10 @@ pub struct Place {
     pub paused_until: u64,
     /// See [`Sim::lease_until`].
     pub lease_until: u64,
+    /// See [`Sim::tick_late`].
+    pub tick_late: u64,
+    /// See [`Sim::links_stall_until`].
+    pub links_stall_until: u64,
 }
 
 impl Place {
@@ -71,6 +75,8 @@ impl Place {
             store_number: 1,
             paused_until: 0,
             lease_until: 0,
+            tick_late: 0,
+            links_stall_until: 0,
         }
     }
 }
@@ -92,6 +98,8 @@ pub struct Group {
     pub hint: usize,
     /// Someone serves since the faults stopped.
     pub served: bool,
+    /// When anybody served first, microseconds.
+    pub(crate) first_served: Option<u64>,
 }
 
 impl Group {
@@ -110,6 +118,7 @@ impl Group {
             heal_at_us: 0,
             hint: 0,
             served: false,
+            first_served: None,
         }
     }
 
@@ -193,6 +202,8 @@ impl Sim {
         swap(&mut self.store_number, &mut place.store_number);
         swap(&mut self.paused_until, &mut place.paused_until);
         swap(&mut self.lease_until, &mut place.lease_until);
+        swap(&mut self.tick_late, &mut place.tick_late);
+        swap(&mut self.links_stall_until, &mut place.links_stall_until);
     }
 
     /// Nodes of the world.
@@ -248,7 +259,7 @@ impl Sim {
         self.packet(delay, from, to, bytes);
     }
 
-    fn packet(&mut self, delay_us: u64, from: usize, to: usize, bytes: Bytes) {
+    pub(crate) fn packet(&mut self, delay_us: u64, from: usize, to: usize, bytes: Bytes) {
         self.schedule
             .after(delay_us, Event::Packet { from, to, bytes });
     }
@@ -259,6 +270,10 @@ impl Sim {
             return;
         }
         self.enter(to);
+        if let Some(wait) = self.links_stall() {
+            // Links keep their order.
+            return self.packet(wait, from, to, bytes);
+        }
         if self.node.is_some() {
             let bytes = match self.defect {
                 Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),

@@ -1,15 +1,10 @@
 //! Leases: while a leader answers reads from memory nobody else may serve.
-//!
-//! In the product a lease is a time. Ticks come here at any distance from 50 to 150 ms, so the
-//! longest that the core promises, counted in the shortest of them, is what is held to.
 
 use crate::sim::Sim;
 use troupemq::actors::shard::core::ShardInput;
 
 /// Leaders ask so often whether they still lead.
 const CONFIRM_TICKS: u64 = 2;
-/// Five and a half of the shortest ticks.
-const LEASE_US: u64 = 275_000;
 
 impl Sim {
     /// A tick of the node here.
@@ -34,9 +29,9 @@ impl Sim {
         }
     }
 
-    /// A majority followed after this time.
-    pub(crate) fn lease(&mut self, stamp: u64) {
-        self.lease_until = stamp + LEASE_US;
+    /// A majority followed after this time, and so long from then.
+    pub(crate) fn lease(&mut self, stamp: u64, lease_ms: u64) {
+        self.lease_until = stamp + self.rhythm().world_us(lease_ms);
         self.counters.leases += 1;
     }
 

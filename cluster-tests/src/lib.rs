@@ -27,6 +27,7 @@ pub mod plan;
 pub mod processes;
 pub mod publish;
 pub mod restart;
+mod rhythm;
 pub mod schedule;
 pub mod seen;
 pub mod sim;

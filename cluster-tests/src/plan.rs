@@ -73,6 +73,10 @@ pub struct Net {
     /// Bytes of a snapshot in one message, and in all a tick; 0: no limit.
     pub snapshot_part: u64,
     pub snapshot_pace: u64,
+    /// Nodes have other settings, and clocks that do not run alike.
+    pub unequal: bool,
+    /// Processors are busy, and nothing else is wrong: nobody else is to be elected.
+    pub busy: bool,
 }
 
 impl Net {
@@ -89,6 +93,18 @@ impl Net {
             wipes: [0, 0, 20, 100][rng.below(4) as usize],
             snapshot_part: [40, 300, 1 << 18][rng.below(3) as usize],
             snapshot_pace: [0, 1_000, 10_000][rng.below(3) as usize],
+            unequal: rng.chance(1, 3),
+            busy: false,
+        }
+    }
+
+    /// No fault but that processors are busy.
+    fn busy(&self) -> Self {
+        Self {
+            delay_us: self.delay_us,
+            snapshot_part: self.snapshot_part,
+            busy: true,
+            ..Self::default()
         }
     }
 }
@@ -132,6 +148,10 @@ impl Plan {
                 plan.timer_policy.flush = FlushPolicy::Sync;
             }
             plan.synced = synced;
+            if rng.chance(1, 10) {
+                plan.net = plan.net.busy();
+                (plan.crash_every, plan.disk_errors, plan.stalls) = (0, false, false);
+            }
         }
         plan
     }

@@ -39,7 +39,7 @@ impl Sim {
                 self.counters.acked_truncated += lost.entries;
             }
             Publish::Role(_) | Publish::Locks { .. } => {}
-            Publish::Confirmed { stamp } => self.lease(stamp),
+            Publish::Confirmed { stamp, lease_ms } => self.lease(stamp, lease_ms),
             Publish::Serving(term) => {
                 self.view.serving = term;
                 if let (Some(_), Some(group)) = (term, &mut self.group) {
@@ -49,6 +49,7 @@ impl Sim {
                 match term {
                     Some(_) => {
                         self.nobody_else_answers();
+                        self.no_needless_leader();
                         self.serving();
                     }
                     None => self.close_queues(|_| true, Refusal::NotLeader),

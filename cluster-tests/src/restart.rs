@@ -74,6 +74,7 @@ impl Sim {
         if forgets {
             self.forget_members();
         }
+        let rhythm = self.rhythm();
         let raft = RaftOptions {
             quiet: true,
             no_peers: self.group.is_none() || forgets,
@@ -84,6 +85,10 @@ impl Sim {
             snapshot_part: self.plan.net.snapshot_part.max(1),
             snapshot_per_tick: self.plan.net.snapshot_pace,
             trusts_parts: self.defect == Some(Planted::PartsUnchecked),
+            guesses_promises: self.defect == Some(Planted::GuessedPromises),
+            tick_ms: rhythm.tick_ms,
+            election_ticks: rhythm.election_ticks,
+            promise_ticks: rhythm.promise_ticks,
             ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
         recover(&mut self.store, options, machine, raft)

@@ -17,7 +17,6 @@ use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::QueueKey;
 use troupemq::storage::{Fault, LogStore, SimRng, SimStore};
 
-const TICK_US: u64 = 100_000;
 const PAUSE_STEP_US: u64 = 100_000;
 /// After this time without faults a group serves: a restart, and an election that may be split.
 const PROBE_US: u64 = 9_000_000;
@@ -63,6 +62,10 @@ pub struct Sim {
     pub paused_until: u64,
     /// Its leader may answer reads from memory until then, microseconds.
     pub lease_until: u64,
+    /// The last tick came so late, microseconds.
+    pub tick_late: u64,
+    /// What comes from other nodes waits until then, microseconds.
+    pub links_stall_until: u64,
     /// A disk fault was planted in this life.
     pub fault_planted: bool,
     pub sync_failed: bool,
@@ -128,6 +131,8 @@ impl Sim {
             store_number: 1,
             paused_until: 0,
             lease_until: 0,
+            tick_late: 0,
+            links_stall_until: 0,
             fault_planted: false,
             sync_failed: false,
             ticks: 0,
@@ -172,7 +177,7 @@ impl Sim {
     pub fn run(mut self) -> (Result<(), Failure>, Counters, Vec<u64>) {
         for node in 0..self.nodes() {
             self.schedule.after(0, Event::Restart { node, life: 0 });
-            self.schedule.after(TICK_US, Event::Tick { node });
+            self.schedule.after(100_000, Event::Tick { node });
         }
         self.schedule.after(1000, Event::Client);
         while self.failure.is_none() {
@@ -251,10 +256,11 @@ impl Sim {
             Event::Timeout { slot } => self.timed_out(slot),
             Event::Tick { node } => {
                 self.see_clock();
+                self.tell_unheard();
                 self.tick();
                 self.tell_clock();
                 self.world_faults();
-                let next = TICK_US / 2 + self.rng.below(TICK_US);
+                let next = self.next_tick();
                 self.schedule.after(next, Event::Tick { node });
             }
             Event::Client => self.client_turn(),
@@ -387,6 +393,7 @@ impl Sim {
         self.lost_by_others();
         self.view.serving = None;
         self.lease_until = 0;
+        self.links_stall_until = 0;
         self.crash_in = None;
         self.disconnected();
         if power {

@@ -28,11 +28,13 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 30] = [
+const OF_GROUPS: [&str; 32] = [
     "digests",
     "wrong_configurations",
     "leases",
     "links_reset",
+    "stalled_nodes",
+    "stalled_links",
     "clocks_far_off",
     "clocks_held",
     "member_changes",

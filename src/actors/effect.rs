@@ -49,9 +49,12 @@ pub enum Publish {
     /// The replica leads and has applied its first entry: it serves in this term. `None` when it
     /// stopped serving.
     Serving(Option<u64>),
-    /// A majority followed this leader after it asked with this stamp ([`ShardInput::Confirm`]).
+    /// A majority followed this leader after it asked with this stamp ([`ShardInput::Confirm`]), and
+    /// for so long from then no other replica serves: the followers give others no vote that long,
+    /// by clocks that may run somewhat differently, or the one they elect waits.
     Confirmed {
         stamp: u64,
+        lease_ms: u64,
     },
     /// This replica holds again whatever a crash of its machine or a damaged store may have taken.
     Recovered,

@@ -36,6 +36,11 @@ pub trait ClientLink: Send + Sync {
 pub trait ReplicaLink: Send + Sync {
     /// `false` when it was dropped.
     fn send(&self, shard: ShardId, to: u64, bytes: Bytes) -> bool;
+    /// A number that changes, at least once a tick of the shards, while what comes from other nodes
+    /// is handed on as it comes. `None`: not known.
+    fn pulse(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A node without others.

@@ -150,8 +150,10 @@ config_keys! {
     /// A leader sends its followers a sign of life so often. Milliseconds, 10 to 10000.
     heartbeat_interval_ms: u64 as Integer, Shared = 50, [];
     /// A follower that hears nothing from its leader for once to twice this time stands for
-    /// election. Milliseconds, at least three times `heartbeat_interval_ms`, at most 60000.
-    election_timeout_ms: u64 as Integer, Shared = 250, [];
+    /// election; later where the leader was late before. A killed process is noticed at once, by its
+    /// connections: this is for machines and networks that fall silent. Milliseconds, at least three
+    /// times `heartbeat_interval_ms`, at most 60000.
+    election_timeout_ms: u64 as Integer, Shared = 1_000, [];
     /// Send consumers that read what is not in the memory of the leader any more to a follower, and
     /// let followers answer pulls with what is committed.
     slave_read_enable: bool as Boolean, Shared = false, ["slaveReadEnable"];

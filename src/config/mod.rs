@@ -87,6 +87,14 @@ impl Config {
         )
     }
 
+    /// Ticks for which a follower that heard its leader stays with it: four signs of life, so that
+    /// leases go on through one that is late. How long clients wait after a leader was killed goes
+    /// by this.
+    pub fn promise_ticks(&self) -> usize {
+        let (_, heartbeat, election) = self.raft_ticks();
+        (4 * heartbeat).min(election)
+    }
+
     /// What an acknowledgement waits for, unless a message or topic says otherwise.
     pub fn ack_policy(&self) -> AckPolicy {
         AckPolicy {

@@ -50,6 +50,10 @@ impl ReplicaLink for Links {
         let peers = self.peers.get();
         peers.is_some_and(|peers| peers.send(to, Lane::Raft, shard.0, bytes))
     }
+
+    fn pulse(&self) -> Option<u64> {
+        self.peers.get().map(Peers::pulse)
+    }
 }
 
 /// A shard's ways in.
@@ -221,6 +225,7 @@ fn options(config: &Config, cluster: &Cluster) -> Result<PeerOptions, String> {
     options.secret = config.read_cluster_secret()?.into_bytes();
     let names: Vec<&str> = cluster.shards.iter().map(|s| s.name.as_str()).collect();
     options.agreed = crc32fast::hash(names.join(";").as_bytes()).into();
+    options.pulse_every = Duration::from_millis((config.raft_ticks().0 / 2).clamp(2, 10));
     if !config.peer_tls_cert_file.is_empty() {
         let read = |file: &str| std::fs::read(file).map_err(|e| format!("{file}: {e}"));
         let tls = Tls::new(

@@ -56,6 +56,7 @@ pub(super) fn cluster_raft(config: &Config, shard: &ClusterShard, life: u64) -> 
     RaftOptions {
         election_ticks,
         heartbeat_ticks,
+        promise_ticks: config.promise_ticks(),
         life,
         no_peers: false,
         // A limit that is less than a byte is not none.

@@ -26,6 +26,7 @@ use outbox::Outbox;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub struct PeerOptions {
     /// Most bytes that wait for one peer, per lane.
     pub max_queued: usize,
     pub ping_every: Duration,
+    /// See [`Peers::pulse`].
+    pub pulse_every: Duration,
     /// A peer that is not heard for so long is taken for gone and dialled anew.
     pub silent_after: Duration,
     /// Longest a connection may take to open and to prove itself.
@@ -113,6 +116,7 @@ impl PeerOptions {
             max_frame: 32 << 20,
             max_queued: 64 << 20,
             ping_every: Duration::from_millis(500),
+            pulse_every: Duration::from_millis(10),
             silent_after: Duration::from_secs(2),
             handshake_within: Duration::from_secs(3),
             backoff: (Duration::from_millis(50), Duration::from_secs(1)),
@@ -150,6 +154,7 @@ struct Shared {
     boxes: RwLock<BTreeMap<u64, Arc<Outbox>>>,
     added: mpsc::UnboundedSender<PeerAddr>,
     events: Arc<dyn PeerEvents>,
+    pulse: AtomicU64,
 }
 
 /// The links of one node. Cheap to clone, usable from any thread; [`PeerLinks`] ends them.
@@ -205,6 +210,12 @@ impl Peers {
         state.is_some_and(|s| s.outgoing && s.version >= hello::AGREES)
     }
 
+    /// Counts how often the links' thread has read all that had come. While it stands still, what
+    /// peers said may wait here: their silence proves nothing.
+    pub fn pulse(&self) -> u64 {
+        self.shared.pulse.load(Ordering::Acquire)
+    }
+
     /// Both directions of the link are up.
     pub fn connected(&self, peer: u64) -> bool {
         let state = self.shared.outbox(peer).map(|b| b.state());
@@ -235,6 +246,7 @@ impl PeerLinks {
             boxes: RwLock::new(boxes),
             added,
             events,
+            pulse: AtomicU64::new(0),
         });
         let peers = Peers {
             shared: shared.clone(),
@@ -293,6 +305,17 @@ fn wall_ms() -> i64 {
     since.map_or(0, |d| d.as_millis() as i64)
 }
 
+/// Beats while the thread runs. Whatever woke together with it is served first.
+async fn beat(shared: Arc<Shared>) {
+    let mut beats = tokio::time::interval(shared.options.pulse_every);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        tokio::task::yield_now().await;
+        shared.pulse.fetch_add(1, Ordering::Release);
+    }
+}
+
 async fn run(
     listener: TcpListener,
     shared: Arc<Shared>,
@@ -306,6 +329,7 @@ async fn run(
         Some(tokio::task::spawn_local(dial))
     };
     tasks.extend(shared.options.peers.iter().cloned().filter_map(dial));
+    tasks.push(tokio::task::spawn_local(beat(shared.clone())));
     let accept = accept::run(listener, shared.clone());
     tasks.push(tokio::task::spawn_local(accept));
     loop {

@@ -21,17 +21,18 @@
 //! A store that forgot may have forgotten that the group grew: a replica that finds itself the only
 //! voter there waits for a leader, or for word that there is no other replica ([`RaftCore::form`]).
 //!
-//! For one election timeout after its start a replica gives no vote, as a follower that has just
-//! heard of its leader: before the start it may have, and the leader's lease rests on that. See
-//! [`promise`].
+//! For a while after its start a replica gives no vote, as a follower that has just heard of its
+//! leader: before the start it may have, and the leader's lease rests on that. See [`promise`].
 
 mod catch_up;
 mod election;
+mod patience;
 mod promise;
 mod ready;
 mod receive;
 mod types;
 
+pub use promise::LONGEST_PROMISE_MS;
 pub use types::*;
 
 use super::log_window::{from_raft, LogWindow, WindowStart};
@@ -44,7 +45,8 @@ use crate::model::outcome::Refusal;
 use crate::storage::{HardState, LogEntry};
 use bytes::Bytes;
 use catch_up::Budget;
-use promise::Promise;
+use patience::Patience;
+use promise::{Heard, Promise};
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,6 +79,8 @@ struct Outgoing {
     forgotten: bool,
     /// A vote that breaks a promise.
     early: bool,
+    /// What is said of promises.
+    promise_ms: Option<u32>,
 }
 
 /// See the module text.
@@ -122,9 +126,12 @@ pub struct RaftCore {
     /// See [`RaftCore::bar`].
     barred: bool,
     promise: Promise,
+    patience: Patience,
+    /// See [`RaftCore::unheard`].
+    unheard: bool,
     /// Ticks for which nobody is asked to lead: see [`RaftCore::slept`].
     deaf: usize,
-    /// Ticks since the start.
+    /// Ticks since the start in which others could be heard.
     clock: u64,
     /// Term and tick of the last answer of each peer. raft notes these only from one of its checks
     /// for a quorum to the next, and has just forgotten them at each.
@@ -145,7 +152,7 @@ pub struct RaftCore {
     votes: BTreeMap<u64, Message>,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
-    /// Ticks since the start, up to an election timeout.
+    /// Ticks since the start, up to the end of all promises of before.
     age: usize,
     timeout: usize,
     /// Term, role and draw of the election timeout.
@@ -174,6 +181,7 @@ impl RaftCore {
             id: options.node,
             election_tick: options.election_ticks,
             heartbeat_tick: options.heartbeat_ticks,
+            max_election_tick: Patience::most(options.election_ticks) + 1,
             applied: start.applied.0,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 256,
@@ -197,7 +205,7 @@ impl RaftCore {
         let budget = Budget::new(options.snapshot_per_tick);
         let promise = Promise::new(match options.life {
             0 => 0,
-            _ => options.election_ticks,
+            _ => options.mute_ticks(),
         });
         let mut core = Self {
             node,
@@ -225,6 +233,8 @@ impl RaftCore {
             lone,
             barred: false,
             promise,
+            patience: Patience::default(),
+            unheard: false,
             deaf: 0,
             clock: 0,
             answered: BTreeMap::new(),

@@ -21,6 +21,10 @@ struct Net {
     hurt: BTreeSet<u64>,
     /// Nodes that start on a new store, and its number.
     blank: BTreeMap<u64, u64>,
+    /// Ticks for which nodes promise, where it is not as usual.
+    promises: BTreeMap<u64, usize>,
+    /// Node, stamp and lease of confirmations.
+    confirmed: Vec<(u64, u64, u64)>,
 }
 
 impl Net {
@@ -31,6 +35,8 @@ impl Net {
             down: BTreeSet::new(),
             hurt: BTreeSet::new(),
             blank: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            confirmed: Vec::new(),
         };
         for node in nodes {
             net.start(*node, voters, 1);
@@ -51,6 +57,7 @@ impl Net {
             store: self.blank.get(&node).copied().unwrap_or(node),
             quiet: true,
             no_peers: false,
+            promise_ticks: self.promises.get(&node).copied().unwrap_or(10),
             ..RaftOptions::group(node, voters.to_vec(), 7)
         };
         let mut start_state = hard_state;
@@ -87,6 +94,9 @@ impl Net {
             }
             for (to, bytes) in out.messages {
                 self.wire.push_back((node, to, bytes));
+            }
+            if let Some((stamp, lease)) = out.confirmed {
+                self.confirmed.push((node, stamp, lease));
             }
             r.writes.extend(out.persist);
             for entry in out.committed {
@@ -432,3 +442,5 @@ mod catch_up_tests;
 mod election_tests;
 #[path = "core_lost_tests.rs"]
 mod lost;
+#[path = "core_promise_tests.rs"]
+mod promise_tests;

@@ -8,6 +8,7 @@ use crate::storage::{HardState, LogEntry};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use raft::RawNode;
+use std::collections::BTreeSet;
 
 /// Members one change may touch.
 const MAX_CHANGES: usize = 16;
@@ -54,6 +55,15 @@ impl Members {
     /// The node has a vote.
     pub fn has_vote(&self, node: u64) -> bool {
         self.voters.contains(&node) || self.voters_outgoing.contains(&node)
+    }
+
+    /// These nodes are a majority of the voters; of the old and of the new ones during a change.
+    pub(super) fn are_quorum(&self, nodes: &BTreeSet<u64>) -> bool {
+        let most = |voters: &[u64]| {
+            let counted = voters.iter().filter(|v| nodes.contains(v)).count();
+            counted > voters.len() / 2
+        };
+        most(&self.voters) && (self.voters_outgoing.is_empty() || most(&self.voters_outgoing))
     }
 
     /// A change is between its two configurations.

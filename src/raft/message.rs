@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! version u8 = 2 | flags u8 | sender's store u64 | sender's life u64
-//!     | receiver's life as the sender knows it u64 | eraftpb.Message
+//!     | receiver's life as the sender knows it u64 | eraftpb.Message | promise
 //! ```
 //!
 //! Big-endian. Flag 1: a vote is asked for, or given, of which the candidate needs all; from a
 //! leader: all voted for it. Flag 2: the sender's store is new or damaged. Flag 4: a vote that breaks
-//! the sender's promise to the leader before. A *life* counts the
+//! the sender's promise to the leader before. Flag 8: a promise ends the message, see
+//! [`Head::promise_ms`]. The promise has the form of a protobuf field that nobody else uses (number
+//! 1001, fixed32), so that versions without promises in messages skip it.
+//!
+//! A *life* counts the
 //! starts of a replica on one *store*; see [`super::core`]. What comes in is checked here before
 //! raft sees it, because raft takes its peers' word and panics on nonsense.
 
@@ -20,6 +24,10 @@ const HEAD: usize = 26;
 const FLAG_ALL: u8 = 1;
 const FLAG_FORGOTTEN: u8 = 2;
 const FLAG_EARLY: u8 = 4;
+const FLAG_PROMISE: u8 = 8;
+/// The tag of field 1001, fixed32, in front of a promise.
+const PROMISE_TAG: [u8; 2] = [0xcd, 0x3e];
+const PROMISE: usize = 6;
 /// Terms grow by elections: one beyond this was never reached by counting.
 const MAX_TERM: u64 = 1 << 48;
 
@@ -66,25 +74,35 @@ pub(super) struct Head {
     pub forgotten: bool,
     /// A vote given before the sender's promise to the leader before was over.
     pub early: bool,
+    /// Milliseconds. In an answer to a leader: for so long, from when the leader was heard, the
+    /// sender gives no vote, or says so in it. In a vote: what is left of such a promise. From a
+    /// leader only that promises are read. `None`: the sender is of a version that says nothing.
+    pub promise_ms: Option<u32>,
 }
 
 /// The bytes of a message.
 pub(super) fn encode(message: &Message, head: Head) -> Option<Bytes> {
     let size = message.compute_size() as usize;
-    let mut out = BytesMut::with_capacity(HEAD + size);
+    let mut out = BytesMut::with_capacity(HEAD + size + PROMISE);
     out.put_u8(VERSION);
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
     out.put_u8(
         flag(head.all, FLAG_ALL)
             | flag(head.forgotten, FLAG_FORGOTTEN)
-            | flag(head.early, FLAG_EARLY),
+            | flag(head.early, FLAG_EARLY)
+            | flag(head.promise_ms.is_some(), FLAG_PROMISE),
     );
     out.put_u64(head.store);
     out.put_u64(head.sender_life);
     out.put_u64(head.receiver_life);
     let mut out = out.writer();
     message.write_to_writer(&mut out).ok()?;
-    Some(out.into_inner().freeze())
+    let mut out = out.into_inner();
+    if let Some(ms) = head.promise_ms {
+        out.put_slice(&PROMISE_TAG);
+        out.put_u32_le(ms);
+    }
+    Some(out.freeze())
 }
 
 /// Reads what [`encode`] wrote; data of entries are slices of `bytes`.
@@ -97,15 +115,25 @@ pub(super) fn decode(bytes: &Bytes) -> Result<(Head, Message), MessageError> {
         return Err(MessageError::Malformed("version is not known here"));
     }
     let flags = from.get_u8();
+    let mut body = bytes.slice(HEAD..);
+    let mut promise_ms = None;
+    if flags & FLAG_PROMISE != 0 {
+        let at = body.len().checked_sub(PROMISE);
+        let at = at.filter(|at| body[*at..].starts_with(&PROMISE_TAG));
+        let mut promise = body.split_off(at.ok_or(MessageError::Malformed("no promise"))?);
+        promise.advance(PROMISE_TAG.len());
+        promise_ms = Some(promise.get_u32_le());
+    }
     let head = Head {
         all: flags & FLAG_ALL != 0,
         forgotten: flags & FLAG_FORGOTTEN != 0,
         early: flags & FLAG_EARLY != 0,
+        promise_ms,
         store: from.get_u64(),
         sender_life: from.get_u64(),
         receiver_life: from.get_u64(),
     };
-    let message = Message::parse_from_carllerche_bytes(&bytes.slice(HEAD..))
+    let message = Message::parse_from_carllerche_bytes(&body)
         .map_err(|_| MessageError::Malformed("does not parse"))?;
     Ok((head, message))
 }
@@ -222,9 +250,16 @@ mod tests {
             all: true,
             forgotten: false,
             early: true,
+            promise_ms: Some(175),
         };
         let bytes = encode(&append(), sent).unwrap();
         assert_eq!(decode(&bytes).unwrap(), (sent, append()));
+        let silent = Head {
+            promise_ms: None,
+            ..sent
+        };
+        let before = encode(&append(), silent).unwrap();
+        assert_eq!(decode(&before).unwrap(), (silent, append()));
         for cut in 0..HEAD {
             assert!(decode(&bytes.slice(..cut)).is_err());
         }
@@ -234,6 +269,25 @@ mod tests {
                 let _ = check(1, 2, &m);
             }
         }
+    }
+
+    #[test]
+    fn versions_without_promises_skip_them() {
+        let head = Head {
+            promise_ms: Some(u32::MAX),
+            ..Head::default()
+        };
+        let bytes = encode(&append(), head).unwrap();
+        // What they read: the flags they know, and all behind the head as one message.
+        let mut read = Message::parse_from_carllerche_bytes(&bytes.slice(HEAD..)).unwrap();
+        assert!(read.unknown_fields.get(1001).is_some());
+        read.unknown_fields = Default::default();
+        assert_eq!(read, append());
+        // A promise that is announced and not there.
+        let mut cut = bytes.to_vec();
+        cut.truncate(bytes.len() - 1);
+        let cut = decode(&cut.into());
+        assert_eq!(cut, Err(MessageError::Malformed("no promise")));
     }
 
     #[test]

@@ -39,8 +39,6 @@ use std::time::{Duration, Instant};
 const CONFIRM_TICKS: u64 = 2;
 /// A follower this many entries behind, or fewer, may serve what was stored earlier.
 const READER_LAG: u64 = 1_000;
-/// No leader's lease is longer: a new leader may have to wait for its end.
-pub const LONGEST_LEASE: Duration = Duration::from_secs(1);
 /// Queues look at their deadlines so often.
 const QUEUE_TICK: Duration = Duration::from_millis(500);
 
@@ -90,6 +88,8 @@ pub struct ShardActor {
     flush_due: bool,
     ticks: u64,
     last_tick: Option<Instant>,
+    /// [`ReplicaLink::pulse`] at the last tick.
+    last_pulse: Option<u64>,
     /// Followers that may serve pulls, found since the last look.
     readers: BTreeSet<u64>,
     outbox: Rc<SharedOutbox>,
@@ -118,6 +118,7 @@ impl ShardActor {
             flush_due: false,
             ticks: 0,
             last_tick: None,
+            last_pulse: None,
             readers: BTreeSet::new(),
             outbox,
         }
@@ -207,17 +208,6 @@ impl ShardActor {
         if self.core.raft().is_leader() {
             self.input(ShardInput::Confirm { stamp: boot_ns() }, ctx);
         }
-    }
-
-    /// How long after it was asked for a confirmation no other replica can have been elected: the
-    /// others refuse their votes that long, by clocks that may run somewhat differently, or the
-    /// one they elect waits as long. See [`RaftCore::lease_ticks`].
-    ///
-    /// [`RaftCore::lease_ticks`]: crate::raft::RaftCore::lease_ticks
-    pub(super) fn lease(&self) -> Duration {
-        let timeout = self.deps.tick * self.core.raft().election_ticks() as u32;
-        let lease = (timeout * 3 / 4).saturating_sub(self.deps.tick * 2);
-        lease.min(LONGEST_LEASE)
     }
 
     fn send_timer(&self, input: TimerInput) {
@@ -458,6 +448,12 @@ impl Actor for ShardActor {
             }
             shard.notice_sleep(ctx);
             shard.last_tick = Some(now);
+            // What others said may wait in the links, whose thread has not run meanwhile.
+            let pulse = shard.deps.replicas.pulse();
+            let before = std::mem::replace(&mut shard.last_pulse, pulse);
+            if pulse.is_some() && pulse == before {
+                shard.input(ShardInput::Unheard, ctx);
+            }
             shard.deps.clock.refresh();
             let now_ms = shard.deps.clock.due_ms();
             shard.ticks += 1;

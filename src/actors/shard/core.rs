@@ -218,6 +218,7 @@ impl ShardCore {
             }
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
             ShardInput::Slept => self.raft.slept(),
+            ShardInput::Unheard => self.raft.unheard(),
             ShardInput::Message { from, bytes } => {
                 if let Err(why) = self.raft.step(from, &bytes) {
                     if matches!(why, MessageError::OtherLog { .. }) {
@@ -330,8 +331,9 @@ impl ShardCore {
             for (to, bytes) in ready.messages {
                 out.push(Effect::Send { to, bytes });
             }
-            if let (Some(stamp), false) = (ready.confirmed, self.raft.is_transferring()) {
-                out.push(Effect::Publish(Publish::Confirmed { stamp }));
+            if let (Some((stamp, lease_ms)), false) = (ready.confirmed, self.raft.is_transferring())
+            {
+                out.push(Effect::Publish(Publish::Confirmed { stamp, lease_ms }));
             }
             self.tell_replaced(&ready.replaced, out);
             for fetch in ready.fetch {

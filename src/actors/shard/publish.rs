@@ -111,8 +111,8 @@ impl ShardActor {
                     }
                 }
             }
-            Publish::Confirmed { stamp } => {
-                let lease = self.lease().as_nanos() as u64;
+            Publish::Confirmed { stamp, lease_ms } => {
+                let lease = lease_ms.saturating_mul(1_000_000);
                 self.deps.status.set_lease(stamp.saturating_add(lease));
             }
             Publish::Recovered => {

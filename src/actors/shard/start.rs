@@ -1,6 +1,6 @@
 //! Starts the actors of a node's shards from its open store.
 
-use super::actor::{DiskDone, ShardActor, ShardDeps, LONGEST_LEASE};
+use super::actor::{DiskDone, ShardActor, ShardDeps};
 use super::core::{Patience, ShardCore, ShardOptions};
 use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
@@ -166,8 +166,7 @@ pub fn start_shards(
             store: store.number(),
             recovering: standing != Standing::Whole,
             forgotten: matches!(standing, Standing::Forgotten { .. }),
-            longest_lease: (LONGEST_LEASE.as_nanos()).div_ceil(options.tick.as_nanos().max(1))
-                as usize,
+            tick_ms: options.tick.as_millis().max(1) as u64,
             ..options.raft.clone()
         };
         let loss = store.loss(shard).cloned();

@@ -58,11 +58,19 @@ impl RaftCore {
 
     /// One tick of the shard's clock.
     pub fn tick(&mut self) {
-        self.clock += 1;
+        let counts = !std::mem::take(&mut self.unheard);
+        self.clock += u64::from(counts);
         self.deaf = self.deaf.saturating_sub(1);
         self.promise.tick();
-        self.age = (self.age + 1).min(self.options.election_ticks);
-        if self.is_leader() || self.may_campaign() {
+        self.age = (self.age + 1).min(self.options.mute_ticks());
+        if counts {
+            self.patience.tick(self.options.tick_ms);
+        } else if self.is_leader() {
+            // Signs of life go out as ever.
+            let elapsed = &mut self.node.raft.election_elapsed;
+            *elapsed = elapsed.saturating_sub(1);
+        }
+        if self.is_leader() || (counts && self.may_campaign()) {
             let raft = &self.node.raft;
             let idle = raft.state != StateRole::Leader && raft.promotable();
             if idle && raft.election_elapsed + 1 >= self.timeout {
@@ -93,6 +101,12 @@ impl RaftCore {
             None => {}
         }
         self.fix_election_timeout();
+    }
+
+    /// Nothing that others said can have reached this replica since the last tick, whatever they
+    /// said: the next tick is no time of silence.
+    pub fn unheard(&mut self) {
+        self.unheard = true;
     }
 
     /// The connection to `peer` closed or is refused. When it leads, this replica stands for
@@ -225,7 +239,7 @@ impl RaftCore {
             && !all
             && m.context[..] != *raft::CAMPAIGN_TRANSFER
             && self.options.life != 0
-            && self.age < self.options.election_ticks
+            && self.age < self.options.mute_ticks()
     }
 
     /// How the election that begins now is counted.
@@ -243,8 +257,9 @@ impl RaftCore {
     }
 
     /// raft draws election timeouts from a thread-local source; replace them by a function of the
-    /// seed, so that a run can be replayed. Between one and two election timeouts; where all have
-    /// just started, the preferred leader is first: it leads from the beginning when it is there.
+    /// seed, so that a run can be replayed. Between one and two election timeouts, or longer where
+    /// leaders were late (see [`patience`]); where all have just started, the preferred leader is
+    /// first: it leads from the beginning when it is there.
     pub(super) fn fix_election_timeout(&mut self) {
         let (term, state) = (self.node.raft.term, self.node.raft.state);
         if (self.drawn.0, self.drawn.1) != (term, state) {
@@ -261,7 +276,7 @@ impl RaftCore {
             Some(first) if *first == self.options.node => x % quarter,
             _ => 2 * quarter + x % span.saturating_sub(2 * quarter).max(1),
         };
-        self.timeout = (span + wait) as usize;
+        self.timeout = self.patience.ticks(span as usize) + wait as usize;
         self.node.raft.set_randomized_election_timeout(self.timeout);
     }
 }

@@ -72,8 +72,10 @@ impl RaftCore {
             let number = ready.number();
             for state in ready.take_read_states() {
                 let stamp = <[u8; 8]>::try_from(&state.request_ctx[..]);
-                let stamp = stamp.ok().map(u64::from_be_bytes);
-                out.confirmed = out.confirmed.max(stamp);
+                if let Ok(stamp) = stamp.map(u64::from_be_bytes) {
+                    let lease = self.lease_ms(stamp);
+                    out.confirmed = out.confirmed.max(Some((stamp, lease)));
+                }
             }
             let now = self.keep_snapshots(ready.take_messages());
             let now = self.marked(now);
@@ -193,6 +195,7 @@ impl RaftCore {
                 all,
                 forgotten: self.forgotten,
                 early: vote && !m.reject && self.promise.stands(),
+                promise_ms: self.said_with(m.get_msg_type()),
                 message: m,
             }
         };
@@ -209,6 +212,7 @@ impl RaftCore {
                 all: outgoing.all,
                 forgotten: outgoing.forgotten,
                 early: outgoing.early,
+                promise_ms: outgoing.promise_ms,
             };
             // Only a message beyond 2 GiB does not encode; entries are bounded far below.
             if let Some(bytes) = message::encode(m, head) {

@@ -52,6 +52,9 @@ impl RaftCore {
         let term = m.term;
         if self.is_leader() && term == self.term() && message::answers_leader(kind) {
             self.answered.insert(from, (term, self.clock));
+            if kind == MessageType::MsgHeartbeatResponse {
+                self.take_answer(from, &m, &head);
+            }
         }
         let before = self.term();
         self.weigh(from, &m, &head);
@@ -62,7 +65,13 @@ impl RaftCore {
         } else {
             let _ = self.node.step(m);
         }
-        self.weighed(Some((from, kind, term)), before);
+        let heard = Heard {
+            from,
+            kind,
+            term,
+            reads: head.promise_ms.is_some(),
+        };
+        self.weighed(Some(heard), before);
         self.check_elected(&head, from, kind, term);
         if let Some((commit, term)) = confirmed.filter(|(_, term)| *term == self.term()) {
             // It sent this after it heard of this life, and has committed in its own term.

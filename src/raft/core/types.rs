@@ -17,10 +17,11 @@ pub struct RaftOptions {
     pub voters: Vec<u64>,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
-    /// No leader's lease is longer, ticks; see [`RaftCore::lease_ticks`].
-    ///
-    /// [`RaftCore::lease_ticks`]: super::RaftCore::lease_ticks
-    pub longest_lease: usize,
+    /// Length of a tick, ms: replicas may tick differently, and tell each other times.
+    pub tick_ms: u64,
+    /// Ticks for which a follower that heard its leader gives no vote to others, or says so in it.
+    /// The leader's lease rests on that. No more than [`LONGEST_PROMISE_MS`] counts.
+    pub promise_ticks: usize,
     /// Counts the starts of this replica; grows with every start. 0: not counted.
     pub life: u64,
     /// The machine stopped uncleanly with unsynced entries written, and this replica was not told
@@ -43,6 +44,8 @@ pub struct RaftOptions {
     pub snapshot_per_tick: u64,
     /// Planted defect: checksums of snapshots are not looked at.
     pub trusts_parts: bool,
+    /// Planted defect: a leader takes its followers' promises for as long as its own.
+    pub guesses_promises: bool,
 }
 
 impl RaftOptions {
@@ -59,7 +62,8 @@ impl RaftOptions {
             voters,
             election_ticks: 10,
             heartbeat_ticks: 2,
-            longest_lease: usize::MAX,
+            tick_ms: 100,
+            promise_ticks: 10,
             life: 0,
             recovering: false,
             forgotten: false,
@@ -69,6 +73,7 @@ impl RaftOptions {
             snapshot_part: 256 << 10,
             snapshot_per_tick: 0,
             trusts_parts: false,
+            guesses_promises: false,
         }
     }
 }
@@ -130,8 +135,9 @@ pub struct RaftOutput {
     pub fetch: Vec<Fetch>,
     /// What came of a snapshot, to be kept beside the state. Need not be synced.
     pub staged: Vec<Stage>,
-    /// A majority followed this leader after [`RaftCore::confirm`] was called with this stamp.
-    pub confirmed: Option<u64>,
+    /// A majority followed this leader after [`RaftCore::confirm`] was called with this stamp, and
+    /// nobody else is elected unnoticed for so many ms from then.
+    pub confirmed: Option<(u64, u64)>,
 }
 
 impl RaftOutput {

@@ -8,7 +8,7 @@ mod probe;
 mod produce;
 mod route;
 
-pub use probe::Direct;
+pub use probe::{Asker, Direct};
 
 use super::history::{Answer, History, Id, Place, Sent, TOPICS};
 use super::nodes::SHARDS;
@@ -16,7 +16,7 @@ use super::rng::Rng;
 use route::Routes;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub struct Shared {
     /// Consumers end.
     end: AtomicBool,
     positions: Mutex<BTreeMap<Place, i64>>,
+    /// Offset of the last acknowledgement of each shard's prober; -1 for none.
+    probed: Vec<AtomicI64>,
     name_servers: Vec<String>,
     replicas: Vec<Vec<String>>,
 }
@@ -165,6 +167,7 @@ impl Load {
             hold: AtomicBool::new(false),
             end: AtomicBool::new(false),
             positions: Mutex::default(),
+            probed: SHARDS.iter().map(|_| AtomicI64::new(-1)).collect(),
             name_servers: plan.name_servers.clone(),
             replicas: plan.replicas.clone(),
         });
@@ -239,6 +242,12 @@ impl Load {
     /// A client that sends to all shards of one node and follows no route, until it is dropped.
     pub fn direct(&self, node: usize) -> std::io::Result<Direct> {
         Direct::start(self.shared.clone(), node)
+    }
+
+    /// A client that asks one node for the end of the queues that are probed, again and again, until
+    /// it is dropped. What it is told is judged with all other reads.
+    pub fn ask(&self, node: usize) -> std::io::Result<Asker> {
+        Asker::start(self.shared.clone(), node)
     }
 
     /// Ends producers and probers.

@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// One acknowledgement in so many is followed by a read of the maximum offset.
 const READ_ONE_IN: u32 = 5;
 const READ_WITHIN: Duration = Duration::from_millis(500);
+/// Between an answer and the next question.
+const ASK_EVERY: Duration = Duration::from_millis(5);
 
 /// One connection that follows the route of one shard, again and again at once.
 pub async fn probe(shard: usize, routes: Rc<Routes>, shared: Arc<Shared>, mut rng: Rng) {
@@ -42,6 +44,7 @@ pub async fn probe(shard: usize, routes: Rc<Routes>, shared: Arc<Shared>, mut rn
             Ok(offset) => {
                 let now = shared.now();
                 shared.history().acks[shard].push(now);
+                shared.probed[shard].store(offset, Ordering::Release);
                 if number % READ_ONE_IN == 0 {
                     let node = rng.below(shared.replicas.len());
                     let read = read_max(place, node, offset, reader.clone(), shared.clone());
@@ -71,20 +74,77 @@ async fn read_max(place: Place, node: usize, acked: i64, reader: Rc<Client>, sha
     }
 }
 
+/// Asks all shards of one node, whoever leads; ends when dropped.
+#[derive(Debug)]
+pub struct Asker {
+    _task: Task,
+}
+
 /// Sends to all shards of one node; ends when dropped.
 #[derive(Debug)]
 pub struct Direct {
+    _task: Task,
+}
+
+#[derive(Debug)]
+struct Task {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Direct {
-    pub(super) fn start(shared: Arc<Shared>, node: usize) -> std::io::Result<Self> {
+impl Task {
+    fn start<F, W>(name: &str, work: W) -> std::io::Result<Self>
+    where
+        F: std::future::Future<Output = ()>,
+        W: FnOnce(Arc<AtomicBool>) -> F + Send + 'static,
+    {
         let end = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let ended = end.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        let thread = thread.spawn(move || runtime.block_on(work(ended)))?;
+        Ok(Self {
+            end,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Asker {
+    pub(super) fn start(shared: Arc<Shared>, node: usize) -> std::io::Result<Self> {
+        let _task = Task::start("asker", move |end| ask(node, shared, end))?;
+        Ok(Self { _task })
+    }
+}
+
+async fn ask(node: usize, shared: Arc<Shared>, end: Arc<AtomicBool>) {
+    let local = tokio::task::LocalSet::new();
+    for shard in 0..SHARDS.len() {
+        local.spawn_local(ask_shard(shard, node, shared.clone(), end.clone()));
+    }
+    local.await;
+}
+
+async fn ask_shard(shard: usize, node: usize, shared: Arc<Shared>, end: Arc<AtomicBool>) {
+    let reader = Rc::new(Client::new(Vec::new(), READ_WITHIN));
+    let place = Place {
+        topic: 0,
+        shard: shard as u8,
+        queue: 0,
+    };
+    while !end.load(Ordering::Relaxed) {
+        let acked = shared.probed[shard].load(Ordering::Acquire);
+        if acked >= 0 {
+            read_max(place, node, acked, reader.clone(), shared.clone()).await;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+impl Direct {
+    pub(super) fn start(shared: Arc<Shared>, node: usize) -> std::io::Result<Self> {
         // Numbers go on where an earlier sender of this node ended.
         let own = DIRECT + node as u32;
         let of_own = shared
@@ -93,14 +153,9 @@ impl Direct {
             .iter()
             .filter(|s| s.id.0 == own)
             .count();
-        let thread = std::thread::Builder::new().name("direct".into());
-        let thread = thread.spawn(move || {
-            runtime.block_on(send(own, of_own as u32, node, shared, ended));
-        })?;
-        Ok(Self {
-            end,
-            thread: Some(thread),
-        })
+        let work = move |end| send(own, of_own as u32, node, shared, end);
+        let _task = Task::start("direct", work)?;
+        Ok(Self { _task })
     }
 }
 
@@ -123,7 +178,7 @@ async fn send(own: u32, first: u32, node: usize, shared: Arc<Shared>, end: Arc<A
     }
 }
 
-impl Drop for Direct {
+impl Drop for Task {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -1,5 +1,6 @@
 //! The scenarios, by their numbers in the reliability reference.
 
+mod busy;
 mod config;
 mod disk;
 mod kill;
@@ -7,6 +8,7 @@ mod members;
 mod network;
 mod pause;
 mod service;
+mod settings;
 mod weather;
 
 use super::disk::Disk;
@@ -93,6 +95,8 @@ pub fn all() -> Vec<Scenario> {
     all.extend(weather::SCENARIOS);
     all.extend(members::SCENARIOS);
     all.extend(config::SCENARIOS);
+    all.extend(busy::SCENARIOS);
+    all.extend(settings::SCENARIOS);
     let number = |s: &Scenario| {
         let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.parse::<u32>().unwrap_or(u32::MAX)

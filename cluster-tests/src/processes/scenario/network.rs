@@ -126,8 +126,8 @@ fn one_way(stage: &mut Stage, leader_receives: bool) -> Result<(), String> {
         stage.fault(what, &led, Some(Duration::from_secs(5)));
         stage.network(rules.collect())?;
         let begin = Instant::now();
-        // Two election timeouts, each drawn from one to two times 250 ms, and what the page takes.
-        let limit = Duration::from_millis(2 * 500 + 500);
+        // Two election timeouts, each drawn from one to two times 1 s, and what the page takes.
+        let limit = Duration::from_millis(2 * 2_000 + 500);
         let mut stepped_down = None;
         while begin.elapsed().as_secs_f64() < STAYS {
             let view = stage.nodes.view(node);

@@ -10,7 +10,7 @@ use super::*;
 /// How often the leader looks for segments to drop, ms.
 const EVERY_MS: i64 = 10_000;
 /// Election timeouts for which trims may be held back, and are then not held back again.
-const LONGEST_HOLD: u64 = 2_400;
+const LONGEST_HOLD: u64 = 600;
 
 /// When the leader looked last, and for how long it has held trims back.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 use super::*;
 
 /// Election timeouts that a log write may take.
-const PATIENCE: usize = 3;
+const PATIENCE: usize = 2;
 
 /// The oldest log write under way, and for how many ticks it has been.
 #[derive(Debug, Default)]
@@ -79,8 +79,8 @@ mod tests {
         let limit = PATIENCE * three.cores[old].raft().election_ticks();
         three.tick(limit - 1);
         assert_eq!(three.leader(), Some(old), "a slow disk is not a hung one");
-        // What the old leader says in the new term waits for its disk: its lease must run out.
-        three.tick(3 + three.cores[old].raft().lease_ticks() + 1);
+        // What the old leader says in the new term waits for its disk: promises to it must run out.
+        three.tick(3 + three.cores[old].raft().promise_ticks() + 1);
         let new = three.leader().expect("another leads");
         assert_ne!(new, old);
         assert!(three.cores[new].machine().topics().any(|t| t.name == "t"));

@@ -73,6 +73,9 @@ pub enum ShardInput {
     /// There were no ticks for an election timeout or longer: messages that come now may have
     /// waited as long.
     Slept,
+    /// Nothing that other nodes said since the last tick can have come to this replica yet: the next
+    /// tick is no time of silence.
+    Unheard,
     /// From the same shard's replica on node `from`, which the link has authenticated.
     Message {
         from: u64,
