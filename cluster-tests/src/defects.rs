@@ -42,6 +42,8 @@ pub enum Planted {
     PartsUnchecked,
     /// A snapshot's log and its state are two writes.
     InstallTorn,
+    /// A leader speaks before its own term is on its disk.
+    SpeaksEarly,
     /// A leader takes its followers' promises for as long as its own.
     GuessedPromises,
     /// Stamps, timers and retention go by the machine's clock, whatever the others say.
@@ -73,7 +75,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 22] = [
+pub const GROUP: [Planted; 23] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -97,4 +99,5 @@ pub const GROUP: [Planted; 22] = [
     Planted::InstallTorn,
     Planted::RawClock,
     Planted::GuessedPromises,
+    Planted::SpeaksEarly,
 ];

@@ -59,6 +59,8 @@ impl Sim {
         let one = now.voters[self.rng.below(now.voters.len() as u64) as usize];
         let spare = now.voters.len() > least;
         let changes = match (now.learners.first().copied(), stranger) {
+            (_, Some(node)) if self.plan.net.sole => vec![Change::AddLearner(node)],
+            _ if self.plan.net.sole => return,
             (Some(learner), _) if self.rng.chance(1, 2) => {
                 vec![Change::AddVoter(learner), Change::Remove(one)]
             }

@@ -105,7 +105,10 @@ pub struct Group {
 impl Group {
     pub fn new(members: usize, plan: &Plan, defect: Option<Planted>) -> Self {
         let segment_bytes = plan.segment_bytes;
-        let nodes = members + usize::from(plan.net.members > 0);
+        let (nodes, members) = match plan.net.sole {
+            true => (members, 1),
+            false => (members + usize::from(plan.net.members > 0), members),
+        };
         let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
         oracle.members = Members::of((1..=members as u64).collect());
         Self {
@@ -326,7 +329,10 @@ impl Sim {
     /// The disk of this node may be lost now: at most a minority is without its data at a time.
     pub fn may_lose_store(&self) -> bool {
         let group = self.group.as_ref();
-        group.is_some_and(|g| !self.is_calm() && g.may_hurt_one())
+        // Nobody counts on one that only learns.
+        let learns =
+            |g: &Group| self.plan.net.sole && !g.oracle.members.has_vote(g.here as u64 + 1);
+        group.is_some_and(|g| !self.is_calm() && (learns(g) || g.may_hurt_one()))
     }
 
     /// The node here comes back with an empty disk.

@@ -77,6 +77,8 @@ pub struct Net {
     pub unequal: bool,
     /// Processors are busy, and nothing else is wrong: nobody else is to be elected.
     pub busy: bool,
+    /// The first node is the only one with a vote, for ever; all others come to learn.
+    pub sole: bool,
 }
 
 impl Net {
@@ -95,6 +97,7 @@ impl Net {
             snapshot_pace: [0, 1_000, 10_000][rng.below(3) as usize],
             unequal: rng.chance(1, 3),
             busy: false,
+            sole: false,
         }
     }
 
@@ -151,6 +154,11 @@ impl Plan {
             if rng.chance(1, 10) {
                 plan.net = plan.net.busy();
                 (plan.crash_every, plan.disk_errors, plan.stalls) = (0, false, false);
+            } else if rng.chance(1, 10) {
+                plan.net.sole = true;
+                (plan.net.members, plan.net.wipes) = (100, 50);
+                plan.crash_every = [100, 300, 1_000][rng.below(3) as usize];
+                plan.stalls = true;
             }
         }
         plan

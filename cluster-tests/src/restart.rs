@@ -86,6 +86,7 @@ impl Sim {
             snapshot_per_tick: self.plan.net.snapshot_pace,
             trusts_parts: self.defect == Some(Planted::PartsUnchecked),
             guesses_promises: self.defect == Some(Planted::GuessedPromises),
+            speaks_early: self.defect == Some(Planted::SpeaksEarly),
             tick_ms: rhythm.tick_ms,
             election_ticks: rhythm.election_ticks,
             promise_ticks: rhythm.promise_ticks,

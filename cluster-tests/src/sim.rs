@@ -347,7 +347,11 @@ impl Sim {
         self.disk.busy = true;
         let mut delay = self.rng.below(self.plan.disk_us);
         // While a snapshot is written much may happen to the leader.
-        let often = if self.disk.installs_next() { 3 } else { 500 };
+        let often = match self.disk.installs_next() {
+            true => 3,
+            false if self.plan.net.sole => 20,
+            false => 500,
+        };
         if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
             self.counters.stalls += 1;
             delay += self.rng.below(3_000_000);

@@ -130,3 +130,40 @@ fn a_leader_that_was_late_before_is_waited_for_longer() {
     silence(&mut net, 60);
     assert_ne!(net.leader(), 1);
 }
+
+#[test]
+fn a_sole_voter_says_nothing_in_a_term_that_is_not_on_its_disk() {
+    let mut net = Net::new(&[1], &[1]);
+    net.at(1).raft.campaign();
+    net.settle();
+    let learner = [Change::AddLearner(2)];
+    net.at(1).raft.propose_members(&learner).unwrap();
+    net.settle();
+    net.start(2, &[1], 1);
+    net.tick(5);
+    net.propose(1, "a");
+    assert_eq!(net.at(2).texts(), [b"a"]);
+    let term = net.at(1).raft.term();
+    // It starts again, and its disk is slow; the learner comes with a new store.
+    net.start(1, &[1], 2);
+    net.settle();
+    net.at(1).fast = false;
+    net.at(1).raft.campaign();
+    net.settle();
+    assert!(net.at(1).raft.is_leader() && net.at(1).raft.term() == term + 1);
+    net.at(1).raft.propose(b"b".to_vec()).unwrap();
+    for _ in 0..5 {
+        net.at(1).raft.tick();
+        net.drive(1);
+    }
+    let said: Vec<_> = net.wire.iter().filter(|(from, ..)| *from == 1).collect();
+    assert_eq!(said.len(), 0, "{said:?}");
+    net.at(1).write_all();
+    net.drive(1);
+    assert!(net.wire.iter().any(|(from, ..)| *from == 1));
+    net.settle();
+    net.at(1).fast = true;
+    net.at(1).write_all();
+    net.tick(5);
+    assert_eq!(net.at(2).texts(), [b"a", b"b"]);
+}

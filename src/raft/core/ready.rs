@@ -98,7 +98,6 @@ impl RaftCore {
                 self.last_hard_state = hs;
             }
             self.node.advance_append_async(ready);
-            self.send(&now, out);
             // A commit index alone rides along with the next write.
             if !entries.is_empty() || must_sync {
                 self.open_writes.push_back((number, new_term));
@@ -116,20 +115,28 @@ impl RaftCore {
             } else if self.open_writes.is_empty() {
                 self.node.on_persist_ready(number);
             }
-            let (held, now) = match self.open_writes.iter().any(|(_, term)| *term) {
-                true => (held, Vec::new()),
-                false => held.into_iter().partition(|o: &Outgoing| {
-                    o.message.get_msg_type() != MessageType::MsgHeartbeatResponse
-                }),
+            let early = self.options.speaks_early && self.is_leader(); // (planted)
+            let held: Vec<Outgoing> = match self.writes_term() && !early {
+                // Whatever it is: a sole voter leads before its term is on disk.
+                true => now.into_iter().chain(held).collect(),
+                false => {
+                    self.send(&now, out);
+                    let (held, now): (Vec<_>, Vec<_>) = held.into_iter().partition(|o| {
+                        o.message.get_msg_type() != MessageType::MsgHeartbeatResponse
+                    });
+                    self.send(&now, out);
+                    held
+                }
             };
-            self.send(&now, out);
             match self.open_writes.back() {
                 _ if held.is_empty() => {}
                 Some((write, _)) => self.held.push_back((*write, held)),
                 None => self.send(&held, out),
             }
         }
-        self.send_parts(out);
+        if !self.writes_term() {
+            self.send_parts(out);
+        }
         out.fetch.extend(self.node.store().new_fetches());
         out.staged.append(&mut self.staged);
         let role = self.current_role();
@@ -142,6 +149,11 @@ impl RaftCore {
         }
         self.check_recovered();
         self.fix_election_timeout();
+    }
+
+    /// A term or vote is not on disk yet: what is said rests on it.
+    fn writes_term(&self) -> bool {
+        self.open_writes.iter().any(|(_, term)| *term)
     }
 
     /// The snapshot in a ready: the log begins behind it from here on.

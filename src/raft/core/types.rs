@@ -44,6 +44,8 @@ pub struct RaftOptions {
     pub snapshot_per_tick: u64,
     /// Planted defect: checksums of snapshots are not looked at.
     pub trusts_parts: bool,
+    /// Planted defect: a leader speaks before its own term is on its disk.
+    pub speaks_early: bool,
     /// Planted defect: a leader takes its followers' promises for as long as its own.
     pub guesses_promises: bool,
 }
@@ -74,6 +76,7 @@ impl RaftOptions {
             snapshot_per_tick: 0,
             trusts_parts: false,
             guesses_promises: false,
+            speaks_early: false,
         }
     }
 }
