@@ -147,7 +147,9 @@ impl Sim {
             Waiting::Command { what },
         );
         self.timeout(token);
-        self.post_shard(ShardInput::Propose { id: token.slot, op });
+        let epoch = self.node.as_ref().map_or(0, |n| n.shard.epoch());
+        let id = token.slot;
+        self.post_shard(ShardInput::Propose { id, epoch, op });
     }
 
     fn timeout(&mut self, token: Token) {

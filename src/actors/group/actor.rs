@@ -78,12 +78,16 @@ pub struct GroupActor {
     replies: FxHashMap<u64, Reply>,
     next_request: u64,
     flush_armed: bool,
+    /// The time of serving that it belongs to: it ends with that.
+    epoch: u64,
 }
 
 impl GroupActor {
     /// Starts the actor on the shard's arbiter; returns at once.
     pub(super) fn launch(name: Arc<str>, cell: Arc<Cell>, shared: Arc<Shared>) -> Addr<Self> {
         let arbiter = shared.arbiter.clone();
+        // Here, under the directory's lock: whoever is made before a change is ended by it.
+        let epoch = shared.store.epoch();
         Self::start_in_arbiter(&arbiter, move |_| {
             let core = GroupCore::new(&*name, shared.limits, shared.now_ms());
             Self {
@@ -94,6 +98,7 @@ impl GroupActor {
                 replies: FxHashMap::default(),
                 next_request: 1,
                 flush_armed: false,
+                epoch,
             }
         })
     }
@@ -111,7 +116,7 @@ impl GroupActor {
                 Effect::Propose { id, op } => {
                     let addr = ctx.address();
                     let done = Box::new(move |result| addr.do_send(FromShard::Done { id, result }));
-                    self.shared.store.propose(op, done);
+                    self.shared.store.propose(self.epoch, op, done);
                 }
                 Effect::Load { id, group } => {
                     let state = self.shared.store.load(group);

@@ -36,7 +36,10 @@ impl GroupStore for Table {
     fn notices_enabled(&self, name: &str) -> bool {
         name != "quiet"
     }
-    fn propose(&self, op: MetaOp, done: Done) {
+    fn epoch(&self) -> u64 {
+        1
+    }
+    fn propose(&self, _: u64, op: MetaOp, done: Done) {
         let index = self.commands.fetch_add(1, Ordering::SeqCst) + 1;
         if let MetaOp::CommitOffsets(c) = op {
             for o in c.offsets {

@@ -35,8 +35,10 @@ pub trait GroupStore: Send + Sync + 'static {
     fn group_id(&self, name: &str) -> Option<GroupId>;
     /// `notifyConsumerIdsChangedEnable` of the group; `true` when there is none.
     fn notices_enabled(&self, name: &str) -> bool;
-    /// Proposes a command.
-    fn propose(&self, op: MetaOp, done: Done);
+    /// Counts the times at which this node began to serve the shard.
+    fn epoch(&self) -> u64;
+    /// Proposes a command that was decided in this [epoch](Self::epoch); refused in another.
+    fn propose(&self, epoch: u64, op: MetaOp, done: Done);
     /// Reads offsets and locks as applied so far.
     fn load(&self, group: GroupId) -> StateFuture;
 }
@@ -50,8 +52,11 @@ impl GroupStore for ShardHandle {
             .group(name)
             .is_none_or(|g| g.notify_consumer_ids_changed_enable)
     }
-    fn propose(&self, op: MetaOp, done: Done) {
-        ShardHandle::propose(self, op, done);
+    fn epoch(&self) -> u64 {
+        self.status().epoch()
+    }
+    fn propose(&self, epoch: u64, op: MetaOp, done: Done) {
+        self.propose_in(epoch, op, done);
     }
     fn load(&self, group: GroupId) -> StateFuture {
         let shard = self.clone();

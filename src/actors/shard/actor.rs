@@ -540,6 +540,7 @@ impl Handler<ProposeMail> for ShardActor {
         let id = self.next_proposal;
         self.next_proposal += 1;
         self.waiting.insert(id, mail.done);
-        self.input(ShardInput::Propose { id, op: mail.op }, ctx);
+        let (epoch, op) = (mail.epoch, mail.op);
+        self.input(ShardInput::Propose { id, epoch, op }, ctx);
     }
 }

@@ -202,7 +202,10 @@ impl ShardCore {
             }
             ShardInput::Append(p) => self.appends.push_back(p),
             ShardInput::Schedule(s) => self.schedules.push_back(s),
-            ShardInput::Propose { id, op } => {
+            ShardInput::Propose { epoch, .. } if epoch != self.epoch => {
+                self.refuse(input, &Refusal::NotLeader, out)
+            }
+            ShardInput::Propose { id, op, .. } => {
                 let op = self.options.defect.map_or(op.clone(), |d| d.spoil(op));
                 self.proposals.push_back((id, op));
             }
@@ -512,7 +515,8 @@ impl ShardCore {
             self.refuse(ShardInput::Schedule(s), &why, out);
         }
         for (id, op) in std::mem::take(&mut self.proposals) {
-            self.refuse(ShardInput::Propose { id, op }, &why, out);
+            let epoch = self.epoch;
+            self.refuse(ShardInput::Propose { id, epoch, op }, &why, out);
         }
         self.orphans.clear();
         self.trimming = false;

@@ -52,7 +52,11 @@ impl Rig {
             perm: 6,
             ..TopicConfig::default()
         });
-        rig.step(ShardInput::Propose { id: 1, op });
+        rig.step(ShardInput::Propose {
+            id: 1,
+            epoch: 1,
+            op,
+        });
         rig.step(ShardInput::Flush { now_ms: 10 });
         rig.write_all();
         assert!(rig.core.machine().has_topic(1) && rig.core.serving().is_some());
@@ -235,4 +239,27 @@ fn who_waits_for_too_long_is_told_what_is_missing_and_only_once() {
     assert!(!rig.out.iter().any(answered), "it has its answer");
     let reached = |e: &Effect| matches!(e, Effect::ToQueue(KEY, QueueInput::Reached { stage, .. }) if *stage == Stage::Committed);
     assert!(rig.out.iter().any(reached), "the record becomes visible");
+}
+
+#[test]
+fn a_command_of_an_earlier_time_of_serving_is_refused() {
+    let mut rig = Rig::new();
+    let op = || {
+        MetaOp::PutTopic(TopicConfig {
+            name: "late".into(),
+            ..TopicConfig::default()
+        })
+    };
+    let now = rig.core.epoch();
+    for (id, epoch) in [(5, now - 1), (6, now)] {
+        let op = op();
+        rig.step(ShardInput::Propose { id, epoch, op });
+    }
+    rig.step(ShardInput::Flush { now_ms: 20 });
+    rig.write_all();
+    let answers = rig.out.iter().filter_map(|effect| match effect {
+        Effect::Proposal { id, result } => Some((*id, result.is_ok())),
+        _ => None,
+    });
+    assert_eq!(answers.collect::<Vec<_>>(), [(5, false), (6, true)]);
 }

@@ -207,10 +207,16 @@ impl ShardHandle {
     /// Proposes a metadata command; `done` runs on the shard's thread once it is applied (or
     /// refused) and must not block. Always synced, whatever the flush mode.
     pub fn propose(&self, op: MetaOp, done: Box<dyn FnOnce(ProposalResult) + Send>) {
+        self.propose_in(self.deps.status.epoch(), op, done);
+    }
+
+    /// The same for a command that was decided in this [epoch](ShardStatus::epoch): refused in any
+    /// other.
+    pub fn propose_in(&self, epoch: u64, op: MetaOp, done: Box<dyn FnOnce(ProposalResult) + Send>) {
         if !self.addr.connected() {
             return done(Err(STOPPED));
         }
-        self.addr.do_send(ProposeMail { op, done });
+        self.addr.do_send(ProposeMail { op, epoch, done });
     }
 
     /// The same as a future, for any runtime.

@@ -33,6 +33,8 @@ pub struct DiskDone(pub Done);
 #[rtype(result = "()")]
 pub struct ProposeMail {
     pub op: MetaOp,
+    /// See [`ShardStatus::epoch`](super::status::ShardStatus::epoch).
+    pub epoch: u64,
     pub done: Box<dyn FnOnce(ProposalResult) + Send>,
 }
 

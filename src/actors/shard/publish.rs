@@ -100,7 +100,8 @@ impl ShardActor {
                 tracing::info!(shard = self.deps.shard.0, ?role, "raft role");
             }
             Publish::Serving(term) => {
-                // Groups remember what the last leader knew.
+                // Groups remember what the last leader knew; those made from now on are of this time.
+                self.deps.status.set_epoch(self.core.epoch());
                 self.deps.status.changing();
                 self.deps.status.set_serving(term.is_some());
                 if term.is_none() {

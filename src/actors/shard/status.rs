@@ -54,6 +54,7 @@ pub struct ShardStatus {
     applied: AtomicU64,
     serving: AtomicBool,
     served: AtomicU64,
+    epoch: AtomicU64,
     disk_full: AtomicBool,
     failed: Mutex<Option<String>>,
     elections: AtomicU64,
@@ -261,6 +262,14 @@ impl ShardStatus {
             self.served.fetch_add(1, Ordering::Release);
         }
         self.serving.store(serving, Ordering::Release);
+    }
+    /// Counts the times at which this replica began to serve, the one included that is about to
+    /// begin while [hooks](Self::before_change) are called.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
     pub(crate) fn set_failed(&self, why: String) {
         self.serving.store(false, Ordering::Release);

@@ -73,7 +73,8 @@ mod tests {
             name: "t".into(),
             ..TopicConfig::default()
         });
-        three.step(old, ShardInput::Propose { id: 9, op });
+        let epoch = three.cores[old].epoch();
+        three.step(old, ShardInput::Propose { id: 9, epoch, op });
         let now_ms = three.now_ms;
         three.step(old, ShardInput::Flush { now_ms });
         let limit = PATIENCE * three.cores[old].raft().election_ticks();

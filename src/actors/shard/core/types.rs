@@ -46,6 +46,8 @@ pub enum ShardInput {
     /// A metadata command; its answer is [`Effect::Proposal`] with this id.
     Propose {
         id: u64,
+        /// The serving epoch in which it was decided; what another one held may be otherwise.
+        epoch: u64,
         op: MetaOp,
     },
     /// Timers whose queue is gone: end them without a message.
