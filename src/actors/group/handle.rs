@@ -205,6 +205,13 @@ impl Groups {
         None
     }
 
+    /// An operator reset the queue, as far as this node knows, and nobody has pulled from the new
+    /// position yet. Hot path.
+    pub fn is_reset(&self, group: &str, queue: QueueKey) -> bool {
+        let cell = self.shared.cell(group);
+        cell.is_some_and(|cell| cell.reset_of((queue.topic.0, queue.queue)).is_some())
+    }
+
     /// One-way commit (one-way 15, or the commit bit of a pull); coalesced, proposed within about
     /// 200 ms. Negative offsets and those beyond `bounds.max` are dropped. Never blocks.
     pub fn commit_offset(&self, group: &str, queue: QueueKey, offset: i64, bounds: QueueBounds) {

@@ -7,6 +7,7 @@ use crate::gateway::reply::Reply;
 use crate::gateway::shared::BrokerSide;
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
+use crate::model::{QueueKey, TopicId};
 use crate::wire::message::names;
 use crate::wire::message::tags::TagFilter;
 use crate::wire::remoting::code::response as rc;
@@ -19,6 +20,9 @@ const MAX_EXPRESSION: usize = 64 * 1024;
 /// Why a pull does not begin.
 pub(super) enum Refused {
     Reply(Reply),
+    /// An operator reset the queue, and this node may lead no longer: where the group reads on is
+    /// not its to say.
+    NotCurrent,
     /// It does not exist, but may be created.
     NoGroup,
 }
@@ -98,6 +102,12 @@ pub(super) fn check(
         topic,
         registered,
     };
+    let key = QueueKey::new(TopicId(premises.topic.id), request.queue_id as u32);
+    let forward = conn.shared().forward.as_ref();
+    if broker.groups.is_reset(request.consumer_group, key) && forward.is_some_and(|f| !f.current())
+    {
+        return Err(Refused::NotCurrent);
+    }
     let tags = tags_of(conn, broker, request)?;
     Ok(Checked {
         premises,

@@ -16,7 +16,7 @@ use crate::actors::shard::handle::QueueBounds;
 use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
-use crate::model::outcome::{Outcome, Token};
+use crate::model::outcome::{Outcome, Refusal, Token};
 use crate::model::{QueueKey, TopicId};
 use crate::telemetry::TopicMetrics;
 use crate::wire::remoting::code::response as rc;
@@ -64,13 +64,14 @@ pub fn pull(conn: &Rc<Conn>, broker: &BrokerSide, command: &Command) {
     };
     match check(conn, broker, &request) {
         Ok(checked) => begin(conn, broker, ticket, &request, checked),
-        Err(Refused::Reply(reply)) if is_new_leader(conn, &reply) => {
+        Err(why) if may_pass(conn, &why) => {
             let (conn, broker, command) = (conn.clone(), broker.clone(), command.clone());
             tokio::task::spawn_local(async move {
-                once_clients_are_known(&conn, &broker, ticket, &command).await;
+                once_it_passed(&conn, &broker, ticket, &command).await;
             });
         }
         Err(Refused::Reply(reply)) => ticket.answer(reply),
+        Err(Refused::NotCurrent) => ticket.answer(Refusal::NotLeader.into()),
         Err(Refused::NoGroup) => {
             let (conn, broker, command) = (conn.clone(), broker.clone(), command.clone());
             tokio::task::spawn_local(async move {
@@ -96,13 +97,18 @@ fn is_new_leader(conn: &Conn, reply: &Reply) -> bool {
         })
 }
 
-/// A pull for a new leader: looks again whenever clients were heard, until its group is known.
-async fn once_clients_are_known(
-    conn: &Rc<Conn>,
-    broker: &BrokerSide,
-    ticket: Ticket,
-    command: &Command,
-) {
+/// It will be otherwise in a moment.
+fn may_pass(conn: &Conn, why: &Refused) -> bool {
+    match why {
+        Refused::Reply(reply) => is_new_leader(conn, reply),
+        Refused::NotCurrent => true,
+        Refused::NoGroup => false,
+    }
+}
+
+/// A pull for a new leader, or for one that may have been replaced: looks again whenever clients
+/// were heard, and now and then, until its group is known and the node is known to lead.
+async fn once_it_passed(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, command: &Command) {
     let shared = conn.shared().clone();
     let end = tokio::time::Instant::now() + HEARD_WITHIN;
     loop {
@@ -115,12 +121,13 @@ async fn once_clients_are_known(
         };
         match check(conn, broker, &request) {
             Ok(checked) => return begin(conn, broker, ticket, &request, checked),
-            Err(Refused::Reply(reply))
-                if is_new_leader(conn, &reply) && tokio::time::Instant::now() < end => {}
+            Err(why) if may_pass(conn, &why) && tokio::time::Instant::now() < end => {}
             Err(Refused::Reply(reply)) => return ticket.answer(reply),
+            Err(Refused::NotCurrent) => return ticket.answer(Refusal::NotLeader.into()),
             Err(Refused::NoGroup) => return ticket.answer(no_group(request.consumer_group)),
         }
-        if tokio::time::timeout_at(end, heard).await.is_ok() {
+        let again = end.min(tokio::time::Instant::now() + HEARD_WITHIN / 20);
+        if tokio::time::timeout_at(again, heard).await.is_ok() {
             tokio::time::sleep(GATHER).await;
         }
     }
@@ -143,6 +150,7 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
     match check(conn, broker, &request) {
         Ok(checked) => begin(conn, broker, ticket, &request, checked),
         Err(Refused::Reply(reply)) => ticket.answer(reply),
+        Err(Refused::NotCurrent) => ticket.answer(Refusal::NotLeader.into()),
         Err(Refused::NoGroup) => ticket.answer(no_group(request.consumer_group)),
     }
 }
