@@ -228,7 +228,8 @@ mod tests {
                 name,
                 ..TopicConfig::default()
             });
-            three.step(leader, ShardInput::Propose { id: 9, op });
+            let epoch = three.cores[leader].epoch();
+            three.step(leader, ShardInput::Propose { id: 9, epoch, op });
             let now_ms = three.now_ms;
             three.step(leader, ShardInput::Flush { now_ms });
             three.tick(1);
