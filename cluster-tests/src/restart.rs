@@ -6,7 +6,7 @@ use crate::schedule::Event;
 use crate::seen::Seen;
 use crate::sim::Sim;
 use crate::view::{self, View};
-use troupemq::actors::shard::core::{Patience, ShardCore, ShardOptions};
+use troupemq::actors::shard::core::{Patience, ShardCore, ShardInput, ShardOptions};
 use troupemq::actors::shard::machine::MachineOptions;
 use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
 use troupemq::actors::timer::core::TimerCore;
@@ -144,10 +144,16 @@ impl Sim {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
         }
         let mut out = Vec::new();
+        let mut lone = false;
         if let Some(node) = &mut self.node {
             node.shard.start(&mut out);
+            lone = node.shard.raft().is_lone();
         }
         self.carry_out(out);
+        if lone && self.plan.net.sole {
+            // The operator's word: no other node of such a group ever has a vote.
+            self.post_shard(ShardInput::Form);
+        }
     }
 
     /// Records and minimums that the recovery applied without telling anybody.

@@ -109,8 +109,8 @@ mod tests {
             "cluster_name heartbeat_interval_ms election_timeout_ms slave_read_enable \
              flush_disk_type broker_role flush_interval_ms sync_flush_timeout_ms \
              slave_timeout_ms auto_create_topic_enable auto_create_subscription_group \
-             default_topic_queue_nums broker_permission trace_topic_enable trace_topic_name \
-             enable_property_filter message_delay_level timer_max_delay_secs \
+             default_topic_queue_nums enable_mixed_message_type broker_permission \
+             trace_topic_enable trace_topic_name enable_property_filter message_delay_level timer_max_delay_secs \
              long_polling_enable short_polling_ms max_message_size file_reserved_hours \
              retention_bytes log_segment_bytes register_period_secs broker_expiry_secs"
         );
