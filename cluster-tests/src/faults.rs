@@ -77,10 +77,16 @@ impl Sim {
 
     fn partition(&mut self, until_us: u64) {
         let nodes = self.nodes();
-        let kind = self.rng.below(5);
-        let one = self.rng.below(nodes as u64) as usize;
+        let mut kind = self.rng.below(5);
+        let mut one = self.rng.below(nodes as u64) as usize;
         let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(1, 2)).collect();
-        if self.rng.chance(1, 2) {
+        // A leader alone, which the others notice at once: leases matter most.
+        let lead = self.group.as_ref().map_or(0, |g| g.hint);
+        let alone = self.plan.net.unequal && self.rng.chance(1, 2);
+        if alone {
+            (kind, one) = (0, lead);
+        }
+        if alone || self.rng.chance(1, 2) {
             self.reset_links(one);
         }
         let Some(group) = &mut self.group else { return };

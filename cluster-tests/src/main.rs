@@ -21,6 +21,17 @@ struct Args {
     /// Print everything that happens (one seed).
     #[arg(long)]
     tell: bool,
+    /// Plant this defect, by the name that its test prints.
+    #[arg(long)]
+    defect: Option<String>,
+}
+
+/// The planted defect of this name.
+fn planted(name: &str) -> Result<cluster_tests::defects::Planted, String> {
+    use cluster_tests::defects::{ALL, GROUP, MANY};
+    let mut all = ALL.iter().chain(&GROUP).chain(&MANY).copied();
+    let found = all.find(|defect| format!("{defect:?}") == name);
+    found.ok_or_else(|| format!("no planted defect is called {name}"))
 }
 
 fn main() -> std::process::ExitCode {
@@ -29,7 +40,13 @@ fn main() -> std::process::ExitCode {
     let how = cluster_tests::Play {
         nodes: args.nodes,
         minutes: args.minutes,
-        defect: None,
+        defect: match args.defect.as_deref().map(planted).transpose() {
+            Ok(defect) => defect,
+            Err(why) => {
+                eprintln!("{why}");
+                return std::process::ExitCode::FAILURE;
+            }
+        },
     };
     if args.tell {
         let mut sim = cluster_tests::sim::Sim::new(args.seed, how, false);

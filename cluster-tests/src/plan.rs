@@ -151,13 +151,16 @@ impl Plan {
                 plan.timer_policy.flush = FlushPolicy::Sync;
             }
             plan.synced = synced;
+            if plan.net.unequal {
+                plan.net.partitions = 30;
+            }
             if rng.chance(1, 10) {
                 plan.net = plan.net.busy();
                 (plan.crash_every, plan.disk_errors, plan.stalls) = (0, false, false);
             } else if rng.chance(1, 10) {
                 plan.net.sole = true;
-                (plan.net.members, plan.net.wipes) = (100, 50);
-                plan.crash_every = [100, 300, 1_000][rng.below(3) as usize];
+                (plan.net.members, plan.net.wipes) = (300, 50);
+                plan.crash_every = [400, 1_200][rng.below(2) as usize];
                 plan.stalls = true;
             }
         }

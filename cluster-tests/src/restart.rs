@@ -16,6 +16,9 @@ use troupemq::raft::RaftOptions;
 use troupemq::storage::keys::index::IndexRow;
 use troupemq::storage::{keys, Fault, StateBatch, StateOp, StateStore};
 
+/// Events until a crash that is to come before much is on disk.
+pub(crate) const SOON: u64 = 80;
+
 impl Sim {
     fn options(&self) -> ShardOptions {
         let defect = match self.defect {
@@ -142,6 +145,9 @@ impl Sim {
         self.recovered(applied);
         if self.plan.crash_every > 0 && self.settling.is_none() {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
+            if self.plan.net.sole && self.here() == 0 && self.rng.chance(1, 2) {
+                self.crash_in = Some(self.rng.between(10, SOON));
+            }
         }
         let mut out = Vec::new();
         let mut lone = false;

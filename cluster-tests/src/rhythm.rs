@@ -46,7 +46,8 @@ impl Sim {
             let (ticks, election) =
                 [(100, 10), (50, 20), (100, 20), (200, 10)][(x >> 60) as usize % 4];
             (rhythm.tick_ms, rhythm.election_ticks) = (ticks, election);
-            rhythm.promise_ticks = 3 + (x >> 50) as usize % (election - 3);
+            // Where they differ most, leases do.
+            rhythm.promise_ticks = [3, election - 1][(x >> 50) as usize % 2];
             let (slow, fast) = SPEEDS;
             rhythm.speed = slow + (x >> 32) % (fast - slow + 1);
         }

@@ -8,6 +8,7 @@ use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
 use crate::node::Node;
 use crate::plan::Plan;
+use crate::restart::SOON;
 use crate::schedule::{Event, Schedule};
 use crate::seen::Seen;
 use crate::view::View;
@@ -283,6 +284,20 @@ impl Sim {
             if wipe {
                 self.lose_store();
             }
+            if self.plan.net.sole && self.here() == 0 {
+                self.wipe_a_learner();
+            }
+        }
+    }
+
+    /// What the only voter says first after its start is about a learner with a new store, and
+    /// something else each time.
+    fn wipe_a_learner(&mut self) {
+        let one = 1 + self.rng.below(self.nodes() as u64 - 1) as usize;
+        self.enter(one);
+        if self.rng.chance(2, 3) && self.node.is_some() && self.may_lose_store() {
+            self.crash(false);
+            self.lose_store();
         }
     }
 
@@ -349,7 +364,8 @@ impl Sim {
         // While a snapshot is written much may happen to the leader.
         let often = match self.disk.installs_next() {
             true => 3,
-            false if self.plan.net.sole => 20,
+            // The only voter is to die before its term is on disk.
+            false if self.plan.net.sole && self.crash_in.is_some_and(|n| n <= SOON) => 2,
             false => 500,
         };
         if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
@@ -449,7 +465,9 @@ impl Sim {
             self.crash(power);
         }
         if self.group.is_some() {
-            self.schedule.after(PROBE_US, Event::Probe);
+            // With timeouts of up to 2 s on slow clocks two votes may come to nothing until then.
+            let times = 1 + u64::from(self.plan.net.unequal);
+            self.schedule.after(PROBE_US * times, Event::Probe);
         }
     }
 
