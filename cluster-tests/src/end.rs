@@ -1,5 +1,6 @@
 //! The end of a life: is everything done, and what is in the stores?
 
+use crate::node::Node;
 use crate::seen::{Answer, End, Seen};
 use crate::sim::Sim;
 use crate::view;
@@ -35,6 +36,26 @@ impl Sim {
         }
         self.judge_stores();
         self.replay_gives(before);
+    }
+
+    /// All members have what is committed, and no message is due.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let Some((front, here)) = self.group.as_ref().map(|g| (g.front(), g.here)) else {
+            return true;
+        };
+        let rests = (0..self.nodes()).all(|place| {
+            self.enter(place);
+            let now_ms = self.clock_ms();
+            let rests = |node: &Node| {
+                let machine = node.shard.machine();
+                let due = machine.timers().any(|(timer, _)| timer.due_ms <= now_ms);
+                machine.applied.0 == front && node.is_quiet() && !due
+            };
+            let rests = self.node.as_ref().is_some_and(rests) && !self.disk.has_work();
+            !self.is_member() || rests
+        });
+        self.enter(here);
+        rests
     }
 
     /// As [`Sim::end`], for several nodes: one serves, and all hold the same.

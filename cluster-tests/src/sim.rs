@@ -23,6 +23,11 @@ const PAUSE_STEP_US: u64 = 100_000;
 const PROBE_US: u64 = 9_000_000;
 /// Quiet time after the faults, microseconds: longer than the longest delay.
 const SETTLE_US: u64 = 25_000_000;
+/// Within this time after it nothing must be under way for [`REST_US`]: a message may come due at any
+/// time, and a slow node's tick takes 250 ms.
+const REST_WITHIN_US: u64 = 5_000_000;
+/// Mail and writes that are under way show within this time.
+const REST_US: u64 = 300_000;
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +186,7 @@ impl Sim {
             self.schedule.after(100_000, Event::Tick { node });
         }
         self.schedule.after(1000, Event::Client);
+        let mut rests_since = 0;
         while self.failure.is_none() {
             let Some((now_us, event)) = self.schedule.pop() else {
                 break;
@@ -191,10 +197,12 @@ impl Sim {
                 trace.push(hash(before, &format!("{now_us} {event:?}")));
             }
             self.happen(event);
-            if self
-                .settling
-                .is_some_and(|since| now_us > since + SETTLE_US)
-            {
+            let calm_us = self.settling.map_or(0, |since| now_us - since);
+            if calm_us > SETTLE_US && !self.is_at_rest() {
+                rests_since = now_us;
+            }
+            let rested = self.group.is_none() || now_us - rests_since > REST_US;
+            if calm_us > SETTLE_US + REST_WITHIN_US || calm_us > SETTLE_US && rested {
                 self.end();
                 break;
             }
