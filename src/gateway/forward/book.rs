@@ -73,6 +73,8 @@ pub(super) type Way = (u64, u64);
 #[derive(Default)]
 pub(super) struct Book {
     waiting: VecDeque<Pending>,
+    /// Waited too long, and only wait to be answered.
+    late: Vec<Pending>,
     sent: FxHashMap<u64, (Way, Pending)>,
     sent_bytes: u64,
     /// Those in `sent` whose order means something; all of them went by `way`.
@@ -95,14 +97,23 @@ impl Book {
         self.next
     }
 
-    /// Requests that wait.
+    /// Requests that wait, for a leader or for the answer that they waited too long.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.late.len()
     }
 
-    /// The first one.
-    pub fn first(&self) -> Option<&Pending> {
+    /// The first one that waits for a leader.
+    pub fn first(&mut self, now: Instant) -> Option<&Pending> {
+        self.set_late_aside(now);
         self.waiting.front()
+    }
+
+    /// A leader is known again, or what another one refused comes back. Clients gave up what is late
+    /// by then, and did the same elsewhere: an old offset would go over a newer one.
+    fn set_late_aside(&mut self, now: Instant) {
+        while self.waiting.front().is_some_and(|r| r.is_late(now)) {
+            self.late.extend(self.waiting.pop_front());
+        }
     }
 
     /// Pulls that wait or are with the leader.
@@ -114,7 +125,8 @@ impl Book {
 
     /// A send waits that surely was not done.
     pub fn sends_wait(&self) -> bool {
-        self.waiting.iter().any(|r| only_once(r.code))
+        let all = self.waiting.iter().chain(&self.late);
+        all.into_iter().any(|r| only_once(r.code))
     }
 
     /// Lets a request wait, before later ones of the same client.
@@ -178,12 +190,14 @@ impl Book {
     }
 
     /// The first one that waits, to be handed to this node's cores.
-    pub fn take(&mut self) -> Option<Pending> {
+    pub fn take(&mut self, now: Instant) -> Option<Pending> {
+        self.set_late_aside(now);
         self.waiting.pop_front()
     }
 
     /// The first one that waits, when there is room for it at the leader.
-    pub fn take_to_send(&mut self) -> Option<Pending> {
+    pub fn take_to_send(&mut self, now: Instant) -> Option<Pending> {
+        self.set_late_aside(now);
         match self.has_room() {
             true => self.waiting.pop_front(),
             false => None,
@@ -258,7 +272,9 @@ impl Book {
         let all = std::mem::take(&mut self.waiting).into_iter();
         let (late, rest) = all.partition::<Vec<_>, _>(|r| r.is_late(now));
         self.waiting = rest.into();
-        late
+        let mut all = std::mem::take(&mut self.late);
+        all.extend(late);
+        all
     }
 }
 

@@ -51,7 +51,7 @@ impl World {
 
     fn pump(&mut self) {
         if self.book.may_send(self.way, self.now) {
-            while let Some(request) = self.book.take_to_send() {
+            while let Some(request) = self.book.take_to_send(self.now) {
                 if std::mem::take(&mut self.stopped) {
                     self.link.push_back(None);
                 }
@@ -170,7 +170,7 @@ fn who_begins_to_lead_waits_for_what_the_leader_before_has() {
     w.hears(answer);
     assert!(w.book.may_begin_here(w.now));
     assert!(!w.book.direct(SEND, 1), "what waits goes first");
-    w.book.take();
+    w.book.take(w.now);
     assert!(w.book.direct(SEND, 1));
 }
 
@@ -208,6 +208,31 @@ fn pulls_of_a_dead_leader_wait_from_then_on() {
     let late: Vec<i32> = w.book.take_late(w.now).iter().map(|r| r.code).collect();
     assert_eq!(late, [code::LOCK_BATCH_MQ]);
     w.now += Duration::from_secs(1);
+    assert_eq!(w.book.take_late(w.now).len(), 1);
+}
+
+#[test]
+fn what_comes_back_late_is_answered_and_not_done() {
+    let mut w = World::new();
+    w.reads(COMMIT);
+    w.reads(SEND);
+    let pull = w.reads(PULL);
+    // The leader is cut off, and refuses all that it held when it hears of the next one.
+    w.link.clear();
+    w.now += Duration::from_secs(7);
+    w.hears((vec![], vec![1, 2, pull]));
+    let young = w.reads(COMMIT);
+    assert_eq!(w.book.waiting(), 2, "they wait for their answer");
+    w.settle();
+    assert_eq!(w.log, [pull, young]);
+    let late: Vec<i32> = w.book.take_late(w.now).iter().map(|r| r.code).collect();
+    assert_eq!(late, [COMMIT, SEND]);
+    assert_eq!(w.book.waiting(), 0);
+    // The same where this node leads itself then.
+    let own = w.request(COMMIT);
+    w.book.wait(own);
+    w.now += Duration::from_secs(7);
+    assert!(w.book.first(w.now).is_none() && w.book.take(w.now).is_none());
     assert_eq!(w.book.take_late(w.now).len(), 1);
 }
 

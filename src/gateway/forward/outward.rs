@@ -199,8 +199,9 @@ pub(super) fn pump(conn: &Rc<Conn>, forward: &Forward) {
     let send = |said| forward.send(node, number, conn.id.0, said);
     let mut out = conn.outward.borrow_mut();
     let mut refused = Vec::new();
-    if out.book.may_send(way, Instant::now()) {
-        while let Some(next) = out.book.take_to_send() {
+    let now = Instant::now();
+    if out.book.may_send(way, now) {
+        while let Some(next) = out.book.take_to_send(now) {
             let opened = out.opened.get_mut(&node);
             let told = opened.filter(|o| o.stopped).is_none_or(|o| {
                 o.stopped = !send(Said::GoOn);
@@ -292,9 +293,10 @@ pub async fn drain(conn: &Rc<Conn>) {
         // Those of another time of serving may come back in front of the next one.
         let may_begin = may_begin && forward.serving_since() == since;
         let next = {
+            let now = Instant::now();
             let mut out = conn.outward.borrow_mut();
-            match out.book.first() {
-                Some(first) if may_begin && is_current(conn, first.code) => out.book.take(),
+            match out.book.first(now) {
+                Some(first) if may_begin && is_current(conn, first.code) => out.book.take(now),
                 _ => None,
             }
         };
