@@ -56,6 +56,7 @@ pub struct Conn {
     stale_pulls: RefCell<StalePulls>,
     last_used: Cell<Instant>,
     language: Cell<Language>,
+    routes: Cell<bool>,
     _permit: Option<super::limits::ConnectionPermit>,
 }
 
@@ -133,6 +134,7 @@ impl Conn {
             held_notices: RefCell::default(),
             parked: RefCell::default(),
             last_used: Cell::new(Instant::now()),
+            routes: Cell::new(false),
             language: Cell::new(Language::OTHER),
             _permit: None,
         }
@@ -372,6 +374,16 @@ impl Conn {
     /// A parked pull was answered.
     pub fn unpark(&self, token: Token) {
         self.parked.borrow_mut().remove(&token);
+    }
+
+    /// It was told routes when this node knew its leaders.
+    pub fn believes_routes(&self) {
+        self.routes.set(true);
+    }
+
+    /// See [`Conn::believes_routes`].
+    pub fn believed_routes(&self) -> bool {
+        self.routes.get()
     }
 
     /// A request begins.

@@ -193,6 +193,16 @@ async fn config(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> Answ
 
 fn route(conn: &Rc<Conn>, registry: &Registry, command: &Command) -> Answer {
     let topic = TopicRequest::parse(command)?.topic;
+    let node = conn.shared().node.as_ref();
+    if !node.is_some_and(|node| node.is_cut_off()) {
+        conn.believes_routes();
+    } else if conn.believed_routes() {
+        // Clients look for another name server when a connection breaks, and for no other reason.
+        // One that knows no other comes back, and is told what is known here.
+        conn.close("cut off");
+        let why = "this node is cut off from its cluster: ask another name server";
+        return Err(Reply::err(rc::SERVICE_NOT_AVAILABLE, why));
+    }
     let route = registry.route(topic).ok_or_else(|| {
         let text = format!("No topic route info in name server for the topic: {topic}");
         Reply::err(rc::TOPIC_NOT_EXIST, text)

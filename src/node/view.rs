@@ -7,6 +7,10 @@ use crate::storage::StoreStats;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// An ordinary election takes less time; before it a node was silent for the election timeout.
+const CUT_OFF: Duration = Duration::from_millis(300);
 
 /// Bytes of an entry of the log on average.
 fn entry_bytes(stats: &StoreStats) -> u64 {
@@ -50,6 +54,12 @@ impl NodeView for ClusterNode {
             }
         }
         None
+    }
+
+    fn is_cut_off(&self) -> bool {
+        let mut own = self.members.iter().map(|m| m.handle.status());
+        let mut own = own.by_ref().filter(|status| status.is_member()).peekable();
+        own.peek().is_some() && own.all(|status| status.leaderless_for() >= CUT_OFF)
     }
 
     fn cluster(&self) -> String {

@@ -76,6 +76,8 @@ pub struct ShardStatus {
     received: AtomicU64,
     to_receive: AtomicU64,
     lead: watch::Sender<Lead>,
+    /// [`boot_ns`] since which no leader is known, after one was; else 0.
+    leaderless: AtomicU64,
     /// Groups and topics whose offsets were reset, and when ([`boot_ns`]).
     resets: Mutex<BTreeMap<(u32, u32), u64>>,
     hook: Mutex<Option<Hook>>,
@@ -101,9 +103,21 @@ impl ShardStatus {
             if lead.leader != leader && leader != 0 {
                 self.elections.fetch_add(1, Ordering::Relaxed);
             }
+            let since = match (lead.leader, leader) {
+                (_, 1..) => 0,
+                (0, 0) => self.leaderless.load(Ordering::Relaxed),
+                (1.., 0) => boot_ns(),
+            };
+            self.leaderless.store(since, Ordering::Relaxed);
             *lead = now;
             true
         });
+    }
+    /// For how long no leader has been known, after one was known; zero while one is known.
+    pub fn leaderless_for(&self) -> std::time::Duration {
+        let since = self.leaderless.load(Ordering::Relaxed);
+        let ns = boot_ns().saturating_sub(since);
+        std::time::Duration::from_nanos(if since == 0 { 0 } else { ns })
     }
     pub(crate) fn changing(&self) {
         if let Some(hook) = &*self.hook.lock() {
@@ -318,6 +332,22 @@ mod tests {
         assert!(!status.was_reset(2, 7) && !status.was_reset(1, 9));
         status.resets.lock().insert((1, 7), 0);
         assert!(boot_ns() < RESET_NS || !status.was_reset(1, 7));
+    }
+
+    #[test]
+    fn a_replica_is_leaderless_from_the_loss_of_its_leader_on() {
+        let status = ShardStatus::default();
+        status.set_lead(1, 0);
+        assert!(status.leaderless_for().is_zero(), "it has just begun");
+        status.set_lead(1, 2);
+        assert!(status.leaderless_for().is_zero());
+        status.set_lead(1, 0);
+        let first = status.leaderless_for();
+        status.set_lead(2, 0);
+        let next = status.leaderless_for();
+        assert!(!first.is_zero() && next > first, "{first:?} {next:?}");
+        status.set_lead(3, 1);
+        assert!(status.leaderless_for().is_zero());
     }
 
     #[test]
