@@ -3,12 +3,14 @@
 
 mod cluster;
 mod descriptors;
+mod figures;
 mod homing;
 mod identity;
 mod members;
 mod operate;
 mod parts;
 pub mod rescue;
+mod scrub;
 mod view;
 mod words;
 
@@ -411,7 +413,7 @@ impl Broker {
         let clock = self.clock.clone();
         let max_open_files = self.descriptors.max_open_files;
         let begun = Instant::now();
-        let task = tokio::task::spawn_blocking(move || {
+        let open = move || {
             let ids: Vec<ShardId> = shards.iter().map(|(s, _)| s.shard).collect();
             let store = open_store(&config, max_open_files, &ids)?;
             let writer = WriterOptions {
@@ -419,9 +421,15 @@ impl Broker {
                 sync_after: Duration::from_millis(config.flush_interval_ms),
                 ..WriterOptions::default()
             };
+            let (shards, sinks) = (shards.clone(), sinks.clone());
+            let (replicas, clock) = (replicas.clone(), clock.clone());
             Ok::<_, StartError>(start_shards(
                 store, shards, writer, 1, sinks, replicas, clock,
             )?)
+        };
+        let task = tokio::task::spawn_blocking(move || match open() {
+            Err(StartError::Shard(StartShardError::Condemned(..))) => open(),
+            done => done,
         });
         let shards = task.await.map_err(std::io::Error::other)??;
         for (handle, r) in &shards.shards {
@@ -441,6 +449,11 @@ impl Broker {
         if let Some(running) = &self.shards {
             let stats = running.writer.stats().clone();
             let clock = self.clock.clone();
+            let scrubs = scrub::Scrubs::new(PathBuf::from(&config.data_dir), shards.clone());
+            if let Some(cluster) = &self.cluster {
+                let _ = cluster.scrubs.set(scrubs.clone());
+            }
+            self.tasks.push(tokio::task::spawn_local(scrubs.run()));
             let watch = watch(shards, stats, config.clone(), self.metrics.clone(), clock);
             self.tasks.push(tokio::task::spawn_local(watch));
         }

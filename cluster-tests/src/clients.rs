@@ -3,7 +3,7 @@
 use crate::plan::policy;
 use crate::seen::{Answer, Seen};
 use crate::sim::Sim;
-use crate::view::make_record;
+use crate::view::{make_record, Unread};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use troupemq::actors::queue::core::QueueInput;
@@ -15,7 +15,6 @@ use troupemq::model::outcome::{Outcome, Refusal, Token};
 use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use troupemq::model::topic::{TopicConfig, PERM_READ, PERM_WRITE};
 use troupemq::model::{QueueKey, TopicId};
-use troupemq::raft::entry::TimerKey;
 
 /// How long a client waits for an answer, microseconds.
 const TIMEOUT_US: u64 = 3_000_000;
@@ -367,7 +366,13 @@ impl Sim {
                 }
                 Some(answer)
             }
-            Err(what) => {
+            // The client asks again.
+            Err(Unread::Bad(index)) => {
+                self.counters.bad_reads += 1;
+                self.post_shard(ShardInput::BadEntry { index });
+                None
+            }
+            Err(Unread::Wrong(what)) => {
                 self.fail("I17", what);
                 None
             }
@@ -549,31 +554,5 @@ impl Sim {
             }
             self.unanswered(waiting, false);
         }
-    }
-
-    /// Reads a scheduled record for the timer.
-    pub fn scheduled_record(&self, timer: TimerKey) -> Option<(i32, bytes::Bytes)> {
-        use troupemq::raft::entry::{decode, Command};
-        use troupemq::storage::LogStore;
-        let index = timer.position.index;
-        let entries = self.store.read(crate::SHARD, index, index + 1, 1).ok()?;
-        let data = &entries.first()?.data;
-        decode(index, data)
-            .ok()?
-            .commands
-            .into_iter()
-            .find_map(|command| match command {
-                Command::Schedule {
-                    timer: found,
-                    tag,
-                    record_at,
-                    size,
-                    ..
-                } if found == timer => Some((
-                    tag,
-                    data.slice(record_at as usize..record_at as usize + size as usize),
-                )),
-                _ => None,
-            })
     }
 }

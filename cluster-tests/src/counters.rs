@@ -29,5 +29,5 @@ counters! {
     messages, messages_cut, messages_lost, messages_doubled, messages_late, partitions, pauses,
     transfers, elections, leaderships, fetches, overwritten, followers_refuse, lead_lost_in_flight, acked_truncated, stores_lost, snapshots,
     snapshot_parts, snapshots_resumed, leases, links_reset, digests, wrong_configurations,
-    stalled_nodes, stalled_links,
+    stalled_nodes, stalled_links, rotten, mended, bad_reads,
 }

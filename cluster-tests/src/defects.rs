@@ -48,6 +48,8 @@ pub enum Planted {
     GuessedPromises,
     /// Stamps, timers and retention go by the machine's clock, whatever the others say.
     RawClock,
+    /// What is read of the log is not checked.
+    ReadsUnchecked,
 }
 
 /// Plants what lies in a store.
@@ -55,6 +57,7 @@ pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {
     store.lie_about_sync(defect == Some(Planted::DiskLies));
     store.keep_tail(defect == Some(Planted::TailStays));
     store.tear_installs(defect == Some(Planted::InstallTorn));
+    store.read_unchecked(defect == Some(Planted::ReadsUnchecked));
 }
 
 /// Those that one node can show.
@@ -75,7 +78,7 @@ pub const ALL: [Planted; 13] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 23] = [
+pub const GROUP: [Planted; 25] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -99,6 +102,8 @@ pub const GROUP: [Planted; 23] = [
     Planted::InstallTorn,
     Planted::RawClock,
     Planted::GuessedPromises,
+    Planted::Core(Defect::SilentHasNone),
+    Planted::ReadsUnchecked,
 ];
 
 /// Those that show where one node votes and four learn.

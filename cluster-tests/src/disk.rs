@@ -10,8 +10,8 @@ use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::ShardId;
 use troupemq::raft::Fetch;
 use troupemq::storage::{
-    keys, HardState, LogAppend, LogStore, SimRng, SimStore, SnapshotStore, StateBatch, StateOp,
-    StateStore, StoreError,
+    keys, HardState, LogAppend, LogEntry, LogStore, SimRng, SimStore, SnapshotStore, StateBatch,
+    StateOp, StateStore, StoreError,
 };
 
 #[derive(Debug)]
@@ -21,6 +21,8 @@ enum Step {
     State(Vec<StateBatch>),
     Trim(u64, u64),
     Fetch(Fetch),
+    Copy(u64, u64),
+    Mend(LogEntry),
     Install((u64, u64), HardState, Vec<StateOp>),
     Flush,
     Report(ShardInput),
@@ -33,6 +35,8 @@ pub struct Disk {
     round: VecDeque<Step>,
     failed: bool,
     next_flush_us: u64,
+    /// State rows are durable up to this log index.
+    pub flushed: u64,
     /// A step is scheduled.
     pub busy: bool,
 }
@@ -89,10 +93,22 @@ impl Disk {
                 counters.snapshots += 1;
                 store.install(crate::SHARD, at, hard_state, &ops)
             }
-            Step::Fetch(fetch) => return Some(fetched(store, fetch)),
+            Step::Fetch(fetch) => return Some(self.fetched(store, fetch)),
+            Step::Copy(to, index) => return Some(self.copied(store, to, index)),
+            Step::Mend(entry) => {
+                counters.mended += 1;
+                store.mend(crate::SHARD, &entry)
+            }
             Step::Flush => {
                 counters.flushes += 1;
-                StateStore::flush(store)
+                let row = StateStore::get(store, &keys::applied::key(crate::SHARD));
+                let done = StateStore::flush(store);
+                let applied = row.ok().flatten();
+                let applied = applied.and_then(|row| keys::applied::decode(&row).ok());
+                if done.is_ok() {
+                    self.flushed = applied.unwrap_or(0);
+                }
+                done
             }
             Step::Report(input) => return Some(input),
         };
@@ -152,6 +168,14 @@ impl Disk {
                 }
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
                 DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
+                DiskWork::Copy { to, index } => trims.push(Step::Copy(to, index)),
+                // Its bits are the store's own business.
+                DiskWork::Condemn(_) => {}
+                DiskWork::Mend { entry } => {
+                    let index = entry.index;
+                    trims.push(Step::Mend(entry));
+                    trims.push(Step::Report(ShardInput::Mended { index }));
+                }
                 DiskWork::Install {
                     first,
                     term,
@@ -185,16 +209,34 @@ impl Disk {
     }
 }
 
-/// Entries for a follower that is behind.
-fn fetched(store: &SimStore, fetch: Fetch) -> ShardInput {
-    let from = fetch.from;
-    match fetch.read(|from, to, max| store.read(crate::SHARD, from, to, max)) {
-        Ok(entries) => ShardInput::Fetched { from, entries },
-        Err(StoreError::Trimmed(_)) => ShardInput::Fetched {
-            from,
-            entries: Vec::new(),
-        },
-        Err(error) => ShardInput::DiskFailed(error.to_string()),
+impl Disk {
+    /// Entries for a follower that is behind.
+    fn fetched(&mut self, store: &SimStore, fetch: Fetch) -> ShardInput {
+        let from = fetch.from;
+        let entries = Vec::new();
+        match fetch.read(|from, to, max| store.read(crate::SHARD, from, to, max)) {
+            Ok(entries) => ShardInput::Fetched { from, entries },
+            Err(StoreError::Trimmed(_)) => ShardInput::Fetched { from, entries },
+            Err(StoreError::BadEntry { index, .. }) => {
+                let nothing = ShardInput::Fetched { from, entries };
+                self.round.push_front(Step::Report(nothing));
+                ShardInput::BadEntry { index }
+            }
+            Err(error) => ShardInput::DiskFailed(error.to_string()),
+        }
+    }
+
+    /// An entry for a replica whose own is bad.
+    fn copied(&mut self, store: &SimStore, to: u64, index: u64) -> ShardInput {
+        let copied = |entry| ShardInput::Copied { to, index, entry };
+        match store.read(crate::SHARD, index, index + 1, u64::MAX) {
+            Ok(found) => copied(found.into_iter().next()),
+            Err(StoreError::BadEntry { index, .. }) => {
+                self.round.push_front(Step::Report(copied(None)));
+                ShardInput::BadEntry { index }
+            }
+            Err(_) => copied(None),
+        }
     }
 }
 

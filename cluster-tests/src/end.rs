@@ -139,7 +139,7 @@ impl Sim {
             while next < max {
                 let mut found = Vec::new();
                 if let Err(what) = view::from_rows(&self.store, key, next, &mut found) {
-                    return self.fail("I1", what);
+                    return self.fail("I1", what.to_string());
                 }
                 self.see(Seen::Read {
                     key,

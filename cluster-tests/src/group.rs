@@ -51,6 +51,8 @@ pub struct Place {
     pub tick_late: u64,
     /// See [`Sim::links_stall_until`].
     pub links_stall_until: u64,
+    /// An entry on this node's disk whose bits have changed.
+    pub rotten: Option<u64>,
 }
 
 impl Place {
@@ -77,6 +79,7 @@ impl Place {
             lease_until: 0,
             tick_late: 0,
             links_stall_until: 0,
+            rotten: None,
         }
     }
 }
@@ -329,10 +332,11 @@ impl Sim {
     /// The disk of this node may be lost now: at most a minority is without its data at a time.
     pub fn may_lose_store(&self) -> bool {
         let group = self.group.as_ref();
-        // Nobody counts on one that only learns.
+        // Nobody counts on one that only learns; any may have the only good copy of what is bad elsewhere.
         let learns =
             |g: &Group| self.plan.net.sole && !g.oracle.members.has_vote(g.here as u64 + 1);
-        group.is_some_and(|g| !self.is_calm() && (learns(g) || g.may_hurt_one()))
+        let sound = |g: &Group| g.places.iter().all(|p| p.rotten.is_none());
+        group.is_some_and(|g| !self.is_calm() && (learns(g) || g.may_hurt_one()) && sound(g))
     }
 
     /// The node here comes back with an empty disk.

@@ -28,6 +28,7 @@ pub mod processes;
 pub mod publish;
 pub mod restart;
 mod rhythm;
+mod rot;
 pub mod schedule;
 pub mod seen;
 pub mod sim;

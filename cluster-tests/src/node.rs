@@ -305,7 +305,11 @@ impl Sim {
                                 self.counters.overwritten += u64::from(cuts);
                             }
                             DiskWork::Stage { .. } => self.stop_in_the_middle(),
-                            DiskWork::Trim { .. } | DiskWork::Install { .. } => {}
+                            DiskWork::Trim { .. }
+                            | DiskWork::Install { .. }
+                            | DiskWork::Copy { .. }
+                            | DiskWork::Mend { .. }
+                            | DiskWork::Condemn(_) => {}
                         }
                     } else if let DiskWork::Append { append, .. } = &work {
                         for e in &append.entries {
@@ -414,6 +418,8 @@ impl Sim {
         let Some(node) = &self.node else { return };
         let queues: Vec<_> = node.active.iter().map(|(k, l)| (*k, *l)).collect();
         self.ticks += 1;
+        self.rot();
+        self.scrub();
         self.post_shard(ShardInput::Tick { now_ms: 0 });
         self.ask_for_lease();
         self.post(Mail::Timer(TimerInput::Tick { now_ms: 0 }));

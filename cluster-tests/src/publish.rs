@@ -35,6 +35,8 @@ impl Sim {
                 let queues = queues.into_iter();
                 self.view.queues = queues.map(|(key, min, max)| (key, (min, max))).collect();
             }
+            Publish::BadEntry { .. } | Publish::Mended { .. } => {}
+            Publish::LostEntry { index } => self.entry_lost(index),
             Publish::AckedTruncated(lost) => {
                 self.counters.acked_truncated += lost.entries;
             }

@@ -9,7 +9,7 @@ use troupemq::model::topic::TopicConfig;
 use troupemq::model::{record, Position, QueueKey};
 use troupemq::raft::entry::AppendBlock;
 use troupemq::storage::keys::index::IndexRow;
-use troupemq::storage::{keys, LogStore, SimStore, StateStore};
+use troupemq::storage::{keys, LogStore, SimStore, StateStore, StoreError};
 
 /// Where the message's uid stands in a record.
 const UID_AT: usize = record::MIN_RECORD_LEN;
@@ -122,7 +122,7 @@ impl View {
         key: QueueKey,
         offset: u64,
         count: usize,
-    ) -> Result<(Answer, bool), String> {
+    ) -> Result<(Answer, bool), Unread> {
         let (min, max) = self.bounds(key);
         if offset < min {
             return Ok((Answer::TooSmall { min }, false));
@@ -147,7 +147,7 @@ impl View {
                 }
             }
             if records.len() == before {
-                return Err(format!("{key:?} has {min}..{max}, but nothing at {next}"));
+                return Err(format!("{key:?} has {min}..{max}, but nothing at {next}").into());
             }
             next = records.last().map_or(next, |(offset, _, _)| offset + 1);
         }
@@ -157,6 +157,36 @@ impl View {
 }
 
 type Records = Vec<(u64, u64, Position)>;
+
+/// Why a record was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The stored copy of this entry is bad.
+    Bad(u64),
+    /// What must not be.
+    Wrong(String),
+}
+
+impl From<String> for Unread {
+    fn from(what: String) -> Self {
+        Self::Wrong(what)
+    }
+}
+
+impl From<&str> for Unread {
+    fn from(what: &str) -> Self {
+        Self::Wrong(what.into())
+    }
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bad(index) => write!(f, "entry {index} is bad"),
+            Self::Wrong(what) => f.write_str(what),
+        }
+    }
+}
 
 /// The records of a block from `offset` on.
 fn cut(
@@ -191,12 +221,15 @@ pub fn from_rows(
     key: QueueKey,
     offset: u64,
     out: &mut Records,
-) -> Result<(), String> {
-    let text = |e: troupemq::storage::StoreError| format!("{key:?} at {offset}: {e}");
+) -> Result<(), Unread> {
+    let text = |e: StoreError| match e {
+        StoreError::BadEntry { index, .. } => Unread::Bad(index),
+        e => Unread::Wrong(format!("{key:?} at {offset}: {e}")),
+    };
     let from = keys::index::key(crate::SHARD, key, 0);
     let to = keys::index::key(crate::SHARD, key, offset + 1);
     let Some((row_key, value)) = StateStore::last(store, &from, &to).map_err(text)? else {
-        return Err(format!("{key:?} has no index row for {offset}"));
+        return Err(format!("{key:?} has no index row for {offset}").into());
     };
     let (_, _, base) = keys::index::parse(&row_key).ok_or("an index key does not parse")?;
     let row = IndexRow::decode(&value).map_err(text)?;
@@ -207,7 +240,8 @@ pub fn from_rows(
         return Err(format!(
             "{key:?} at {offset}: log entry {} is missing",
             row.log_index
-        ));
+        )
+        .into());
     };
     let sizes: Vec<u32> = row.items.iter().map(|(size, _)| *size).collect();
     cut(
@@ -217,7 +251,8 @@ pub fn from_rows(
         &sizes,
         offset,
         out,
-    )
+    )?;
+    Ok(())
 }
 
 /// All records of a visible block: (offset, uid, position).

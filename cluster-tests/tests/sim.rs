@@ -28,9 +28,12 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 32] = [
+const OF_GROUPS: [&str; 35] = [
     "digests",
     "wrong_configurations",
+    "rotten",
+    "mended",
+    "bad_reads",
     "leases",
     "links_reset",
     "stalled_nodes",

@@ -12,7 +12,7 @@ use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey};
 use crate::raft::entry::{AppendBlock, TimerKey};
 use crate::raft::{Fetch, Role};
-use crate::storage::{HardState, LogAppend, StateBatch, StateOp};
+use crate::storage::{HardState, LogAppend, LogEntry, StateBatch, StateOp};
 use bytes::Bytes;
 
 /// Work for the disk. Completions come back to the shard core with the same ticket.
@@ -40,6 +40,12 @@ pub enum DiskWork {
     Stage { batch: StateBatch },
     /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
     Fetch(Fetch),
+    /// Read this entry for another replica, whose own is bad; [`ShardInput::Copied`] answers.
+    Copy { to: u64, index: u64 },
+    /// Keep this copy of an entry beside the bad one, durably; [`ShardInput::Mended`] answers.
+    Mend { entry: LogEntry },
+    /// The store is not to be opened again as it is; see [`crate::storage::LogStore::condemn`].
+    Condemn(String),
 }
 
 /// Something that becomes visible outside the shard's cores.
@@ -69,6 +75,18 @@ pub enum Publish {
     },
     /// States of replicas were compared, with another result than before.
     Compared(Comparison),
+    /// The stored copy of an entry is bad; a good one is sought.
+    BadEntry {
+        index: u64,
+    },
+    /// No replica has a good copy of this entry: reads go on behind it.
+    LostEntry {
+        index: u64,
+    },
+    /// A good copy of this entry is there again.
+    Mended {
+        index: u64,
+    },
     /// Entries of this replica's log that their leader had answered for alone (ASYNC_MASTER) were
     /// replaced by another leader's.
     AckedTruncated(Truncated),

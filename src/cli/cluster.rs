@@ -2,7 +2,7 @@
 
 use super::server::ServerArgs;
 use super::show::{self, get, Show};
-use super::{operate, print_line, text, Failure};
+use super::{operate, print_line, scrub, text, Failure};
 use clap::{Args, Subcommand};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub(super) enum ClusterCommand {
     Rebalance(operate::Rebalance),
     /// Say that a shard's only replica is on the one node asked: where it waits for others in vain
     Form(operate::Form),
+    /// Read the stored logs of all nodes at once, and mend what is corrupt from other replicas
+    Scrub(scrub::Scrub),
     /// When a majority of replicas is lost for good: make this stopped node the only member
     Rescue(Rescue),
 }
@@ -77,6 +79,13 @@ fn rescue(args: Rescue) -> Result<(), Failure> {
                 (false, false) => String::new(),
             }
         ))?;
+        if let Some((reached, why)) = &shard.damage {
+            let text = format!(
+                "{}: DAMAGED, the log reached {reached} at least: {why}",
+                shard.name
+            );
+            print_line(&crate::telemetry::escape_all(&text))?;
+        }
     }
     if !args.accept_loss {
         print_line("Nothing was changed. Among several nodes that are left take the one whose log goes furthest, by term first.")?;
@@ -94,6 +103,7 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
         ClusterCommand::Transfer(args) => operate::transfer(args).await,
         ClusterCommand::Rebalance(args) => operate::rebalance(args).await,
         ClusterCommand::Form(args) => operate::form(args).await,
+        ClusterCommand::Scrub(args) => scrub::scrub(args).await,
         ClusterCommand::Rescue(args) => rescue(args),
     }
 }
@@ -228,7 +238,6 @@ async fn stop(nodes: Vec<(u16, Node)>) {
         }
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

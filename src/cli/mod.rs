@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod message;
 mod operate;
+mod scrub;
 mod server;
 mod show;
 mod text;

@@ -115,13 +115,13 @@ pub(super) struct Rebalance {
 }
 
 /// The way to the nodes.
-struct Operator {
-    addrs: Vec<String>,
+pub(super) struct Operator {
+    pub(super) addrs: Vec<String>,
     secret: String,
 }
 
 impl Operator {
-    fn new(nodes: &Nodes) -> Result<Self, Failure> {
+    pub(super) fn new(nodes: &Nodes) -> Result<Self, Failure> {
         let secret = match &nodes.secret_file {
             Some(file) => std::fs::read_to_string(file)
                 .map_err(|e| format!("{}: {e}", file.display()))?
@@ -138,21 +138,11 @@ impl Operator {
 
     /// Asks one node after the other until one does it.
     async fn ask(&self, what: &Value) -> Result<String, Failure> {
-        let body = what.to_string();
         let mut errors = Vec::new();
         for addr in &self.addrs {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.map_or(0, |d| d.as_millis() as i64);
-            let proof = operator::sign(&self.secret, now, "/operate", body.as_bytes());
-            let request = format!(
-                "POST /operate HTTP/1.1\r\nhost: {addr}\r\n{}: {proof}\r\ncontent-type: \
-                 application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                operator::HEADER,
-                body.len()
-            );
-            match http(addr, &request, Duration::from_secs(25)).await {
-                Ok(text) => return Ok(text.trim().to_owned()),
-                Err(why) => errors.push(format!("{addr}: {why}")),
+            match self.ask_one(addr, what).await {
+                Ok(text) => return Ok(text),
+                Err(why) => errors.push(why),
             }
         }
         Err(errors.join("; "))
@@ -181,6 +171,23 @@ impl Operator {
             true => Ok(()),
             false => Err(errors.join("; ")),
         }
+    }
+
+    /// Asks this node.
+    pub(super) async fn ask_one(&self, addr: &str, what: &Value) -> Result<String, Failure> {
+        let body = what.to_string();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |d| d.as_millis() as i64);
+        let proof = operator::sign(&self.secret, now, "/operate", body.as_bytes());
+        let request = format!(
+            "POST /operate HTTP/1.1\r\nhost: {addr}\r\n{}: {proof}\r\ncontent-type: \
+             application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            operator::HEADER,
+            body.len()
+        );
+        let answer = http(addr, &request, Duration::from_secs(25)).await;
+        let answer = answer.map_err(|why| format!("{addr}: {why}"))?;
+        Ok(answer.trim().to_owned())
     }
 
     /// Each shard as its leader shows it; those without a leader are missing.

@@ -135,6 +135,16 @@ fn told_by(page: &Value) -> Vec<String> {
                 number(shard, "state_differs_at")
             ));
         }
+        if number(shard, "owed") > 0 {
+            say(format!(
+                "LOST WHAT WAS SYNCED up to {}, and waits for a replica that has it; where none is left: \
+                 troupe cluster rescue",
+                number(shard, "owed")
+            ));
+        }
+        if let Some(what) = super::scrub::damage(&shard["damage"]) {
+            say(what);
+        }
         let losses = &shard["losses"];
         if number(losses, "unclean_recoveries") > 0 {
             let kept = number(losses, "unclean_kept");

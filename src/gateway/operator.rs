@@ -50,6 +50,11 @@ pub enum Operation {
     Form { shard: String },
     /// Let in another node, and tell the other nodes.
     Node { id: u64, addr: String },
+    /// Read the stored logs of these shards (all when none is named) on this node at once.
+    Scrub {
+        #[serde(default)]
+        shards: Vec<String>,
+    },
 }
 
 /// Why it is not done.

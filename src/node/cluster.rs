@@ -3,6 +3,7 @@
 
 use super::homing::Homing;
 use super::operate::{Known, NO_SHARD};
+use super::scrub::Scrubs;
 use super::words::{Heard, Unsure};
 use crate::actors::clock::NodeClock;
 use crate::actors::link::ReplicaLink;
@@ -212,6 +213,7 @@ pub struct ClusterNode {
     pub(super) stats: Arc<StoreStats>,
     /// What other nodes said of themselves, and what came of it.
     pub(super) words: Mutex<Heard>,
+    pub(super) scrubs: OnceLock<Arc<Scrubs>>,
 }
 
 /// Reads the secret and the certificates.
@@ -292,6 +294,7 @@ impl ClusterNode {
             keeps_list: Arc::default(),
             stats,
             words: Mutex::new(Heard::new(unsure)),
+            scrubs: OnceLock::new(),
         });
         let _ = router.node.set(Arc::downgrade(&node));
         node.learn(super::operate::load(&dir)?);

@@ -32,6 +32,23 @@ pub struct Claim {
 /// One line: the directory is another node's, or holds data of a single node, or has other shards
 /// than the configuration.
 pub fn claim(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, String> {
+    let claim = look(dir, config, configured)?;
+    let mut table = Table::new();
+    table.insert("cluster_id".into(), (&*config.cluster_id).into());
+    table.insert("node_id".into(), number(config.node_id));
+    table.insert("starts".into(), number(claim.life));
+    if !claim.unsure {
+        put_shards(&mut table, &claim.cluster.begun());
+    }
+    write(dir, &table)?;
+    Ok(claim)
+}
+
+/// What [`claim`] would give. Changes nothing.
+///
+/// # Errors
+/// As [`claim`].
+pub fn look(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, String> {
     let shown = dir.display();
     let (cluster_id, node_id) = (&*config.cluster_id, config.node_id);
     let found = read(dir)?;
@@ -70,14 +87,6 @@ pub fn claim(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, 
         Some(begun) => as_begun(dir, config, configured, &begun)?,
         None => configured,
     };
-    let mut table = Table::new();
-    table.insert("cluster_id".into(), cluster_id.into());
-    table.insert("node_id".into(), number(node_id));
-    table.insert("starts".into(), number(life));
-    if !unsure {
-        put_shards(&mut table, &cluster.begun());
-    }
-    write(dir, &table)?;
     Ok(Claim {
         life,
         cluster,

@@ -159,6 +159,10 @@ impl ClusterNode {
                     self.change_members(&shard, changes).await
                 }
                 Operation::Form { shard } => self.form(&shard).await,
+                Operation::Scrub { shards } => match self.scrubs.get() {
+                    Some(scrubs) => scrubs.at_once(&shards).map_err(NotDone::Unknown),
+                    None => Err(NotDone::Refused("the node is starting".into())),
+                },
                 Operation::Node { id, addr } => {
                     let node = newcomer(&self.all_nodes(), id, &addr);
                     let Some(node) = node.map_err(NotDone::Refused)? else {

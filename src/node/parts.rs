@@ -282,6 +282,7 @@ pub(super) async fn watch(
             up(&raft.state_differences, status.differences());
             up(&raft.unclean_recoveries, losses.unclean_recoveries);
             up(&raft.acked_truncated, losses.acked_truncated_entries);
+            super::scrub::copy_figures(&handle.damage(), &raft);
             if status.set_disk_full(full) {
                 tracing::warn!(
                     full,
@@ -297,7 +298,7 @@ pub(super) async fn watch(
 }
 
 /// Brings a counter up to a figure counted elsewhere.
-fn up(counter: &crate::telemetry::Counter, now: u64) {
+pub(super) fn up(counter: &crate::telemetry::Counter, now: u64) {
     counter.inc_by(now.saturating_sub(counter.get()));
 }
 

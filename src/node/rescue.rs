@@ -7,10 +7,10 @@ use super::parts::{cluster_raft, open_store};
 use super::StartError;
 use crate::actors::shard::recover::recover;
 use crate::actors::shard::{core::ShardOptions, machine::MachineOptions};
-use crate::config::{ClusterShard, Config};
+use crate::config::{Cluster, ClusterShard, Config};
 use crate::model::ShardId;
 use crate::raft::members::Members;
-use crate::storage::{keys, LogAppend, LogEntry, LogStore, RocksStore};
+use crate::storage::{keys, LogAppend, LogEntry, LogStore, Look, RocksStore};
 use crate::storage::{StateBatch, StateOp, StateStore};
 use std::path::Path;
 
@@ -32,6 +32,9 @@ pub struct ShardRest {
     pub pending_change: bool,
     /// This node is the only member now.
     pub rescued: bool,
+    /// What is missing of what the shard's log held here once: the last index known to have been there, and
+    /// how that was seen.
+    pub damage: Option<(u64, String)>,
 }
 
 /// Looks at the shards in a stopped node's data directory and, when `accept_loss`, makes this node
@@ -44,12 +47,34 @@ pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, Star
         return Err(StartError::Config("this is no node of a cluster".into()));
     };
     let dir = Path::new(&config.data_dir);
-    if !dir.join("db").exists() {
+    if !dir.join("FORMAT").exists() {
         let text = format!("{} holds no data", dir.display());
         return Err(StartError::Config(text));
     }
-    let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
-    let (life, cluster) = (claim.life, claim.cluster);
+    if accept_loss {
+        let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
+        return all(config, &claim.cluster, claim.life, true);
+    }
+    let claim = identity::look(dir, config, cluster).map_err(StartError::Config)?;
+    let store = |error| StartError::Store {
+        dir: config.data_dir.clone(),
+        error,
+    };
+    // To open a store is to change it: a copy is opened.
+    let look = Look::at(dir).map_err(store)?;
+    let copied = Config {
+        data_dir: look.path().display().to_string(),
+        ..config.clone()
+    };
+    all(&copied, &claim.cluster, claim.life, false)
+}
+
+fn all(
+    config: &Config,
+    cluster: &Cluster,
+    life: u64,
+    accept_loss: bool,
+) -> Result<Vec<ShardRest>, StartError> {
     let ids: Vec<ShardId> = cluster.shards.iter().map(|s| ShardId(s.id)).collect();
     let mut store = open_store(config, OPEN_FILES, &ids)?;
     let mut found = Vec::new();
@@ -87,6 +112,10 @@ fn one(
     };
     // What is known to be committed is applied first: changes of members among it.
     let raft = cluster_raft(config, place, life);
+    let damage = store
+        .loss(shard)
+        .filter(|loss| loss.reached > loss.kept)
+        .map(|loss| (loss.reached, loss.why.clone()));
     let (core, _) = recover(store, options, machine, raft).map_err(|e| text(&e))?;
     let bounds = store.bounds(shard).map_err(|e| text(&e))?;
     let applied = core.machine().applied.0;
@@ -141,6 +170,7 @@ fn one(
         learners: members.learners,
         pending_change: rest.iter().any(|e| e.kind != 0),
         rescued: accept_loss && is_member,
+        damage,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a node of a cluster shows to people and programs.
 
 use super::cluster::ClusterNode;
+use super::figures;
 use crate::gateway::{Doing, NodeView, Operation};
 use crate::raft::PeerProgress;
 use crate::storage::StoreStats;
@@ -22,17 +23,6 @@ fn entry_bytes(stats: &StoreStats) -> u64 {
         .unwrap_or(0)
 }
 
-/// What a replica lost, as the view shows it.
-fn losses(l: &crate::actors::shard::status::Losses) -> serde_json::Value {
-    json!({
-        "unclean_recoveries": l.unclean_recoveries, "unclean_kept": l.unclean_kept,
-        "unclean_last_lost": l.unclean_last_lost,
-        "acked_truncated_entries": l.acked_truncated_entries,
-        "acked_truncated_messages": l.acked_truncated_messages,
-        "acked_truncated_last": l.acked_truncated_last,
-    })
-}
-
 impl NodeView for ClusterNode {
     fn not_ready(&self) -> Option<String> {
         if let Some(why) = self.stopped() {
@@ -50,7 +40,14 @@ impl NodeView for ClusterNode {
                 return Some(format!("{}: {why}", member.place.name));
             }
             if status.lead().borrow().leader == 0 {
-                return Some(format!("{}: no leader", member.place.name));
+                let owed = match status.owed() {
+                    0 => String::new(),
+                    owed => format!(
+                        "; this replica lost what it had synced up to {owed} and waits for one that \
+                         has it, or for an operator: troupe cluster rescue"
+                    ),
+                };
+                return Some(format!("{}: no leader{owed}", member.place.name));
             }
         }
         None
@@ -115,14 +112,16 @@ impl NodeView for ClusterNode {
                 "voters": view.voters, "learners": view.learners,
                 "member": status.is_member(), "transfers": status.transfers(),
                 "elections": status.elections(), "failed": status.failed(),
-                "recovering": status.recovering(), "lone": status.lone(),
+                "recovering": status.recovering(), "lone": status.lone(), "owed": status.owed(),
                 "snapshots_installed": status.snapshots(),
                 "state_differs_from": status.compared().others,
                 "state_differs_at": status.compared().index,
                 "outvoted": status.compared().outvoted,
                 "snapshot_received": status.receiving().0,
                 "snapshot_bytes": status.receiving().1,
-                "losses": losses(&status.losses()),
+                "losses": figures::losses(&status.losses()),
+                "damage": figures::damage(&member.handle.damage()),
+                "scrub": figures::scrub(self.scrubs.get(), &member.place.name),
                 "replicas": others.collect::<Vec<_>>(),
             })
         });

@@ -111,6 +111,8 @@ pub struct RaftCore {
     recovering: bool,
     /// See the module text.
     forgotten: bool,
+    /// What had been synced was lost, see [`RaftCore::owed`].
+    lost: bool,
     /// It was told at start that it recovers.
     marked: bool,
     /// Term in which this leader was elected by all.
@@ -198,8 +200,9 @@ impl RaftCore {
         // A replica that needs nobody's vote has nobody to wait for.
         let alone = sole && !lone;
         let marked = options.recovering || options.forgotten;
-        let recovering = marked && !alone;
-        let forgotten = options.forgotten && !alone;
+        let lost = options.forgotten && options.owed > 0;
+        let recovering = marked && (!alone || lost);
+        let forgotten = options.forgotten && (!alone || lost);
         let committed = start.hard_state.commit;
         let fresh = |staged: &Staged| staged.id.index > committed;
         let budget = Budget::new(options.snapshot_per_tick);
@@ -225,6 +228,7 @@ impl RaftCore {
             lives: BTreeMap::new(),
             recovering,
             forgotten,
+            lost,
             marked,
             elected_by_all: None,
             electors: BTreeMap::new(),

@@ -15,7 +15,7 @@ pub mod traits;
 pub mod writer;
 
 pub use read_pool::{ReadPool, ReadPoolFull};
-pub use rocks::{Reader, RocksStore, StoreOptions};
+pub use rocks::{Look, Reader, RocksStore, Scrubbed, StoreOptions};
 pub use sim::{Fault, SimLogStore, SimRng, SimStateStore, SimStore};
 pub use stats::StoreStats;
 pub use traits::*;

@@ -107,6 +107,9 @@ pub enum StoreError {
     /// Bytes on disk do not match their checksum or cannot be what was written.
     #[error("corrupt: {0}")]
     Corrupt(String),
+    /// One entry of a log cannot be read as it was written, and no mended copy is here. Others can.
+    #[error("corrupt: log entry {index}: {why}")]
+    BadEntry { index: u64, why: String },
     /// The disk is full (or the reserve is reached).
     #[error("no space left")]
     NoSpace,
@@ -116,6 +119,13 @@ pub enum StoreError {
     /// Another process holds the directory, or the directory is of another version.
     #[error("{0}")]
     Open(String),
+}
+
+impl StoreError {
+    /// What was written is not what is read.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::BadEntry { .. })
+    }
 }
 
 /// See [`LogStore::sync_apart`].
@@ -148,7 +158,8 @@ pub trait LogStore {
     }
     /// Entries `from..to` (exclusive), at least one if `from < to`, then up to `max_bytes` of data.
     /// What lies beyond the last entry is left out.
-    /// Verifies checksums; a gap or a mismatch is [`StoreError::Corrupt`].
+    /// Verifies checksums: entries before one that is missing or does not match are given, and when it
+    /// is the first one asked for, [`StoreError::BadEntry`].
     fn read(
         &self,
         shard: ShardId,
@@ -161,6 +172,9 @@ pub trait LogStore {
     /// State rows are made durable before, so that no entry is forgotten that a replay after a
     /// crash would need. With `first` behind the end the log is empty afterwards and goes on there.
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError>;
+    /// Keeps a copy of a committed entry, got from another replica, for reads that find the own one bad.
+    /// Durable once it returns. Ignored outside the log's bounds.
+    fn mend(&mut self, shard: ShardId, entry: &LogEntry) -> Result<(), StoreError>;
     /// What the shard's replica has to regain.
     fn standing(&self, _shard: ShardId) -> Standing {
         Standing::Whole
@@ -168,6 +182,10 @@ pub trait LogStore {
     /// The replica holds everything again.
     fn regained(&mut self, _shard: ShardId) -> Result<(), StoreError> {
         Ok(())
+    }
+    /// What this store holds cannot be read: the next opening puts it aside. False when nobody else has it.
+    fn condemn(&self, _why: &str) -> bool {
+        false
     }
     /// Fails when the store is known to take no more writes.
     fn health(&self) -> Result<(), StoreError> {

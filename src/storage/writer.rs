@@ -23,7 +23,8 @@ mod apart;
 
 use super::jobs::{job_queue, JobReceiver, JobSender};
 use super::{
-    keys, HardState, LogAppend, SnapshotStore, StateBatch, StateOp, StoreError, StoreStats,
+    keys, HardState, LogAppend, LogEntry, SnapshotStore, StateBatch, StateOp, StoreError,
+    StoreStats,
 };
 use crate::model::ShardId;
 use apart::Apart;
@@ -70,6 +71,10 @@ pub enum Job {
     },
     /// See [`LogStore::regained`].
     Regained { shard: ShardId },
+    /// See [`LogStore::mend`].
+    Mend { shard: ShardId, entry: LogEntry },
+    /// See [`LogStore::condemn`].
+    Condemn(String),
     /// Make the state rows durable now.
     Flush,
     /// Do what is queued before this, close the store and end.
@@ -85,6 +90,8 @@ pub enum Done {
     StateWritten { shard: ShardId, ticket: u64 },
     /// The new first index is durable.
     Trimmed { shard: ShardId, ticket: u64 },
+    /// The good copy of an entry is durable.
+    Mended { shard: ShardId, index: u64 },
     /// The store takes no more writes. Reported once; jobs not yet reported will never be.
     Failed { error: StoreError },
 }
@@ -281,6 +288,8 @@ struct Gathered {
     trims: Vec<(ShardId, u64, u64, u64)>,
     installs: Vec<Install>,
     regained: Vec<ShardId>,
+    mends: Vec<(ShardId, LogEntry)>,
+    condemned: Option<String>,
     flush: bool,
     stop: bool,
 }
@@ -466,6 +475,14 @@ impl<S: SnapshotStore> Rounds<S> {
         for shard in round.regained {
             self.store.regained(shard)?;
         }
+        if let Some(why) = &round.condemned {
+            self.store.condemn(why);
+        }
+        for (shard, entry) in round.mends {
+            self.store.mend(shard, &entry)?;
+            let index = entry.index;
+            (self.on_done)(Done::Mended { shard, index });
+        }
         if round.flush {
             self.store.flush()?;
             self.flushed();
@@ -605,6 +622,8 @@ fn gather(round: &mut Gathered, job: Job) {
             ops,
         }),
         Job::Regained { shard } => round.regained.push(shard),
+        Job::Mend { shard, entry } => round.mends.push((shard, entry)),
+        Job::Condemn(why) => round.condemned = Some(why),
         Job::Flush => round.flush = true,
         Job::Stop => round.stop = true,
     }

@@ -59,6 +59,20 @@ pub struct ShardMetrics {
     pub state_differs: Gauge,
     /// Comparisons that newly found another state.
     pub state_differences: Counter,
+    /// Stored log entries found corrupt.
+    pub bad_entries: Counter,
+    /// Corrupt log entries of which another replica gave a good copy.
+    pub mended_entries: Counter,
+    /// Corrupt log entries of which no replica has a good copy.
+    pub lost_entries: Counter,
+    /// Messages of lost entries that reads went past, counted for each read.
+    pub skipped_messages: Counter,
+    /// Delayed messages given up with a lost entry.
+    pub lost_delayed: Counter,
+    /// Stored log read by the scrub.
+    pub scrubbed: Counter,
+    /// Times the scrub has read the whole stored log.
+    pub scrubs: Counter,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +97,13 @@ pub struct ShardFamilies {
     pub snapshots: Family<ShardLabel, Counter>,
     pub state_differs: Family<ShardLabel, Gauge>,
     pub state_differences: Family<ShardLabel, Counter>,
+    pub bad_entries: Family<ShardLabel, Counter>,
+    pub mended_entries: Family<ShardLabel, Counter>,
+    pub lost_entries: Family<ShardLabel, Counter>,
+    pub skipped_messages: Family<ShardLabel, Counter>,
+    pub lost_delayed: Family<ShardLabel, Counter>,
+    pub scrubbed: Family<ShardLabel, Counter>,
+    pub scrubs: Family<ShardLabel, Counter>,
     pub snapshot_sent: Family<ReplicaLabel, Gauge>,
     pub snapshot_len: Family<ReplicaLabel, Gauge>,
 }
@@ -184,6 +205,42 @@ impl ShardFamilies {
             "Comparisons of replicas that newly found different states",
             self.state_differences.clone(),
         );
+        r.register(
+            "bad_entries",
+            "Stored log entries found corrupt",
+            self.bad_entries.clone(),
+        );
+        r.register(
+            "mended_entries",
+            "Corrupt log entries of which another replica gave a good copy",
+            self.mended_entries.clone(),
+        );
+        r.register(
+            "lost_entries",
+            "Corrupt log entries of which no replica has a good copy",
+            self.lost_entries.clone(),
+        );
+        r.register(
+            "skipped_messages",
+            "Messages of lost entries that reads went past, counted for each read",
+            self.skipped_messages.clone(),
+        );
+        r.register(
+            "lost_delayed_messages",
+            "Delayed messages given up with a lost entry",
+            self.lost_delayed.clone(),
+        );
+        r.register_with_unit(
+            "scrubbed",
+            "Stored log read by the scrub",
+            Unit::Bytes,
+            self.scrubbed.clone(),
+        );
+        r.register(
+            "scrubs",
+            "Times the scrub has read the whole stored log",
+            self.scrubs.clone(),
+        );
         r.register_with_unit(
             "snapshot_sent",
             "Part of a snapshot on its way that the replica holds, as its leader knows",
@@ -220,6 +277,13 @@ impl ShardFamilies {
             snapshots: self.snapshots.get_or_create_owned(&label),
             state_differs: self.state_differs.get_or_create_owned(&label),
             state_differences: self.state_differences.get_or_create_owned(&label),
+            bad_entries: self.bad_entries.get_or_create_owned(&label),
+            mended_entries: self.mended_entries.get_or_create_owned(&label),
+            lost_entries: self.lost_entries.get_or_create_owned(&label),
+            skipped_messages: self.skipped_messages.get_or_create_owned(&label),
+            lost_delayed: self.lost_delayed.get_or_create_owned(&label),
+            scrubbed: self.scrubbed.get_or_create_owned(&label),
+            scrubs: self.scrubs.get_or_create_owned(&label),
         }
     }
 }

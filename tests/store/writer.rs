@@ -53,6 +53,9 @@ impl LogStore for Shared {
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {
         self.get().trim(shard, first, term)
     }
+    fn mend(&mut self, shard: ShardId, entry: &LogEntry) -> Result<(), StoreError> {
+        self.get().mend(shard, entry)
+    }
 }
 
 impl SnapshotStore for Shared {

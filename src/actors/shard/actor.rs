@@ -19,16 +19,14 @@ use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
 use crate::actors::sinks::{SharedOutbox, Sinks};
 use crate::actors::timer::actor::{TimerActor, TimerMail};
-use crate::actors::timer::core::{orphans, TimerCore, TimerInput, MAX_FIRING_BYTES};
+use crate::actors::timer::core::{orphans, TimerCore, TimerInput};
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
 use crate::model::{QueueKey, ShardId};
-use crate::raft::entry::TimerKey;
 use crate::raft::{Fetch, PeerProgress};
 use crate::storage::writer::{Job, WriterHandle};
 use crate::storage::{Done, ReadPool, StoreError};
 use actix::prelude::*;
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -78,8 +76,8 @@ pub struct ShardDeps {
 pub struct ShardActor {
     pub(super) core: ShardCore,
     pub(super) deps: ShardDeps,
-    timer: Option<Addr<TimerActor>>,
-    me: Option<Addr<ShardActor>>,
+    pub(super) timer: Option<Addr<TimerActor>>,
+    pub(super) me: Option<Addr<ShardActor>>,
     pub(super) queues: FxHashMap<QueueKey, Addr<QueueActor>>,
     /// Queues asked whether they are idle, and whether something was sent to them since.
     pub(super) leaving: FxHashMap<QueueKey, bool>,
@@ -173,6 +171,7 @@ impl ShardActor {
         status.set_lead(raft.term(), raft.leader());
         status.set_recovering(raft.is_recovering());
         status.set_log(raft.next_index() - 1, raft.is_lone());
+        status.set_owed(raft.owed());
         status.set_receiving(raft.receiving());
         if raft.is_transferring() {
             // The next leader need not wait until the others' promise to this one is over.
@@ -308,6 +307,9 @@ impl ShardActor {
                 ops,
             },
             DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
+            DiskWork::Copy { to, index } => return self.copy(to, index),
+            DiskWork::Mend { entry } => Job::Mend { shard, entry },
+            DiskWork::Condemn(why) => Job::Condemn(why),
         };
         let handed = match self.does_here(&job) {
             true => self.deps.writer.submit_here(job).map(|_| ()),
@@ -358,6 +360,14 @@ impl ShardActor {
                     from: fetch.from,
                     entries: Vec::new(),
                 },
+                // The follower asks again, and there may be a good copy then.
+                Err(StoreError::BadEntry { index, .. }) => {
+                    me.do_send(ShardMail(ShardInput::BadEntry { index }));
+                    ShardInput::Fetched {
+                        from: fetch.from,
+                        entries: Vec::new(),
+                    }
+                }
                 Err(error) => ShardInput::DiskFailed(error.to_string()),
             };
             me.do_send(ShardMail(input));
@@ -380,50 +390,6 @@ impl ShardActor {
             }
         });
     }
-
-    fn load_scheduled(&self, timers: Vec<(TimerKey, QueueKey)>) {
-        let (Some(timer), reads) = (self.timer.clone(), self.deps.reads.clone()) else {
-            return;
-        };
-        let failed = timers.clone();
-        let back = timer.clone();
-        let work = Box::new(move |_: &crate::storage::Reader| {
-            let mut bytes = 0;
-            for (key, target) in timers {
-                // The rest is asked for again.
-                let found = if bytes >= MAX_FIRING_BYTES {
-                    Ok(None)
-                } else {
-                    reads.scheduled(key.position)
-                };
-                let found = found.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a delayed message cannot be read");
-                    None
-                });
-                // A copy, because a slice would keep its whole entry in memory.
-                let found = found.map(|(tag, record)| (tag, Bytes::copy_from_slice(&record)));
-                bytes += found.as_ref().map_or(0, |(_, record)| record.len());
-                let (tag, record) = found.map_or((0, None), |(tag, record)| (tag, Some(record)));
-                timer.do_send(TimerMail(TimerInput::Loaded {
-                    timer: key,
-                    target,
-                    tag,
-                    record,
-                }));
-            }
-        });
-        if self.deps.pool.submit(work).is_err() {
-            // Asked again at the next tick.
-            for (key, target) in failed {
-                back.do_send(TimerMail(TimerInput::Loaded {
-                    timer: key,
-                    target,
-                    tag: 0,
-                    record: None,
-                }));
-            }
-        }
-    }
 }
 
 impl Actor for ShardActor {
@@ -431,6 +397,9 @@ impl Actor for ShardActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.me = Some(ctx.address());
+        let me = ctx.address();
+        let tell = move |input| me.do_send(ShardMail(input));
+        self.deps.reads.tell_bad(Box::new(tell));
         self.start_timer();
         let mut effects = Vec::new();
         self.core.start(&mut effects);
@@ -527,6 +496,7 @@ impl Handler<DiskDone> for ShardActor {
             Done::Appended { ticket, .. } => ShardInput::AppendDone { ticket },
             Done::StateWritten { ticket, .. } => ShardInput::StateDone { applied: ticket },
             Done::Trimmed { .. } => return,
+            Done::Mended { index, .. } => ShardInput::Mended { index },
             Done::Failed { error } => ShardInput::DiskFailed(error.to_string()),
         };
         self.input(input, ctx);

@@ -9,6 +9,7 @@
 mod apply;
 mod digests;
 mod late;
+mod mend;
 mod propose;
 mod retention;
 mod stall;
@@ -95,6 +96,7 @@ pub struct ShardCore {
     oldest_write: stall::OldestWrite,
     /// Messages of other nodes that were not taken in, and why the last one was not.
     refused_messages: (u64, Option<MessageError>),
+    mend: mend::Mend,
     next_ticket: u64,
     ticks: u64,
     trimming: bool,
@@ -127,6 +129,7 @@ impl ShardCore {
             writes: VecDeque::new(),
             oldest_write: stall::OldestWrite::default(),
             refused_messages: (0, None),
+            mend: mend::Mend::default(),
             next_ticket: 1,
             ticks: 0,
             trimming: false,
@@ -222,6 +225,17 @@ impl ShardCore {
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
             ShardInput::Slept => self.raft.slept(),
             ShardInput::Unheard => self.raft.unheard(),
+            ShardInput::Message { from, bytes } if mend::is_ours(&bytes) => {
+                if let Err(why) = self.hear_of_bad(from, &bytes, out) {
+                    self.refused_messages = (self.refused_messages.0 + 1, Some(why));
+                }
+            }
+            ShardInput::BadEntry { index } => self.bad_entry(index, out),
+            ShardInput::Copied { to, index, entry } => {
+                self.copied(to, index, entry.as_ref(), out);
+            }
+            ShardInput::Mended { index } => self.mended(index, out),
+            ShardInput::BadState(why) => self.bad_state(why, out),
             ShardInput::Message { from, bytes } => {
                 if let Err(why) = self.raft.step(from, &bytes) {
                     if matches!(why, MessageError::OtherLog { .. }) {
@@ -321,6 +335,7 @@ impl ShardCore {
         self.ticks += 1;
         self.watch_disk();
         self.tell_late(out);
+        self.tick_mend(out);
         self.drive(out);
         self.retain(now_ms);
     }

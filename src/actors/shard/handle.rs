@@ -4,6 +4,7 @@ use super::actor::{
     GroupStateMail, MembersMail, ProposeMail, ReplicasMail, ShardActor, ShardDeps, ShardMail,
 };
 use super::core::ShardInput;
+use super::damage::DamageFigures;
 use super::meta::MetaTable;
 use super::status::ShardStatus;
 use crate::actors::clock::NodeClock;
@@ -14,7 +15,7 @@ use crate::model::outcome::{Completion, Outcome, Refusal, Token};
 use crate::model::{GroupId, Position, QueueKey, ShardId};
 use crate::raft::members::Change;
 use crate::raft::PeerProgress;
-use crate::storage::StoreError;
+use crate::storage::{Reader, Scrubbed, StoreError};
 use actix::Addr;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -66,6 +67,9 @@ pub struct ReplicaView {
     /// The other replicas; known to the leader only.
     pub others: Vec<PeerProgress>,
 }
+
+/// Why a read of stored records failed. [`StoreError::BadEntry`]: another replica may give a good copy soon.
+pub type ReadError = StoreError;
 
 /// Answer of a proposal: the log index at which the command was applied.
 pub type ProposalResult = Result<u64, Refusal>;
@@ -124,6 +128,37 @@ impl ShardHandle {
     /// Bytes of the shard's log files.
     pub fn log_bytes(&self) -> Result<u64, StoreError> {
         self.deps.reads.log_bytes()
+    }
+
+    /// Looks at so many bytes of stored entries from an index on; a good copy is sought for those that are bad.
+    /// `None` when too many reads wait.
+    pub async fn scrub(&self, from: u64, max_bytes: u64) -> Option<Scrubbed> {
+        let (done, told) = oneshot::channel();
+        let (addr, shard, reads) = (self.addr.clone(), self.deps.shard, self.deps.reads.clone());
+        let work = Box::new(move |reader: &Reader| {
+            let found = reader.scrub_entries(shard, from, max_bytes);
+            let found = found.unwrap_or_else(|error| {
+                tracing::error!(%error, shard = shard.0, from, "the scrub cannot read the log");
+                // Goes on behind it, or it would never come further.
+                Scrubbed {
+                    next: from + 1,
+                    ..Scrubbed::default()
+                }
+            });
+            reads.damage().scrubbed(found.bytes, found.ended);
+            for (index, why) in &found.bad {
+                tracing::debug!(shard = shard.0, index, why, "found by the scrub");
+                addr.do_send(ShardMail(ShardInput::BadEntry { index: *index }));
+            }
+            let _ = done.send(found);
+        });
+        self.deps.pool.submit(work).ok()?;
+        told.await.ok()
+    }
+
+    /// What this replica has seen of bad entries in its stored log.
+    pub fn damage(&self) -> DamageFigures {
+        self.deps.reads.damage().figures()
     }
 
     /// Bytes of records in the tail cache.
@@ -274,7 +309,7 @@ impl ShardHandle {
         key: QueueKey,
         offset: u64,
         spec: &ReadSpec,
-    ) -> Result<ReadBatch, StoreError> {
+    ) -> Result<ReadBatch, ReadError> {
         let max = self.bounds(key).max;
         self.deps.reads.read(key, offset, max, spec)
     }

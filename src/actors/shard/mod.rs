@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod core;
+pub mod damage;
 pub mod directory;
 pub mod handle;
 pub mod machine;
@@ -11,8 +12,10 @@ pub mod pace;
 mod publish;
 pub mod reads;
 pub mod recover;
+pub mod scrub;
 pub mod start;
 pub mod status;
+mod stored;
 pub mod views;
 
 pub use handle::ShardHandle;

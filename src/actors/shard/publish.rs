@@ -136,6 +136,36 @@ impl ShardActor {
             }
             Publish::Digest { index, digest } => self.deps.status.digest(index, digest),
             Publish::Compared(now) => self.compared(now),
+            Publish::BadEntry { index } => {
+                self.deps.reads.damage().found(index);
+                let shard = self.deps.shard.0;
+                tracing::error!(
+                    event = "bad_entry",
+                    shard,
+                    index,
+                    "a stored entry is corrupt"
+                );
+            }
+            Publish::LostEntry { index } => {
+                self.deps.reads.damage().lose(index);
+                let shard = self.deps.shard.0;
+                tracing::error!(
+                    event = "lost_entry",
+                    shard,
+                    index,
+                    "no replica has a good copy of a corrupt entry: its messages are lost, reads go on behind it"
+                );
+            }
+            Publish::Mended { index } => {
+                self.deps.reads.damage().mended(index);
+                let shard = self.deps.shard.0;
+                tracing::warn!(
+                    event = "mended_entry",
+                    shard,
+                    index,
+                    "another replica gave a good copy of a corrupt entry"
+                );
+            }
             Publish::AckedTruncated(lost) => {
                 self.deps.status.acked_truncated(&lost);
                 tracing::error!(

@@ -1,5 +1,7 @@
 //! Reads behind the tail: index rows lead to entries of the log, and records are slices of those.
 
+use super::core::ShardInput;
+use super::damage::Damage;
 use super::handle::Boundary;
 use super::views::{Segment, Views};
 use crate::model::append::{ReadBatch, ReadSpec, RecordMeta};
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Entries kept after a read: queues that were written together are read together.
 const ENTRY_CACHE_BYTES: usize = 16 << 20;
@@ -29,6 +31,32 @@ pub struct Reads {
     reader: Reader,
     entries: Mutex<EntryCache>,
     cursors: Mutex<Cursors>,
+    damage: Damage,
+    tell_bad: OnceLock<TellBad>,
+}
+
+/// Told what was found bad.
+type TellBad = Box<dyn Fn(ShardInput) + Send + Sync>;
+
+/// What is stored where an entry should be.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Data(Bytes),
+    /// Nothing, or retention dropped it.
+    Nothing,
+    /// Nobody has a good copy of it.
+    Lost,
+}
+
+/// A scheduled record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Scheduled {
+    /// Its tag and bytes.
+    Record(i32, Bytes),
+    /// Not now.
+    Later,
+    /// Nobody can read it any more.
+    Lost,
 }
 
 /// An index row as reads use it.
@@ -156,28 +184,76 @@ impl Reads {
             reader,
             entries: Mutex::default(),
             cursors: Mutex::default(),
+            damage: Damage::default(),
+            tell_bad: OnceLock::new(),
         }
     }
 
-    /// The data of an entry; `None` when there is none, or retention dropped it.
-    fn entry(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
+    /// What was seen of bad entries.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
+    /// Whoever seeks good copies of bad entries.
+    pub(super) fn tell_bad(&self, tell: TellBad) {
+        let _ = self.tell_bad.set(tell);
+    }
+
+    /// Tells of what was found bad.
+    fn bad(&self, error: StoreError) -> StoreError {
+        let input = match &error {
+            StoreError::BadEntry { index, .. } => ShardInput::BadEntry { index: *index },
+            StoreError::Corrupt(why) => ShardInput::BadState(why.clone()),
+            _ => return error,
+        };
+        if let Some(tell) = self.tell_bad.get() {
+            tell(input);
+        }
+        error
+    }
+
+    /// The data of an entry. One that is bad and may be mended is an error, for now.
+    fn entry(&self, index: u64) -> Result<Found, StoreError> {
         if let Some(data) = self.entries.lock().entries.get(&index) {
-            return Ok(Some(data.clone()));
+            return Ok(Found::Data(data.clone()));
+        }
+        if self.damage.is_lost(index) {
+            return Ok(Found::Lost);
         }
         let data = match self.reader.read_entry(self.shard, index) {
             Ok(Some(found)) => found.data,
-            Ok(None) | Err(StoreError::Trimmed(_)) => return Ok(None),
-            Err(error) => return Err(error),
+            Ok(None) | Err(StoreError::Trimmed(_)) => return Ok(Found::Nothing),
+            Err(error) => {
+                return Err(self.bad(error));
+            }
         };
         let mut cache = self.entries.lock();
         cache.insert(index, data.clone(), ENTRY_CACHE_BYTES);
-        Ok(Some(data))
+        Ok(Found::Data(data))
+    }
+
+    /// A read goes past the records of a row that nobody can read.
+    fn skip(&self, key: QueueKey, row: &Row) {
+        let messages = row.metas.len() as u64;
+        if self.damage.skip(row.index, key, messages) {
+            tracing::error!(
+                event = "lost_messages",
+                shard = self.shard.0,
+                topic = key.topic.0,
+                queue = key.queue,
+                first = row.base,
+                last = row.end().saturating_sub(1),
+                index = row.index,
+                "messages in an entry that no replica can read are skipped"
+            );
+        }
     }
 
     /// Rows from the one that holds `offset` on, or the next one; empty at the end of the queue.
     fn rows(&self, key: QueueKey, offset: u64) -> Result<Rows, StoreError> {
         let limit = (ROWS_PER_READ, RECORDS_PER_READ);
-        let rows = self.reader.index_rows_of(self.shard, key, offset, limit)?;
+        let rows = self.reader.index_rows_of(self.shard, key, offset, limit);
+        let rows = rows.map_err(|error| self.bad(error))?;
         Ok(rows.into_iter().map(Row::new).collect())
     }
 
@@ -227,9 +303,18 @@ impl Reads {
             for (at, row) in rows.iter().enumerate().skip(at) {
                 // Records that retention dropped meanwhile are skipped.
                 out.next_offset = out.next_offset.max(row.base);
-                let Some(data) = self.entry(row.index)? else {
-                    out.next_offset = row.end();
-                    continue;
+                let data = match self.entry(row.index) {
+                    Ok(Found::Data(data)) => data,
+                    Ok(found) => {
+                        if found == Found::Lost {
+                            self.skip(key, row);
+                        }
+                        out.next_offset = row.end();
+                        continue;
+                    }
+                    // What comes before it is as good as ever.
+                    Err(StoreError::BadEntry { .. }) if out.messages > 0 => return Ok(out),
+                    Err(error) => return Err(error),
                 };
                 let from = out.next_offset;
                 if !row.segment(&data)?.collect(from, spec, &mut scan, &mut out) {
@@ -255,7 +340,9 @@ impl Reads {
         let mut bytes = 0;
         for row in rows {
             match self.entry(row.index) {
-                Ok(Some(data)) if bytes + data.len() < READ_AHEAD_BYTES => bytes += data.len(),
+                Ok(Found::Data(data)) if bytes + data.len() < READ_AHEAD_BYTES => {
+                    bytes += data.len()
+                }
                 _ => return,
             }
         }
@@ -263,7 +350,7 @@ impl Reads {
 
     /// The record at a position that was applied.
     pub fn record(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
-        let Some(data) = self.entry(position.index)? else {
+        let Found::Data(data) = self.entry(position.index)? else {
             return Ok(None);
         };
         if data.is_empty() {
@@ -274,12 +361,18 @@ impl Reads {
     }
 
     /// A scheduled record and its tag.
-    pub fn scheduled(&self, position: Position) -> Result<Option<(i32, Bytes)>, StoreError> {
-        let Some(data) = self.entry(position.index)? else {
-            return Ok(None);
+    pub fn scheduled(&self, position: Position) -> Result<Scheduled, StoreError> {
+        let data = match self.entry(position.index)? {
+            Found::Data(data) => data,
+            Found::Nothing => return Ok(Scheduled::Later),
+            Found::Lost => return Ok(Scheduled::Lost),
         };
-        entry::find_scheduled(position.index, &data, position.ordinal)
-            .map_err(|e| StoreError::Corrupt(e.to_string()))
+        // The entry is what was written: to look again would give the same.
+        let found = entry::find_scheduled(position.index, &data, position.ordinal);
+        Ok(match found.ok().flatten() {
+            Some((tag, record)) => Scheduled::Record(tag, record),
+            None => Scheduled::Lost,
+        })
     }
 
     /// See [`super::ShardHandle::store_time`].
@@ -294,7 +387,8 @@ impl Reads {
         }
         let row = self
             .reader
-            .index_row_at_or_before(self.shard, key, offset)?;
+            .index_row_at_or_before(self.shard, key, offset)
+            .map_err(|error| self.bad(error))?;
         Ok(row
             .filter(|(base, row)| offset < base + row.items.len() as u64)
             .map(|(_, row)| row.store_ts))
@@ -336,136 +430,5 @@ impl Reads {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::TopicId;
-    use crate::storage::keys::index;
-    use crate::storage::{LogAppend, LogEntry, LogStore, RocksStore, StoreOptions};
-    use crate::storage::{StateBatch, StateOp, StateStore};
-
-    const SHARD: ShardId = ShardId(1);
-
-    #[test]
-    fn a_trimmed_entry_is_absent_and_no_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = RocksStore::open(dir.path(), StoreOptions::default(), &[SHARD]).unwrap();
-        let entries = (1..=3).map(|index| LogEntry {
-            index,
-            term: 1,
-            kind: 0,
-            data: Bytes::from(vec![index as u8; 4]),
-        });
-        let append = LogAppend {
-            shard: SHARD,
-            entries: entries.collect(),
-            hard_state: None,
-            sync: false,
-        };
-        store.append(&[append]).unwrap();
-        store.trim(SHARD, 3, 1).unwrap();
-        let reads = Reads::new(SHARD, store.reader());
-        assert_eq!(reads.entry(1), Ok(None));
-        assert_eq!(reads.entry(3), Ok(Some(Bytes::from_static(&[3; 4]))));
-        assert_eq!(reads.entry(4), Ok(None));
-        let gone = Position {
-            index: 2,
-            ordinal: 0,
-        };
-        assert_eq!(reads.record(gone), Ok(None));
-    }
-
-    /// A queue of 40 records of 10 bytes, 4 in each of 10 entries but the fourth, which retention
-    /// dropped. Record n is full of n, its tag is n % 2.
-    fn filled(store: &mut RocksStore, key: QueueKey) {
-        let bytes = |i: u64| (0..4u64).flat_map(move |n| [(i * 4 + n) as u8; 10]);
-        let entries = (0..10u64).map(|i| LogEntry {
-            index: i + 1,
-            term: 1,
-            kind: 0,
-            data: bytes(i).collect(),
-        });
-        let append = LogAppend {
-            shard: SHARD,
-            entries: entries.collect(),
-            hard_state: None,
-            sync: false,
-        };
-        store.append(&[append]).unwrap();
-        let rows = (0..10u64).filter(|i| *i != 3).map(|i| StateOp::Put {
-            key: index::key(SHARD, key, i * 4),
-            value: IndexRow {
-                log_index: i + 1,
-                items: vec![(10, 0), (10, 1), (10, 0), (10, 1)],
-                ..IndexRow::default()
-            }
-            .encode(),
-        });
-        let batch = StateBatch {
-            ops: rows.collect(),
-        };
-        store.write(&batch).unwrap();
-    }
-
-    #[test]
-    fn a_reader_that_goes_on_gets_from_memory_what_the_store_holds() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = RocksStore::open(dir.path(), StoreOptions::default(), &[SHARD]).unwrap();
-        let key = QueueKey::new(TopicId(1), 2);
-        filled(&mut store, key);
-        for tags in [None, Some(Arc::from([1]))] {
-            let wanted = |n: &u8| !(12..16).contains(n) && (tags.is_none() || n % 2 == 1);
-            let want: Vec<u8> = (0..40).filter(wanted).collect();
-            for max_messages in [1, 3, 7, 100] {
-                let spec = ReadSpec {
-                    max_messages,
-                    max_bytes: 1 << 20,
-                    tags: tags.clone(),
-                    max_scan: 800,
-                };
-                let reads = Reads::new(SHARD, store.reader());
-                let (mut got, mut at, mut cached) = (Vec::new(), 0, 0);
-                while at < 40 {
-                    let batch = match reads.read_cached(key, at, &spec) {
-                        Some(batch) => {
-                            cached += 1;
-                            batch
-                        }
-                        None => reads.read(key, at, 40, &spec).unwrap(),
-                    };
-                    let records = batch.slices.iter().flat_map(|s| s.chunks(10));
-                    got.extend(records.map(|r| r[0]));
-                    assert!(batch.next_offset > at && batch.messages <= max_messages);
-                    at = batch.next_offset;
-                }
-                assert_eq!(got, want, "{max_messages} at a time");
-                assert!(max_messages > 3 || cached > 0, "{max_messages} at a time");
-            }
-        }
-    }
-
-    #[test]
-    fn the_oldest_places_are_forgotten() {
-        let key = QueueKey::new(TopicId(1), 0);
-        let mut cursors = Cursors::default();
-        let rows: Rows = Arc::from([]);
-        for offset in 0..=MAX_CURSORS as u64 {
-            cursors.put(key, offset, rows.clone(), 0);
-            cursors.put(key, offset, rows.clone(), 0);
-        }
-        assert_eq!(cursors.places.len(), MAX_CURSORS);
-        assert_eq!(cursors.order.len(), MAX_CURSORS);
-        assert!(cursors.get(key, 0).is_none() && cursors.get(key, 1).is_some());
-    }
-
-    #[test]
-    fn the_entry_cache_forgets_the_oldest_and_counts_right() {
-        let mut cache = EntryCache::default();
-        for index in [1, 2, 2, 3] {
-            cache.insert(index, Bytes::from(vec![0; 10]), 25);
-        }
-        assert_eq!((cache.bytes, cache.order.len()), (20, 2));
-        assert!(!cache.entries.contains_key(&1) && cache.entries.contains_key(&3));
-        cache.insert(4, Bytes::from(vec![0; 100]), 25);
-        assert_eq!((cache.bytes, cache.entries.len()), (0, 0));
-    }
-}
+#[path = "reads_tests.rs"]
+mod tests;

@@ -26,6 +26,17 @@ pub enum RecoverError {
     Raft(String),
 }
 
+impl RecoverError {
+    /// What was written is not what is read.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Load(LoadError::Store(error)) => error.is_corrupt(),
+            Self::Load(LoadError::Row(_)) => true,
+            Self::Apply(_) | Self::LogBehindState { .. } | Self::Raft(_) => false,
+        }
+    }
+}
+
 /// What recovery found, for the log line at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
@@ -62,10 +73,16 @@ pub fn recover<S: LogStore + StateStore>(
     // A trim that was applied but not carried out before the crash is carried out now.
     if let Some((_, oldest)) = machine.segments().first() {
         if oldest.first_index > bounds.first && oldest.first_index <= machine.applied.0 + 1 {
-            let term = term_of(store, shard, oldest.first_index - 1, &bounds)?;
-            StateStore::flush(store)?;
-            store.trim(shard, oldest.first_index, term)?;
-            bounds = store.bounds(shard)?;
+            match term_of(store, shard, oldest.first_index - 1, &bounds) {
+                Ok(term) => {
+                    StateStore::flush(store)?;
+                    store.trim(shard, oldest.first_index, term)?;
+                    bounds = store.bounds(shard)?;
+                }
+                // A later trim takes it along.
+                Err(StoreError::BadEntry { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     let committed = bounds.hard_state.commit.min(bounds.last);

@@ -29,6 +29,9 @@ use std::time::Duration;
 pub enum StartShardError {
     #[error("shard {0}: {1}")]
     Recover(u32, RecoverError),
+    /// The next opening puts the database aside, and the other replicas fill a new one.
+    #[error("shard {0}: {1}")]
+    Condemned(u32, RecoverError),
     #[error("a thread does not start: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -166,12 +169,22 @@ pub fn start_shards(
             store: store.number(),
             recovering: standing != Standing::Whole,
             forgotten: matches!(standing, Standing::Forgotten { .. }),
+            owed: match standing {
+                Standing::Forgotten { reached, .. } => reached,
+                Standing::Unsynced { .. } | Standing::Whole => 0,
+            },
             tick_ms: options.tick.as_millis().max(1) as u64,
             ..options.raft.clone()
         };
         let loss = store.loss(shard).cloned();
         let found = recover(&mut store, core_options, machine_options, raft);
-        let (core, recovery) = found.map_err(|e| StartShardError::Recover(shard.0, e))?;
+        let (core, recovery) = found.map_err(|error| {
+            // Others have what cannot be read here.
+            if error.is_corrupt() && store.condemn(&error.to_string()) {
+                return StartShardError::Condemned(shard.0, error);
+            }
+            StartShardError::Recover(shard.0, error)
+        })?;
         restored.push((options, arbiter, core, recovery, loss));
     }
     let reader = store.reader();
@@ -191,7 +204,8 @@ pub fn start_shards(
         match &done {
             Done::Appended { shard, .. }
             | Done::StateWritten { shard, .. }
-            | Done::Trimmed { shard, .. } => {
+            | Done::Trimmed { shard, .. }
+            | Done::Mended { shard, .. } => {
                 if let Some(cell) = told.get(shard) {
                     tell(cell, done);
                 }
@@ -271,6 +285,7 @@ fn tell_loss(core: &ShardCore, deps: &ShardDeps, loss: &Loss) {
         last_lost,
         why = %loss.why,
         alone = core.raft().is_sole_voter(),
+        waits_for = core.raft().owed(),
         queues = %queues.join(", "),
         "entries of the log may be missing"
     );

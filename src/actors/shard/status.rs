@@ -70,6 +70,7 @@ pub struct ShardStatus {
     compared: Mutex<Comparison>,
     differences: AtomicU64,
     lone: AtomicBool,
+    owed: AtomicU64,
     losses: Mutex<Losses>,
     readers: Mutex<Vec<u64>>,
     snapshots: AtomicU64,
@@ -199,6 +200,13 @@ impl ShardStatus {
     /// The only voter as far as is known here, which waits for word that it is.
     pub fn lone(&self) -> bool {
         self.lone.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_owed(&self, owed: Option<u64>) {
+        self.owed.store(owed.unwrap_or(0), Ordering::Relaxed);
+    }
+    /// This replica lost what it had synced up to this index, and helps nobody to lead with less; 0: not so.
+    pub fn owed(&self) -> u64 {
+        self.owed.load(Ordering::Relaxed)
     }
     pub(crate) fn snapshot_installed(&self) {
         self.snapshots.fetch_add(1, Ordering::Relaxed);

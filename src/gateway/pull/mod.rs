@@ -4,6 +4,7 @@ mod check;
 mod follower;
 mod rules;
 mod stale;
+mod stored;
 
 use super::connection::Conn;
 use super::reply::Reply;
@@ -30,6 +31,7 @@ pub use stale::StalePulls;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stored::read_stored;
 
 /// Index items looked at for one request, at least.
 const MIN_SCAN: u32 = 800;
@@ -370,13 +372,9 @@ impl Pull {
             store.entry_cache_hits.inc();
             return self.found(batch, offset, bounds, true);
         }
-        let reads = self.ticket.conn().shared().reads.clone();
         let (shard, key, spec) = (broker.shard.clone(), self.key, self.spec.clone());
         tokio::task::spawn_local(async move {
-            match reads
-                .run(move || shard.read_stored(key, offset, &spec))
-                .await
-            {
+            match read_stored(self.ticket.conn(), shard, key, offset, spec).await {
                 Ok(Ok(batch)) => self.found(batch, offset, bounds, true),
                 Ok(Err(error)) => {
                     self.ticket

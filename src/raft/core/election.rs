@@ -24,7 +24,10 @@ impl RaftCore {
     /// by others.
     pub(super) fn may_campaign(&self) -> bool {
         let sole_and_ready = self.open_writes.is_empty() && !self.lone;
-        !self.barred && self.installing.is_none() && (!self.is_sole_voter() || sole_and_ready)
+        !self.barred
+            && self.installing.is_none()
+            && self.owed().is_none()
+            && (!self.is_sole_voter() || sole_and_ready)
     }
 
     /// This replica must not lead (`barred`), or may again. It follows and votes as before: its log
@@ -43,12 +46,21 @@ impl RaftCore {
     }
 
     /// Word that the group has no other replica: an operator's, or that of all other nodes. A lone
-    /// replica begins with what it has. Nothing happens to any other.
+    /// replica begins with what it has. Nothing happens to any other, nor to one that lost what it had synced.
     pub fn form(&mut self) {
-        if self.lone {
+        if self.lone && self.owed().is_none() {
             (self.lone, self.recovering, self.forgotten) = (false, false, false);
             self.campaign();
         }
+    }
+
+    /// What this replica had synced and lost, up to this index, was acknowledged perhaps. A majority that
+    /// did not lose it elects a leader without this replica's vote; a group that needs this vote would begin
+    /// again with less, and waits for an operator's word.
+    pub fn owed(&self) -> Option<u64> {
+        let last = self.node.raft.raft_log.last_index();
+        let owes = self.lost && self.options.owed > last;
+        owes.then_some(self.options.owed)
     }
 
     /// No other replica has a vote.
@@ -144,6 +156,7 @@ impl RaftCore {
 
     /// An operator's word that this replica is to vote with what it has.
     pub fn end_recovering(&mut self) {
+        self.lost = false;
         self.recovering = false;
         self.forgotten = false;
     }
@@ -228,6 +241,7 @@ impl RaftCore {
         });
         if leads || (holds && !self.forgotten) {
             self.recovering = false;
+            self.lost = false;
             self.confirmed = None;
         }
     }

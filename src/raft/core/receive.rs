@@ -36,6 +36,10 @@ impl RaftCore {
         if self.recovering && message::asks_vote(kind) && !head.all {
             return Ok(());
         }
+        // In a vote's request it is the last index of the candidate's log.
+        if message::asks_vote(kind) && self.owed().is_some_and(|owed| m.index < owed) {
+            return Ok(());
+        }
         if self.keeps_a_promise(&m, head.all) {
             return Ok(());
         }

@@ -30,6 +30,9 @@ pub struct RaftOptions {
     /// The store is new, or lost what was synced: votes and promises of this replica may be
     /// forgotten with it. Implies `recovering`.
     pub forgotten: bool,
+    /// The last index that this replica had synced before its store lost it; 0: nothing that is known of.
+    /// Until its log reaches so far it helps nobody to lead with less: see `owed`.
+    pub owed: u64,
     /// The node is none of a cluster: nobody can have joined the group meanwhile.
     pub no_peers: bool,
     /// A number that no other store of this node has; 0: not known.
@@ -69,6 +72,7 @@ impl RaftOptions {
             life: 0,
             recovering: false,
             forgotten: false,
+            owed: 0,
             store: 0,
             seed,
             quiet: false,

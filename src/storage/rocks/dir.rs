@@ -3,9 +3,12 @@
 //! ```text
 //! node.lock       held as long as the store is open; names the holder's process id
 //! FORMAT          format version
+//! CREATED         the database was made: from then on none is made in its place
+//! CONDEMNED       why the database is not to be opened again
 //! synced.marks    see `marks`
 //! db/             RocksDB
-//! db.damaged/     what did not open, put aside by a repair
+//! db.opening/     see `keep`
+//! db.damaged-N/   what was found damaged, put aside by a repair
 //! ```
 
 use crate::storage::StoreError;
@@ -14,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Version of everything under the data directory.
 pub const FORMAT_VERSION: u32 = 1;
@@ -23,9 +27,10 @@ const FORMAT_NAME: &str = "troupemq-store";
 const PROBE: &str = "direct.probe";
 
 /// A directory that this process holds.
+#[derive(Clone)]
 pub(super) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl DataDir {
@@ -74,7 +79,7 @@ impl DataDir {
         writeln!(lock, "{}", std::process::id()).map_err(fail)?;
         let dir = Self {
             path: path.to_owned(),
-            _lock: lock,
+            _lock: Arc::new(lock),
         };
         dir.check_format()?;
         Ok(dir)
@@ -86,19 +91,6 @@ impl DataDir {
 
     pub fn db(&self) -> PathBuf {
         self.path.join("db")
-    }
-
-    /// Puts a database that does not open out of the way, for people to look at; the last one put
-    /// there goes.
-    pub fn set_database_aside(&self) -> Result<(), StoreError> {
-        let fail = |e: std::io::Error| StoreError::Open(format!("{}: {e}", self.path.display()));
-        let aside = self.path.join("db.damaged");
-        if aside.exists() {
-            std::fs::remove_dir_all(&aside).map_err(fail)?;
-        }
-        std::fs::rename(self.db(), &aside).map_err(fail)?;
-        let dir = File::open(&self.path).map_err(fail)?;
-        dir.sync_all().map_err(fail)
     }
 
     pub fn marks(&self) -> PathBuf {

@@ -5,7 +5,11 @@ use super::*;
 use crate::storage::StateStore;
 use std::path::Path;
 
-fn open_in_boot(dir: &Path, boot_id: &str, repair: bool) -> Result<RocksStore, StoreError> {
+pub(super) fn open_in_boot(
+    dir: &Path,
+    boot_id: &str,
+    repair: bool,
+) -> Result<RocksStore, StoreError> {
     let options = StoreOptions {
         boot_id: boot_id.into(),
         repair,
@@ -105,7 +109,7 @@ fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
     assert!(matches!(refused, Err(StoreError::Corrupt(_))));
     let store = open_in_boot(dir, "a", true).unwrap();
     assert_eq!(store.loss(S).unwrap().kept, 0);
-    assert!(dir.join("db.damaged").exists());
+    assert!(dir.join("db.damaged-2").exists());
 }
 
 /// The machine stopped when a WAL had lost its unsynced end and the next one had not.

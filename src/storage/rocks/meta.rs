@@ -39,11 +39,21 @@ pub(super) enum MetaKind {
     Mark = 3,
     /// What the replica has to regain; absent when it is whole.
     Standing = 4,
+    /// A copy of an entry whose own one is bad; the index follows in the key. Its stored form.
+    Mended = 5,
 }
 
 pub(super) fn key(shard: ShardId, kind: MetaKind) -> [u8; 5] {
     let [a, b, c, d] = shard.0.to_be_bytes();
     [a, b, c, d, kind as u8]
+}
+
+/// Key of the mended copy of an entry.
+pub(super) fn mended(shard: ShardId, index: u64) -> [u8; 13] {
+    let mut out = [0; 13];
+    out[..5].copy_from_slice(&key(shard, MetaKind::Mended));
+    out[5..].copy_from_slice(&index.to_be_bytes());
+    out
 }
 
 fn numbers<const N: usize>(value: &[u8], what: &str) -> Result<[u64; N], StoreError> {

@@ -23,6 +23,9 @@
 
 mod ahead;
 mod dir;
+mod errors;
+mod found;
+mod keep;
 mod log_tail;
 mod marks;
 mod meta;
@@ -32,13 +35,16 @@ mod reader;
 mod state;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod lost_tests;
 #[cfg(test)]
 mod tests;
 
 pub use dir::{disk_space, FORMAT_VERSION};
+pub use keep::Look;
 pub use options::StoreOptions;
-pub use reader::Reader;
+pub use reader::{Reader, Scrubbed};
 
 use super::{
     entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, Loss, SnapshotStore, Standing,
@@ -46,6 +52,7 @@ use super::{
 };
 use crate::model::ShardId;
 use ahead::Ahead;
+use errors::map_error;
 use marks::{Mark, Marks};
 use meta::MetaKind;
 use parking_lot::Mutex;
@@ -77,6 +84,8 @@ pub struct RocksStore {
     loose: bool,
     standings: BTreeMap<ShardId, Standing>,
     losses: BTreeMap<ShardId, Loss>,
+    /// See [`StoreOptions::repair`].
+    repair: bool,
 }
 
 /// Syncs of the WAL by several threads, one at a time. The kernel reports an error of the disk to one
@@ -147,6 +156,10 @@ impl RocksStore {
     /// Makes an error of a write final.
     fn settle<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(e) = &result {
+            if e.is_corrupt() {
+                // Background work met what cannot be read, and would again.
+                self.condemn(&e.to_string());
+            }
             self.failed.get_or_insert_with(|| e.clone());
         }
         result
@@ -211,6 +224,8 @@ impl RocksStore {
         if let (Some(first), Some(last)) = (append.entries.first(), append.entries.last()) {
             let overwrites = first.index <= log.bounds.last;
             if overwrites {
+                self.shared
+                    .forget_mended(batch, append.shard, first.index..u64::MAX)?;
                 for index in last.index + 1..=log.bounds.last {
                     batch.delete_cf(cf, index.to_be_bytes());
                 }
@@ -305,6 +320,7 @@ impl RocksStore {
         let mut batch = WriteBatch::default();
         let key = meta::key(shard, MetaKind::Bounds);
         batch.put_cf(self.shared.cf(CF_META)?, key, meta::bounds(first, term));
+        self.shared.forget_mended(&mut batch, shard, 0..first)?;
         self.write_synced(batch)?;
         let view = self.shared.view(shard)?;
         view.first.store(first, Ordering::Release);
@@ -353,6 +369,7 @@ impl RocksStore {
         let meta = self.shared.cf(CF_META)?;
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(self.shared.cf(&log.cf)?, [0u8; 8], [u8::MAX; 8]);
+        self.shared.forget_mended(&mut batch, shard, 0..u64::MAX)?;
         let key = |kind| meta::key(shard, kind);
         batch.put_cf(meta, key(MetaKind::Bounds), meta::bounds(first, term));
         batch.put_cf(
@@ -460,6 +477,23 @@ impl LogStore for RocksStore {
         self.settle(result)
     }
 
+    fn mend(&mut self, shard: ShardId, entry: &LogEntry) -> Result<(), StoreError> {
+        self.usable()?;
+        let bounds = self.log(shard)?.bounds;
+        if !(bounds.first..=bounds.last).contains(&entry.index) {
+            return Ok(());
+        }
+        let mut stored = Vec::new();
+        entry::encode(entry, bounds.hard_state.commit, &mut stored)?;
+        let mut batch = WriteBatch::default();
+        let key = meta::mended(shard, entry.index);
+        batch.put_cf(self.shared.cf(CF_META)?, key, stored);
+        let written = self.write_synced(batch);
+        self.settle(written)?;
+        let result = self.all_synced();
+        self.settle(result)
+    }
+
     fn standing(&self, shard: ShardId) -> Standing {
         self.standings.get(&shard).copied().unwrap_or_default()
     }
@@ -474,6 +508,13 @@ impl LogStore for RocksStore {
         self.standings.insert(shard, Standing::Whole);
         let result = self.all_synced();
         self.settle(result)
+    }
+
+    fn condemn(&self, why: &str) -> bool {
+        if self.repair {
+            self.shared.dir.condemn(why);
+        }
+        self.repair
     }
 
     fn health(&self) -> Result<(), StoreError> {
@@ -492,22 +533,6 @@ impl Drop for RocksStore {
         // Ends compactions; the database closes with the last reader.
         self.shared.db.cancel_all_background_work(true);
     }
-}
-
-/// RocksDB's errors as ours. A full disk is told by the system's own words for it.
-fn map_error(e: rocksdb::Error) -> StoreError {
-    let text = e.to_string();
-    if text.contains("No space left") || text.contains("NoSpace") {
-        return StoreError::NoSpace;
-    }
-    match e.kind() {
-        rocksdb::ErrorKind::Corruption => StoreError::Corrupt(text),
-        _ => StoreError::Io(text),
-    }
-}
-
-fn cf_error(name: &str) -> StoreError {
-    StoreError::Io(format!("column family {name} is not open"))
 }
 
 fn log_cf(shard: ShardId) -> String {

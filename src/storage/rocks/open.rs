@@ -2,15 +2,18 @@
 
 use super::ahead::Ahead;
 use super::dir::DataDir;
+use super::errors::open_error;
+use super::found::{find, repair};
+use super::keep::Database;
 use super::marks::{Mark, Marks};
 use super::meta::{self, MetaKind};
 use super::reader::{ShardView, Shared};
 use super::{
-    default_bounds, log_cf, log_tail, map_error, options, RocksStore, ShardLog, StoreOptions,
-    Syncs, CF_META, CF_STATE,
+    log_cf, log_tail, map_error, options, RocksStore, ShardLog, StoreOptions, Syncs, CF_META,
+    CF_STATE,
 };
 use crate::model::ShardId;
-use crate::storage::{entry, keys, LogBounds, Loss, Standing, StoreError};
+use crate::storage::{Loss, Standing, StoreError};
 use rocksdb::{Cache, ColumnFamilyDescriptor, IteratorMode, Options, WriteBatch, WriteOptions, DB};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,31 +30,55 @@ impl RocksStore {
     pub fn open(dir: &Path, options: StoreOptions, shards: &[ShardId]) -> Result<Self, StoreError> {
         check_processor()?;
         let dir = DataDir::hold(dir)?;
-        let (db, shards, damage) = match open_database(&dir, &options, shards) {
-            Ok((db, shards)) => (db, shards, None),
-            Err(StoreError::Corrupt(why)) if options.repair => {
-                dir.set_database_aside()?;
-                let (db, shards) = open_database(&dir, &options, shards)?;
-                (db, shards, Some(why))
+        let damage = match dir.database()? {
+            Database::New => None,
+            Database::There => {
+                dir.keep()?;
+                match Self::open_in(&dir, &options, shards, None) {
+                    Ok(store) => return Ok(store),
+                    Err(error) if error.is_corrupt() && options.repair => Some(error.to_string()),
+                    Err(error) => {
+                        // As if it had not been tried.
+                        dir.undo()?;
+                        return Err(error);
+                    }
+                }
             }
-            Err(error) => return Err(error),
+            Database::Damaged(why) if options.repair => Some(why),
+            Database::Damaged(why) => return Err(StoreError::Corrupt(why)),
         };
+        if damage.is_some() {
+            dir.put_aside(true)?;
+        }
+        Self::open_in(&dir, &options, shards, damage)
+    }
+
+    /// Opens what is there, or makes a new database. `damage` tells why the one before was put aside.
+    fn open_in(
+        dir: &DataDir,
+        options: &StoreOptions,
+        shards: &[ShardId],
+        damage: Option<String>,
+    ) -> Result<Self, StoreError> {
+        let (db, shards) = open_database(dir, options, shards)?;
         let (marks, file_marks) = Marks::open(&dir.marks())?;
         let views: FxHashMap<u32, ShardView> = FxHashMap::default();
         let shared = Shared {
             db,
             shards: views,
-            dir,
+            dir: dir.clone(),
         };
         let was_clean = meta_row(&shared, meta::CLEAN)?.is_some();
         let loose = !was_clean && stopped_loose(&shared, &options.boot_id)?;
         let mut logs = BTreeMap::new();
         let mut losses = BTreeMap::new();
         let mut holes = BTreeMap::new();
+        let mut repaired = false;
         for shard in shards {
             let mut file = file_marks.iter().find(|(s, _)| *s == shard);
             if let Some(why) = &damage {
-                let reached = file.take().map_or(0, |(_, mark)| mark.index);
+                // Without a mark something was there all the same.
+                let reached = file.take().map_or(1, |(_, mark)| mark.index.max(1));
                 let why = why.clone();
                 let loss = Loss {
                     kept: 0,
@@ -63,10 +90,12 @@ impl RocksStore {
             let file = file.map(|(_, mark)| *mark);
             let mut found = find(&shared, shard)?;
             found.look_for_hole(&shared, shard, file)?;
+            found.look_for_damage(&shared, shard)?;
             let log = match found.check(shard, file, was_clean, loose) {
                 Ok(log) => log,
                 Err(StoreError::Corrupt(why)) if options.repair => {
                     let (log, loss) = repair(&shared, shard, &found, file, why)?;
+                    repaired = true;
                     losses.insert(shard, loss);
                     log
                 }
@@ -94,8 +123,14 @@ impl RocksStore {
             loose: options.boot_id.is_empty(),
             standings: BTreeMap::new(),
             losses,
+            repair: options.repair,
         };
         store.begin(&options.boot_id, loose, &holes)?;
+        dir.created()?;
+        if repaired {
+            dir.put_aside(false)?;
+        }
+        dir.release()?;
         Ok(store)
     }
 
@@ -244,11 +279,13 @@ fn open_database(
             "this file system has no direct writes: log files go through the page cache"
         );
     }
-    let db_options = options::database(&StoreOptions {
+    let mut db_options = options::database(&StoreOptions {
         direct_io,
         ..o.clone()
     });
     let path = dir.db();
+    // Where one was made before, RocksDB would begin another one beside its tables.
+    db_options.create_if_missing(!path.join("CURRENT").exists());
     let mut shards: BTreeSet<ShardId> = wanted.iter().copied().collect();
     let mut families = vec![
         ColumnFamilyDescriptor::new("default", Options::default()),
@@ -257,7 +294,7 @@ fn open_database(
     ];
     log_tail::check(&path)?;
     if path.join("CURRENT").exists() {
-        for name in DB::list_cf(&db_options, &path).map_err(map_error)? {
+        for name in DB::list_cf(&db_options, &path).map_err(open_error)? {
             if let Some(number) = name.strip_prefix("log-").and_then(|n| n.parse().ok()) {
                 shards.insert(ShardId(number));
             }
@@ -269,7 +306,7 @@ fn open_database(
             options::log(o, &cache),
         ));
     }
-    let db = DB::open_cf_descriptors(&db_options, &path, families).map_err(map_error)?;
+    let db = DB::open_cf_descriptors(&db_options, &path, families).map_err(open_error)?;
     Ok((db, shards))
 }
 
@@ -285,7 +322,7 @@ fn with_views(mut shared: Shared, logs: &BTreeMap<ShardId, ShardLog>) -> Shared 
     shared
 }
 
-fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+pub(super) fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     shared
         .db
         .get_cf(shared.cf(CF_META)?, key)
@@ -299,243 +336,10 @@ fn stopped_loose(shared: &Shared, boot_id: &str) -> Result<bool, StoreError> {
     Ok(!boot_id.is_empty() && !same_boot && meta_row(shared, meta::LOOSE)?.is_some())
 }
 
-/// What lies on the disk of a shard's log.
-pub(super) struct Found {
-    bounds: LogBounds,
-    mark: Mark,
-    /// Why the log's ends cannot be trusted.
-    ends: Result<(), StoreError>,
-    /// The last index found, when one before it is missing.
-    hole: Option<u64>,
-    applied: u64,
-}
-
-fn find(shared: &Shared, shard: ShardId) -> Result<Found, StoreError> {
-    let row = |kind| meta_row(shared, &meta::key(shard, kind));
-    let mut bounds = default_bounds();
-    if let Some(value) = row(MetaKind::Bounds)? {
-        (bounds.first, bounds.trimmed_term) = meta::parse_bounds(&value)?;
-    }
-    if let Some(value) = row(MetaKind::HardState)? {
-        bounds.hard_state = meta::parse_hard_state(&value)?;
-    }
-    let mark = match row(MetaKind::Mark)? {
-        Some(value) => meta::parse_mark(&value)?,
-        None => Mark::default(),
-    };
-    let ends = find_ends(shared, shard, &mut bounds);
-    let state = shared.cf(CF_STATE)?;
-    let applied = shared.db.get_cf(state, keys::applied::key(shard));
-    let applied = match applied.map_err(map_error)? {
-        Some(value) => keys::applied::decode(&value)?,
-        None => 0,
-    };
-    Ok(Found {
-        bounds,
-        mark,
-        ends,
-        hole: None,
-        applied,
-    })
-}
-
-impl Found {
-    /// RocksDB goes on with the next WAL where the one before has lost an unsynced end. What comes
-    /// behind such a hole goes too, since a loss is always an end of the log.
-    fn look_for_hole(
-        &mut self,
-        shared: &Shared,
-        shard: ShardId,
-        file_mark: Option<Mark>,
-    ) -> Result<(), StoreError> {
-        let epoch = self.mark.epoch;
-        let file = file_mark.filter(|mark| mark.epoch == epoch);
-        let synced = file.map_or(0, |mark| mark.index).max(self.mark.index);
-        let from = synced.saturating_add(1).max(self.bounds.first);
-        if self.ends.is_err() || from > self.bounds.last {
-            return Ok(());
-        }
-        let kept = contiguous(shared, shard, from)?;
-        if kept < self.bounds.last {
-            self.hole = Some(self.bounds.last);
-            self.bounds.last = kept;
-        }
-        Ok(())
-    }
-
-    /// Checks the log against marks, commit index and state.
-    fn check(
-        &self,
-        shard: ShardId,
-        file_mark: Option<Mark>,
-        was_clean: bool,
-        loose: bool,
-    ) -> Result<ShardLog, StoreError> {
-        self.ends.clone()?;
-        let mut bounds = self.bounds;
-        let (last, mark) = (bounds.last, self.mark);
-        let bad = |why: String| {
-            Err(StoreError::Corrupt(format!(
-                "log of shard {} {why}",
-                shard.0
-            )))
-        };
-        if let (Some(reached), false) = (self.hole, loose) {
-            return bad(format!(
-                "has entries up to {reached}, but none at {}",
-                last + 1
-            ));
-        }
-        if self.hole.is_some() {
-            // Nothing behind it was synced.
-            bounds.hard_state.commit = bounds.hard_state.commit.min(last);
-        }
-        if last < mark.index {
-            return bad(format!(
-                "ends at {last}, but was synced up to {}",
-                mark.index
-            ));
-        }
-        if let Some(file) = file_mark {
-            if file.epoch > mark.epoch {
-                return bad(format!(
-                    "lost a synced overwrite (epoch {} of {})",
-                    mark.epoch, file.epoch
-                ));
-            }
-            if file.epoch == mark.epoch && (last < file.index || (was_clean && last != file.index))
-            {
-                return bad(format!(
-                    "ends at {last}, but was synced up to {}",
-                    file.index
-                ));
-            }
-        }
-        if bounds.hard_state.commit > last {
-            return bad(format!(
-                "ends at {last}, before the commit index {}",
-                bounds.hard_state.commit
-            ));
-        }
-        if self.applied > last {
-            return bad(format!(
-                "ends at {last}, before the applied index {}",
-                self.applied
-            ));
-        }
-        bounds.synced = last;
-        Ok(ShardLog {
-            cf: log_cf(shard),
-            bounds,
-            epoch: mark.epoch,
-        })
-    }
-}
-
 impl ShardLog {
     /// Nothing was ever written for it.
     fn is_new(&self, shared: &Shared, shard: ShardId) -> Result<bool, StoreError> {
         let hard_state = meta_row(shared, &meta::key(shard, MetaKind::HardState))?;
         Ok(hard_state.is_none() && self.bounds.last == 0 && self.bounds.first == 1)
     }
-}
-
-/// Keeps of a damaged shard what can be trusted: the log as far as it goes when the state does not
-/// go further, otherwise nothing.
-fn repair(
-    shared: &Shared,
-    shard: ShardId,
-    found: &Found,
-    file_mark: Option<Mark>,
-    why: String,
-) -> Result<(ShardLog, Loss), StoreError> {
-    let file = file_mark.unwrap_or_default();
-    let hard_state = found.bounds.hard_state;
-    let known = [
-        found.hole.unwrap_or(0),
-        found.mark.index,
-        file.index,
-        hard_state.commit,
-        found.applied,
-    ];
-    let reached = known.into_iter().max().unwrap_or(0);
-    let mut bounds = found.bounds;
-    if found.ends.is_err() || found.applied > bounds.last || found.applied + 1 < bounds.first {
-        let mut batch = WriteBatch::default();
-        let (from, to) = keys::all_of_shard(shard);
-        batch.delete_range_cf(shared.cf(CF_STATE)?, from, to);
-        let log = shared.cf(&log_cf(shard))?;
-        batch.delete_range_cf(log, [0u8; 8], [u8::MAX; 8]);
-        let mut write = WriteOptions::default();
-        write.set_sync(true);
-        shared.db.write_opt(batch, &write).map_err(map_error)?;
-        bounds = default_bounds();
-        // What is left of term and vote is better than nothing.
-        bounds.hard_state = hard_state;
-    }
-    bounds.hard_state.commit = hard_state.commit.min(bounds.last);
-    bounds.synced = bounds.last;
-    let log = ShardLog {
-        cf: log_cf(shard),
-        bounds,
-        epoch: found.mark.epoch.max(file.epoch) + 1,
-    };
-    let loss = Loss {
-        kept: bounds.last,
-        reached,
-        why,
-    };
-    Ok((log, loss))
-}
-
-/// The last of the entries that follow each other from `from` on.
-fn contiguous(shared: &Shared, shard: ShardId, from: u64) -> Result<u64, StoreError> {
-    let cf = shared.cf(&log_cf(shard))?;
-    let start = from.to_be_bytes();
-    let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
-    let mut next = from;
-    for row in shared.db.iterator_cf(cf, mode) {
-        if row.map_err(map_error)?.0[..] != next.to_be_bytes() {
-            break;
-        }
-        next += 1;
-    }
-    Ok(next - 1)
-}
-
-/// Sets `last` and verifies the two ends of the log.
-fn find_ends(shared: &Shared, shard: ShardId, bounds: &mut LogBounds) -> Result<(), StoreError> {
-    let cf = shared.cf(&log_cf(shard))?;
-    let db = &shared.db;
-    let bad = |why: String| StoreError::Corrupt(format!("log of shard {}: {why}", shard.0));
-    let index_of = |key: &[u8]| match key.try_into() {
-        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-        Err(_) => Err(bad(format!("key of {} bytes", key.len()))),
-    };
-    bounds.last = bounds.first.saturating_sub(1);
-    let Some(end) = db.iterator_cf(cf, IteratorMode::End).next() else {
-        return Ok(());
-    };
-    let (key, value) = end.map_err(map_error)?;
-    let last = index_of(&key)?;
-    if last < bounds.first {
-        return Ok(());
-    }
-    entry::decode(last, &value)?;
-    let mut start = db.iterator_cf(
-        cf,
-        IteratorMode::From(&bounds.first.to_be_bytes(), rocksdb::Direction::Forward),
-    );
-    let found = match start.next() {
-        Some(row) => index_of(&row.map_err(map_error)?.0)?,
-        None => last,
-    };
-    if found != bounds.first {
-        return Err(bad(format!(
-            "begins at {found} instead of {}",
-            bounds.first
-        )));
-    }
-    bounds.last = last;
-    Ok(())
 }

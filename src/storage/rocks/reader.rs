@@ -1,10 +1,11 @@
 //! Reading, from any thread.
 
-use super::{cf_error, map_error, CF_META, CF_STATE};
+use super::errors::{cf_error, map_error};
+use super::{CF_META, CF_STATE};
 use crate::model::{QueueKey, ShardId};
 use crate::storage::keys::index::{self, IndexRow};
 use crate::storage::{entry, LogEntry, Row, StoreError};
-use rocksdb::{ColumnFamily, ReadOptions, DB};
+use rocksdb::{ColumnFamily, ReadOptions, WriteBatch, DB};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -36,6 +37,139 @@ impl Shared {
     }
 }
 
+/// What a look at stored entries takes at least, bytes.
+const BAD_COSTS: u64 = 32 << 10;
+
+/// What [`Reader::scrub_entries`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// The next index to look at.
+    pub next: u64,
+    /// Bytes looked at.
+    pub bytes: u64,
+    /// The log ends before `next`.
+    pub ended: bool,
+    /// Entries that are neither there as written nor mended.
+    pub bad: Vec<(u64, String)>,
+}
+
+impl Shared {
+    /// The entry with this index: the log's own, or else the mended copy. `None`: there is none.
+    pub fn entry(
+        &self,
+        cf: &str,
+        shard: ShardId,
+        index: u64,
+    ) -> Result<Option<LogEntry>, StoreError> {
+        let mut options = ReadOptions::default();
+        // The entry's own checksum covers its index and all that is in it.
+        options.set_verify_checksums(false);
+        let key = index.to_be_bytes();
+        let found = self.db.get_pinned_cf_opt(self.cf(cf)?, key, &options);
+        let own = match found {
+            Ok(Some(stored)) => entry::decode(index, &stored).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(unreadable(index, error)),
+        };
+        match own {
+            Ok(None) | Err(StoreError::BadEntry { .. }) => match self.mended(shard, index) {
+                Ok(Some(entry)) => Ok(Some(entry)),
+                // A bad copy is as good as none: it is mended again.
+                Ok(None) | Err(_) => own,
+            },
+            own => own,
+        }
+    }
+
+    fn mended(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError> {
+        let key = super::meta::mended(shard, index);
+        let found = self.db.get_pinned_cf(self.cf(CF_META)?, key);
+        let found = found.map_err(map_error)?;
+        found
+            .map(|stored| entry::decode(index, &stored))
+            .transpose()
+    }
+
+    /// Puts into the batch that mended copies of these entries go.
+    pub fn forget_mended(
+        &self,
+        batch: &mut WriteBatch,
+        shard: ShardId,
+        range: std::ops::Range<u64>,
+    ) -> Result<(), StoreError> {
+        let meta = self.cf(CF_META)?;
+        let ends = [range.start, range.end].map(|index| super::meta::mended(shard, index));
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(ends[1]);
+        let mut rows = self.db.raw_iterator_cf_opt(meta, options);
+        rows.seek(ends[0]);
+        while let Some(key) = rows.key() {
+            batch.delete_cf(meta, key);
+            rows.next();
+        }
+        rows.status().map_err(map_error)
+    }
+
+    /// Hands `take` the entries of the range in order until it returns `false`. The first one that is
+    /// bad, or missing, is [`StoreError::BadEntry`].
+    pub fn walk(
+        &self,
+        (cf, shard): (&str, ShardId),
+        range: std::ops::Range<u64>,
+        cache: bool,
+        mut take: impl FnMut(LogEntry) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(range.end.to_be_bytes());
+        options.fill_cache(cache);
+        // As above.
+        options.set_verify_checksums(false);
+        let mut rows = self.db.raw_iterator_cf_opt(self.cf(cf)?, options);
+        rows.seek(range.start.to_be_bytes());
+        for index in range {
+            let found = rows.item().filter(|(key, _)| *key == index.to_be_bytes());
+            let own = found.and_then(|(_, stored)| entry::decode(index, stored).ok());
+            let entry = match own {
+                Some(entry) => {
+                    rows.next();
+                    entry
+                }
+                None => {
+                    // Its block may be unreadable, or only the order of its keys be lost.
+                    let entry = self.entry(cf, shard, index)?;
+                    rows.seek((index + 1).to_be_bytes());
+                    entry.ok_or_else(|| absent(index))?
+                }
+            };
+            if !take(entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn absent(index: u64) -> StoreError {
+    let why = "missing".into();
+    StoreError::BadEntry { index, why }
+}
+
+/// A block that cannot be read, for its content or by the disk's word, is bad for its entries alone.
+fn unreadable(index: u64, error: rocksdb::Error) -> StoreError {
+    let bad = [
+        rocksdb::ErrorKind::Corruption,
+        rocksdb::ErrorKind::IOError,
+        rocksdb::ErrorKind::NotSupported,
+    ];
+    match bad.contains(&error.kind()) {
+        true => StoreError::BadEntry {
+            index,
+            why: error.to_string(),
+        },
+        false => map_error(error),
+    }
+}
+
 /// A handle for reads that may be cloned and used from many threads. It sees what has been
 /// written, synced or not; whether a reader may be shown it is the caller's concern.
 #[derive(Clone)]
@@ -60,23 +194,16 @@ impl Reader {
         if index > view.last.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let cf = self.shared.cf(&view.cf)?;
-        let mut options = ReadOptions::default();
-        // The entry's own checksum covers its index and all that is in it.
-        options.set_verify_checksums(false);
-        match self
-            .shared
-            .db
-            .get_pinned_cf_opt(cf, index.to_be_bytes(), &options)
-            .map_err(map_error)?
-        {
-            Some(stored) => entry::decode(index, &stored).map(Some),
-            None => self.missing(view, shard, index).map(|()| None),
+        match self.shared.entry(&view.cf, shard, index) {
+            Ok(Some(entry)) => Ok(Some(entry)),
+            Ok(None) => self.missing(view, index).map(|()| None),
+            Err(error) => Err(error),
         }
     }
 
     /// Entries `from..to`, at least one if there is one, then up to `max_bytes` of data. What
-    /// lies above the last entry is left out.
+    /// lies above the last entry is left out, and so is what follows a bad one; when that is the
+    /// first, it is [`StoreError::BadEntry`].
     pub fn read_entries(
         &self,
         shard: ShardId,
@@ -96,42 +223,78 @@ impl Reader {
         if end - from == 1 {
             return Ok(self.read_entry(shard, from)?.into_iter().collect());
         }
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(end.to_be_bytes());
-        let mut rows = self
-            .shared
-            .db
-            .raw_iterator_cf_opt(self.shared.cf(&view.cf)?, options);
-        rows.seek(from.to_be_bytes());
         let mut entries = Vec::new();
         let mut bytes = 0u64;
-        for index in from..end {
-            let found = rows.item().filter(|(key, _)| *key == index.to_be_bytes());
-            let Some((_, stored)) = found else {
-                rows.status().map_err(map_error)?;
-                self.missing(view, shard, index)?;
-                break;
-            };
-            bytes += stored.len().saturating_sub(entry::HEADER) as u64;
-            if bytes > max_bytes && !entries.is_empty() {
-                break;
+        let place = (view.cf.as_str(), shard);
+        let walked = self.shared.walk(place, from..end, true, |entry| {
+            bytes += entry.data.len() as u64;
+            let fits = bytes <= max_bytes || entries.is_empty();
+            if fits {
+                entries.push(entry);
             }
-            entries.push(entry::decode(index, stored)?);
-            rows.next();
+            fits
+        });
+        match walked {
+            Err(StoreError::BadEntry { .. }) if !entries.is_empty() => Ok(entries),
+            // Trimmed or cut off meanwhile.
+            Err(StoreError::BadEntry { index, .. }) if self.missing(view, index).is_ok() => {
+                Ok(entries)
+            }
+            Err(error) => {
+                check_first(view, from)?;
+                Err(error)
+            }
+            Ok(()) => Ok(entries),
         }
-        Ok(entries)
+    }
+
+    /// Looks at the entries from `from` on, so many bytes of them, as [`Reader::read_entries`] would,
+    /// and keeps nothing of it in memory. Bad ones are named; gives the next index to look at.
+    pub fn scrub_entries(
+        &self,
+        shard: ShardId,
+        from: u64,
+        max_bytes: u64,
+    ) -> Result<Scrubbed, StoreError> {
+        let view = self.shared.view(shard)?;
+        let from = from.max(view.first.load(Ordering::Acquire));
+        let end = view.last.load(Ordering::Acquire).saturating_add(1);
+        let mut found = Scrubbed {
+            next: from,
+            ..Scrubbed::default()
+        };
+        let place = (view.cf.as_str(), shard);
+        while found.next < end && found.bytes < max_bytes {
+            let (next, bytes) = (&mut found.next, &mut found.bytes);
+            let walked = self.shared.walk(place, *next..end, false, |entry| {
+                *next = entry.index + 1;
+                *bytes += (entry.data.len() + entry::HEADER) as u64;
+                *bytes < max_bytes
+            });
+            match walked {
+                Ok(()) => {}
+                Err(StoreError::BadEntry { index, why }) => {
+                    if self.missing(view, index).is_err() {
+                        found.bad.push((index, why));
+                    }
+                    found.next = index + 1;
+                    // Looking for what cannot be read is work too.
+                    found.bytes += BAD_COSTS;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        found.ended = found.next >= end;
+        Ok(found)
     }
 
     /// An entry within the bounds was not there. Right when it was trimmed or cut off meanwhile.
-    fn missing(&self, view: &ShardView, shard: ShardId, index: u64) -> Result<(), StoreError> {
+    fn missing(&self, view: &ShardView, index: u64) -> Result<(), StoreError> {
         check_first(view, index)?;
         if index > view.last.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(StoreError::Corrupt(format!(
-            "log of shard {} misses entry {index}",
-            shard.0
-        )))
+        Err(absent(index))
     }
 
     /// The value of a state row.

@@ -66,6 +66,11 @@ impl SimStore {
         self.log.keep_tail = keep;
     }
 
+    /// Planted defect: entries are read whatever their checksum says.
+    pub fn read_unchecked(&mut self, unchecked: bool) {
+        self.log.unchecked = unchecked;
+    }
+
     /// See [`SimLogStore::corrupt`].
     pub fn corrupt(&mut self, shard: ShardId, index: u64, bit: usize) {
         self.log.corrupt(shard, index, bit);
@@ -109,6 +114,10 @@ impl LogStore for SimStore {
         max_bytes: u64,
     ) -> Result<Vec<LogEntry>, StoreError> {
         self.log.read(shard, from, to, max_bytes)
+    }
+
+    fn mend(&mut self, shard: ShardId, entry: &LogEntry) -> Result<(), StoreError> {
+        self.log.mend(shard, entry)
     }
 
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {

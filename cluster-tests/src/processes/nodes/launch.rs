@@ -115,6 +115,21 @@ impl Nodes {
         Ok(())
     }
 
+    /// `troupe cluster rescue` of a stopped node; what it printed.
+    pub fn rescue(&self, node: usize, accept_loss: bool) -> Result<String, String> {
+        let data = self.data(node);
+        let data = data.to_string_lossy();
+        let sets = self.sets(node);
+        let mut all = vec!["cluster", "rescue", "--data-dir", &data];
+        for set in &sets {
+            all.extend(["--set", set]);
+        }
+        if accept_loss {
+            all.push("--accept-loss");
+        }
+        run(&self.setup.binary.to_string_lossy(), &all)
+    }
+
     /// `troupe cluster …` with the HTTP ports of all nodes; what it printed.
     pub fn cluster_command(&self, args: &[&str]) -> Result<String, String> {
         let of = |n: &Node| format!("{}:{}", n.host, n.ports.http);

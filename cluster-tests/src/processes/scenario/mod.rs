@@ -7,6 +7,7 @@ mod kill;
 mod members;
 mod network;
 mod pause;
+mod rot;
 mod service;
 mod settings;
 mod weather;
@@ -97,6 +98,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(config::SCENARIOS);
     all.extend(busy::SCENARIOS);
     all.extend(settings::SCENARIOS);
+    all.extend(rot::SCENARIOS);
     let number = |s: &Scenario| {
         let digits = s.number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         digits.parse::<u32>().unwrap_or(u32::MAX)

@@ -131,6 +131,7 @@ impl ShardCore {
                 }
                 if let Some((first, term)) = cut {
                     self.raft.trimmed(first, term);
+                    self.mend.trimmed(first);
                     self.trim_to = Some((first, term));
                 }
                 return;
@@ -202,6 +203,7 @@ impl ShardCore {
         };
         // The log ends there for now.
         hard_state.commit = index;
+        self.mend.clear();
         out.push(Effect::Disk(DiskWork::Install {
             first: index + 1,
             term,

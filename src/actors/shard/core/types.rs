@@ -96,6 +96,26 @@ pub enum ShardInput {
         from: u64,
         entries: Vec<LogEntry>,
     },
+    /// A read found this entry of the log bad.
+    BadEntry {
+        index: u64,
+    },
+    /// What [`DiskWork::Copy`] asked for; `None` when the entry is bad here too, or gone.
+    ///
+    /// [`DiskWork::Copy`]: crate::actors::effect::DiskWork::Copy
+    Copied {
+        to: u64,
+        index: u64,
+        entry: Option<LogEntry>,
+    },
+    /// What [`DiskWork::Mend`] asked for is durable.
+    ///
+    /// [`DiskWork::Mend`]: crate::actors::effect::DiskWork::Mend
+    Mended {
+        index: u64,
+    },
+    /// A read found the state rows to be unreadable.
+    BadState(String),
     /// Ask the others whether this replica still leads; [`Publish::Confirmed`] says so.
     ///
     /// [`Publish::Confirmed`]: crate::actors::effect::Publish::Confirmed
@@ -177,6 +197,8 @@ pub enum Defect {
     ServeInLease,
     /// A trim names a segment only, and replicas may cut theirs elsewhere.
     TrimBySegment,
+    /// A member that does not answer counts as one without a good copy of a bad entry.
+    SilentHasNone,
 }
 
 impl Defect {
