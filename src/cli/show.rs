@@ -115,7 +115,8 @@ fn told_by(page: &Value) -> Vec<String> {
             let node = number(page, "node_id");
             out.push(format!("node {node}, {name}: {what}"));
         };
-        if shard["lone"] == true {
+        let owed = number(shard, "owed");
+        if shard["lone"] == true && owed == 0 {
             say(format!(
                 "WAITS until every other node has said that it has nothing of it, or for troupe cluster form --shard {name}"
             ));
@@ -135,11 +136,10 @@ fn told_by(page: &Value) -> Vec<String> {
                 number(shard, "state_differs_at")
             ));
         }
-        if number(shard, "owed") > 0 {
+        if owed > 0 {
             say(format!(
-                "LOST WHAT WAS SYNCED up to {}, and waits for a replica that has it; where none is left: \
-                 troupe cluster rescue",
-                number(shard, "owed")
+                "LOST WHAT WAS SYNCED up to {owed}, and waits for a replica that has it; where none is left: \
+                 troupe cluster rescue"
             ));
         }
         if let Some(what) = super::scrub::damage(&shard["damage"]) {

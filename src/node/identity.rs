@@ -34,7 +34,7 @@ pub struct Claim {
 pub fn claim(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, String> {
     let claim = look(dir, config, configured)?;
     let mut table = Table::new();
-    table.insert("cluster_id".into(), (&*config.cluster_id).into());
+    table.insert("cluster_id".into(), config.cluster_id.as_str().into());
     table.insert("node_id".into(), number(config.node_id));
     table.insert("starts".into(), number(claim.life));
     if !claim.unsure {
@@ -71,7 +71,7 @@ pub fn look(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, S
             }
             starts + 1
         }
-        None if dir.join("db").exists() => {
+        None if holds_data(dir) => {
             return Err(format!(
                 "data directory {shown} holds the data of a single node: a node of a cluster \
                  begins with an empty one"
@@ -82,7 +82,7 @@ pub fn look(dir: &Path, config: &Config, configured: Cluster) -> Result<Claim, S
     let begun = found.as_ref().map(begun).transpose();
     let begun = begun.map_err(|why| format!("{}: {why}", file(dir).display()))?;
     let begun = begun.flatten();
-    let unsure = begun.is_none() && found.is_some() && dir.join("db").exists();
+    let unsure = begun.is_none() && found.is_some() && holds_data(dir);
     let cluster = match begun {
         Some(begun) => as_begun(dir, config, configured, &begun)?,
         None => configured,
@@ -102,6 +102,11 @@ pub fn keep_shards(dir: &Path, shards: &[Begun]) -> Result<(), String> {
     let mut table = read(dir)?.unwrap_or_default();
     put_shards(&mut table, shards);
     write(dir, &table)
+}
+
+/// A store was here; its database may be lost.
+fn holds_data(dir: &Path) -> bool {
+    dir.join("FORMAT").exists() || dir.join("db").exists()
 }
 
 fn file(dir: &Path) -> PathBuf {

@@ -216,6 +216,13 @@ impl ClusterNode {
             let why = format!("the replica of {shard} here does not wait for that");
             return Err(NotDone::Refused(why));
         }
+        if status.owed() > 0 {
+            return Err(NotDone::Refused(format!(
+                "the replica of {shard} here lost what it had synced up to {}: it begins with less only by \
+                 troupe cluster rescue",
+                status.owed()
+            )));
+        }
         tracing::warn!(
             event = "formed",
             shard,

@@ -164,7 +164,11 @@ impl ClusterNode {
             id: member.place.id,
             name: member.place.name.clone(),
             begun: member.place.nodes.clone(),
-            last: member.handle.status().last(),
+            // Who lost what it had is none that never had anything.
+            last: {
+                let status = member.handle.status();
+                status.last().max(status.owed())
+            },
         });
         Words {
             settings: Some(self.config.shared()),
@@ -344,7 +348,9 @@ impl ClusterNode {
         }
         for member in &self.members {
             let id = member.place.id;
-            let lone = member.handle.status().lone() && !heard.formed.contains(&id);
+            let status = member.handle.status();
+            // What is lost here is for an operator, also where nobody else has anything.
+            let lone = status.lone() && status.owed() == 0 && !heard.formed.contains(&id);
             if lone && nobody_has(id, &others, &heard.said) {
                 tracing::info!(
                     shard = %member.place.name,
@@ -373,6 +379,13 @@ impl ClusterNode {
 
     /// What to do about a replica that waits for word.
     pub(super) fn lone_line(&self, member: &Member) -> String {
+        let owed = member.handle.status().owed();
+        if owed > 0 {
+            return format!(
+                "this replica lost what it had synced up to {owed} and knows of no other: it waits for \
+                 one that has it, or for an operator: troupe cluster rescue"
+            );
+        }
         format!(
             "by the configuration node {} is its only replica, and this data directory does not say \
              that it was: it waits until every other node has said that it has nothing of it, or for \

@@ -224,6 +224,26 @@ fn a_sole_voter_of_an_older_version_s_data_waits_too() {
 }
 
 #[test]
+fn a_sole_voter_that_lost_what_it_had_synced_begins_by_no_word() {
+    for owed in [0, 5] {
+        let options = RaftOptions {
+            quiet: true,
+            no_peers: false,
+            forgotten: true,
+            store: 7,
+            owed,
+            ..RaftOptions::single(1, 1)
+        };
+        let mut raft = RaftCore::new(options, RaftStart::default()).unwrap();
+        raft.campaign();
+        assert!(raft.is_lone() && !raft.is_leader());
+        raft.form();
+        assert_eq!((raft.is_lone(), raft.is_leader()), (owed > 0, owed == 0));
+        assert_eq!(raft.owed(), Some(owed).filter(|owed| *owed > 0));
+    }
+}
+
+#[test]
 fn a_repaired_store_with_a_new_number_is_admitted_like_an_empty_one() {
     let all = [1, 2, 3];
     let mut net = Net::new(&all, &all);

@@ -225,27 +225,11 @@ impl ShardCore {
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
             ShardInput::Slept => self.raft.slept(),
             ShardInput::Unheard => self.raft.unheard(),
-            ShardInput::Message { from, bytes } if mend::is_ours(&bytes) => {
-                if let Err(why) = self.hear_of_bad(from, &bytes, out) {
-                    self.refused_messages = (self.refused_messages.0 + 1, Some(why));
-                }
-            }
             ShardInput::BadEntry { index } => self.bad_entry(index, out),
-            ShardInput::Copied { to, index, entry } => {
-                self.copied(to, index, entry.as_ref(), out);
-            }
+            ShardInput::Copied { to, index, entry } => self.copied(to, index, entry.as_ref(), out),
             ShardInput::Mended { index } => self.mended(index, out),
             ShardInput::BadState(why) => self.bad_state(why, out),
-            ShardInput::Message { from, bytes } => {
-                if let Err(why) = self.raft.step(from, &bytes) {
-                    if matches!(why, MessageError::OtherLog { .. }) {
-                        self.fail(why.to_string(), out);
-                        return;
-                    }
-                    self.refused_messages = (self.refused_messages.0 + 1, Some(why));
-                }
-                self.drive(out);
-            }
+            ShardInput::Message { from, bytes } => self.message(from, &bytes, out),
             ShardInput::PeerLost { node } => {
                 self.raft.peer_lost(node);
                 self.drive(out);

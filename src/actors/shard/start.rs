@@ -169,11 +169,11 @@ pub fn start_shards(
             store: store.number(),
             recovering: standing != Standing::Whole,
             forgotten: matches!(standing, Standing::Forgotten { .. }),
+            tick_ms: options.tick.as_millis().max(1) as u64,
             owed: match standing {
                 Standing::Forgotten { reached, .. } => reached,
                 Standing::Unsynced { .. } | Standing::Whole => 0,
             },
-            tick_ms: options.tick.as_millis().max(1) as u64,
             ..options.raft.clone()
         };
         let loss = store.loss(shard).cloned();
@@ -246,6 +246,7 @@ pub fn start_shards(
         let raft = core.raft();
         // Other nodes may ask before the actor runs.
         deps.status.set_log(raft.next_index() - 1, raft.is_lone());
+        deps.status.set_owed(raft.owed());
         if let Some(loss) = loss {
             tell_loss(&core, &deps, &loss);
         }

@@ -30,6 +30,15 @@ impl RaftCore {
             && (!self.is_sole_voter() || sole_and_ready)
     }
 
+    /// What this replica had synced and lost, up to this index, was acknowledged perhaps. A majority that
+    /// did not lose it elects a leader without this replica's vote; a group that needs this vote would begin
+    /// again with less, and waits for an operator's word.
+    pub fn owed(&self) -> Option<u64> {
+        let last = self.node.raft.raft_log.last_index();
+        let owes = self.lost && self.options.owed > last;
+        owes.then_some(self.options.owed)
+    }
+
     /// This replica must not lead (`barred`), or may again. It follows and votes as before: its log
     /// is as good as any other.
     pub fn bar(&mut self, barred: bool) {
@@ -46,21 +55,14 @@ impl RaftCore {
     }
 
     /// Word that the group has no other replica: an operator's, or that of all other nodes. A lone
-    /// replica begins with what it has. Nothing happens to any other, nor to one that lost what it had synced.
+    /// replica begins with what it has. Nothing happens to any other, nor to one that lost what it
+    /// had synced ([`RaftCore::owed`]): there is less than there was, which is for a rescue.
     pub fn form(&mut self) {
         if self.lone && self.owed().is_none() {
             (self.lone, self.recovering, self.forgotten) = (false, false, false);
+            self.lost = false;
             self.campaign();
         }
-    }
-
-    /// What this replica had synced and lost, up to this index, was acknowledged perhaps. A majority that
-    /// did not lose it elects a leader without this replica's vote; a group that needs this vote would begin
-    /// again with less, and waits for an operator's word.
-    pub fn owed(&self) -> Option<u64> {
-        let last = self.node.raft.raft_log.last_index();
-        let owes = self.lost && self.options.owed > last;
-        owes.then_some(self.options.owed)
     }
 
     /// No other replica has a vote.

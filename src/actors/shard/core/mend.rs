@@ -77,6 +77,24 @@ fn message(kind: u8, index: u64, entry: &[u8]) -> Bytes {
 }
 
 impl ShardCore {
+    /// A message of another replica: about bad entries, or one of raft's.
+    pub(super) fn message(&mut self, from: u64, bytes: &Bytes, out: &mut Vec<Effect>) {
+        if is_ours(bytes) {
+            if let Err(why) = self.hear_of_bad(from, bytes, out) {
+                self.refused_messages = (self.refused_messages.0 + 1, Some(why));
+            }
+            return;
+        }
+        if let Err(why) = self.raft.step(from, bytes) {
+            if matches!(why, MessageError::OtherLog { .. }) {
+                self.fail(why.to_string(), out);
+                return;
+            }
+            self.refused_messages = (self.refused_messages.0 + 1, Some(why));
+        }
+        self.drive(out);
+    }
+
     /// Bad entries for which a good copy is sought, and those that nobody has.
     pub fn bad_entries(&self) -> (usize, usize) {
         (self.mend.searches.len(), self.mend.lost.len())
