@@ -64,12 +64,26 @@ pub enum StartError {
     Shard(#[from] StartShardError),
     #[error("name server configuration: {0}")]
     Registry(String),
+    /// A single node's data.
+    #[error("{0}; nothing was changed: `troupe cluster rescue` tells what can be kept")]
+    Damaged(Box<StartError>),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
     #[error("the shard did not become writable: {0}")]
     NotServing(String),
     #[error("{0}")]
     Runtime(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// What was written is not what is read.
+    fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Store { error, .. } => error.is_corrupt(),
+            Self::Shard(StartShardError::Recover(_, error)) => error.is_corrupt(),
+            _ => false,
+        }
+    }
 }
 
 /// Builds a node that runs inside the caller's actix System.
@@ -415,7 +429,7 @@ impl Broker {
         let begun = Instant::now();
         let open = move || {
             let ids: Vec<ShardId> = shards.iter().map(|(s, _)| s.shard).collect();
-            let store = open_store(&config, max_open_files, &ids)?;
+            let store = open_store(&config, max_open_files, &ids, false)?;
             let writer = WriterOptions {
                 disk_path: Some(PathBuf::from(&config.data_dir)),
                 sync_after: Duration::from_millis(config.flush_interval_ms),
@@ -431,7 +445,12 @@ impl Broker {
             Err(StartError::Shard(StartShardError::Condemned(..))) => open(),
             done => done,
         });
-        let shards = task.await.map_err(std::io::Error::other)??;
+        let shards = task.await.map_err(std::io::Error::other)?;
+        let alone = !self.config.is_cluster();
+        let shards = shards.map_err(|error| match error.is_corrupt() && alone {
+            true => StartError::Damaged(Box::new(error)),
+            false => error,
+        })?;
         for (handle, r) in &shards.shards {
             tracing::info!(
                 shard = handle.shard().0,
@@ -441,6 +460,14 @@ impl Broker {
                 took_ms = begun.elapsed().as_millis() as u64,
                 "shard restored"
             );
+            for index in &r.damaged {
+                tracing::error!(
+                    event = "bad_entry_at_start",
+                    shard = handle.shard().0,
+                    index,
+                    "an entry of the log is corrupt: its messages keep their offsets and are lost"
+                );
+            }
         }
         Ok(shards)
     }

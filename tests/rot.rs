@@ -25,13 +25,18 @@ fn stop(mut server: Server) {
 
 /// Flips a bit in a body, in the one table that holds it.
 fn rot(data: &Path, body: &[u8]) {
+    damage(data, body, |bytes, at| bytes[at + 40] ^= 2);
+}
+
+/// Changes the table that holds this body.
+fn damage(data: &Path, body: &[u8], change: impl Fn(&mut [u8], usize)) {
     let mut hits = 0;
     for file in std::fs::read_dir(data.join("db")).unwrap() {
         let path = file.unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
         if let Some(at) = bytes.windows(64).position(|w| w == &body[..64]) {
             assert!(path.extension().is_some_and(|e| e == "sst"), "{path:?}");
-            bytes[at + 40] ^= 2;
+            change(&mut bytes, at);
             std::fs::write(&path, bytes).unwrap();
             hits += 1;
         }
@@ -125,4 +130,68 @@ fn what_nobody_can_read_is_skipped_and_named_and_all_else_is_there() {
         assert_ne!(code, Some(0));
         assert!(said.iter().any(|l| l.contains("CURRENT")), "{said:?}");
     }
+}
+
+/// What the command says and how it ends.
+fn troupe(args: &[&str], data: &Path) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_troupe"));
+    let out = command.args(args).arg("--data-dir").arg(data).output();
+    let out = out.expect("it runs");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&said).into())
+}
+
+#[test]
+fn a_single_node_starts_behind_what_it_cannot_replay_and_gives_up_more_by_an_operators_word_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data, SETS);
+    let client = Client::new(vec![server.registry.clone()], PATIENCE);
+    run(async {
+        for n in 0..40 {
+            assert_eq!(send(&client, &server.broker, n, &[]).await, n);
+        }
+    });
+    // The log is in tables then, and what was applied is in no row yet.
+    server.kill();
+    Server::start(&data, SETS).kill();
+    rot(&data, &body(7));
+    rot(&data, &body(39));
+    let mut server = Server::start(&data, SETS);
+    let log = std::fs::read_to_string(data.with_extension("err")).unwrap();
+    assert_eq!(log.matches("bad_entry_at_start").count(), 2, "{log}");
+    run(async {
+        let client = Client::new(vec![server.registry.clone()], PATIENCE);
+        assert_eq!(send(&client, &server.broker, 40, &[]).await, 40);
+        assert_eq!(send(&client, &server.broker, 41, &[]).await, 41);
+        let (found, max) = read(&client, &server.broker).await;
+        assert_eq!(max, 42);
+        let offsets: Vec<i64> = found.iter().map(|(offset, _)| *offset).collect();
+        let want: Vec<i64> = (0..42).filter(|n| ![7, 39].contains(n)).collect();
+        assert_eq!(offsets, want);
+        assert!(found.iter().all(|(offset, bytes)| *bytes == body(*offset)));
+    });
+    server.kill();
+    Server::start(&data, SETS).kill();
+    // Nothing says any more how many messages the entry held.
+    damage(&data, &body(40), |bytes, at| {
+        bytes[at - 220..at].iter_mut().for_each(|b| *b ^= 0xff);
+    });
+    let (code, said) = refused(&data, SETS);
+    assert_ne!(code, Some(0));
+    let named = |l: &String| l.contains("corrupt") && l.contains("troupe cluster rescue");
+    assert!(said.iter().any(named), "{said:?}");
+    let (done, said) = troupe(&["cluster", "rescue"], &data);
+    assert!(done && said.contains("Nothing was changed"), "{said}");
+    assert_ne!(refused(&data, SETS).0, Some(0), "nothing was");
+    let (done, said) = troupe(&["cluster", "rescue", "--accept-loss"], &data);
+    assert!(done && said.contains("DAMAGED"), "{said}");
+    let server = Server::start(&data, SETS);
+    run(async {
+        let client = Client::new(vec![server.registry.clone()], PATIENCE);
+        let (found, max) = read(&client, &server.broker).await;
+        assert_eq!((max, found.len()), (40, 38));
+        assert_eq!(send(&client, &server.broker, 50, &[]).await, 40);
+    });
+    stop(server);
 }

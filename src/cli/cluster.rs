@@ -32,7 +32,8 @@ pub(super) enum ClusterCommand {
     Form(operate::Form),
     /// Read the stored logs of all nodes at once, and mend what is corrupt from other replicas
     Scrub(scrub::Scrub),
-    /// When a majority of replicas is lost for good: make this stopped node the only member
+    /// When a majority of replicas is lost for good: make this stopped node the only member. When a single node's
+    /// data are damaged: keep what can be read
     Rescue(Rescue),
 }
 
@@ -51,7 +52,8 @@ pub(super) struct Rescue {
     #[command(flatten)]
     server: ServerArgs,
     /// Do it: what this node does not hold is lost, and the others must never come back with their
-    /// old data. Without it, only say what is there
+    /// old data. A single node loses what cannot be read, and all behind it. Without this, only say
+    /// what is there
     #[arg(long)]
     accept_loss: bool,
 }
@@ -74,6 +76,7 @@ fn rescue(args: Rescue) -> Result<(), Failure> {
                 false => "",
             },
             match (shard.rescued, args.accept_loss) {
+                (true, _) if !config.is_cluster() => "; it goes on from there".to_owned(),
                 (true, _) => format!("; node {} is the only member now", config.node_id),
                 (false, true) => "; no replica here, left as it is".to_owned(),
                 (false, false) => String::new(),
@@ -87,7 +90,11 @@ fn rescue(args: Rescue) -> Result<(), Failure> {
             print_line(&crate::telemetry::escape_all(&text))?;
         }
     }
-    if !args.accept_loss {
+    if !args.accept_loss && !config.is_cluster() {
+        print_line(
+            "Nothing was changed. With --accept-loss the node starts with what is there now.",
+        )?;
+    } else if !args.accept_loss {
         print_line("Nothing was changed. Among several nodes that are left take the one whose log goes furthest, by term first.")?;
     }
     Ok(())

@@ -71,6 +71,7 @@ mod tests {
             replayed: 0,
             unsure: false,
             members: Members::of(voters.to_vec()),
+            damaged: vec![],
         }
     }
 

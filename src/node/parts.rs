@@ -128,10 +128,12 @@ fn boot_id(config: &Config) -> String {
     found.map_or(String::new(), |id| id.trim().to_owned())
 }
 
+/// `repair`: an operator gives up what cannot be read.
 pub(super) fn open_store(
     config: &Config,
     max_open_files: u64,
     shards: &[ShardId],
+    repair: bool,
 ) -> Result<RocksStore, StartError> {
     let dir = config.data_dir.clone();
     let options = StoreOptions {
@@ -144,7 +146,8 @@ pub(super) fn open_store(
         direct_io: config.direct_io,
         boot_id: boot_id(config),
         // What is damaged here comes from the other replicas.
-        repair: config.is_cluster(),
+        repair: repair || config.is_cluster(),
+        alone: !config.is_cluster(),
         ..StoreOptions::default()
     };
     let store =

@@ -1,15 +1,17 @@
 //! When the majority of a shard's replicas is lost for good: one that is left becomes the only
 //! member. What it does not hold is lost, so an operator must say so; nothing else ever gives up a
-//! majority (reliability §1 rule 4).
+//! majority (reliability §1 rule 4). The same for a single node whose data are damaged: what cannot
+//! be read, and all that comes behind it, is lost.
 
 use super::identity;
 use super::parts::{cluster_raft, open_store};
-use super::StartError;
+use super::{StartError, NODE, SHARD};
 use crate::actors::shard::recover::recover;
 use crate::actors::shard::{core::ShardOptions, machine::MachineOptions};
-use crate::config::{Cluster, ClusterShard, Config};
+use crate::config::{ClusterShard, Config};
 use crate::model::ShardId;
 use crate::raft::members::Members;
+use crate::raft::RaftOptions;
 use crate::storage::{keys, LogAppend, LogEntry, LogStore, Look, RocksStore};
 use crate::storage::{StateBatch, StateOp, StateStore};
 use std::path::Path;
@@ -41,21 +43,30 @@ pub struct ShardRest {
 /// the only member of each in which it has a replica.
 ///
 /// # Errors
-/// The node runs, the directory is another's or damaged, or the configuration is no cluster's.
+/// The node runs, the directory is another's, or it cannot be brought back even so.
 pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, StartError> {
-    let Some(cluster) = config.cluster() else {
-        return Err(StartError::Config("this is no node of a cluster".into()));
-    };
     let dir = Path::new(&config.data_dir);
     if !dir.join("FORMAT").exists() {
         let text = format!("{} holds no data", dir.display());
         return Err(StartError::Config(text));
     }
+    let (shards, life) = match (config.cluster(), accept_loss) {
+        (Some(cluster), true) => {
+            let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
+            (claim.cluster.shards, claim.life)
+        }
+        (Some(cluster), false) => {
+            let claim = identity::look(dir, config, cluster).map_err(StartError::Config)?;
+            (claim.cluster.shards, claim.life)
+        }
+        (None, _) => {
+            identity::refuse_cluster_data(dir).map_err(StartError::Config)?;
+            (vec![single(config)], 0)
+        }
+    };
     if accept_loss {
-        let claim = identity::claim(dir, config, cluster).map_err(StartError::Config)?;
-        return all(config, &claim.cluster, claim.life, true);
+        return all(config, &shards, life, true);
     }
-    let claim = identity::look(dir, config, cluster).map_err(StartError::Config)?;
     let store = |error| StartError::Store {
         dir: config.data_dir.clone(),
         error,
@@ -66,19 +77,29 @@ pub fn rescue(config: &Config, accept_loss: bool) -> Result<Vec<ShardRest>, Star
         data_dir: look.path().display().to_string(),
         ..config.clone()
     };
-    all(&copied, &claim.cluster, claim.life, false)
+    all(&copied, &shards, life, false)
+}
+
+/// The one shard of a single node.
+fn single(config: &Config) -> ClusterShard {
+    ClusterShard {
+        id: SHARD.0,
+        name: config.broker_name.clone(),
+        port: config.listen_port,
+        nodes: vec![NODE],
+    }
 }
 
 fn all(
     config: &Config,
-    cluster: &Cluster,
+    shards: &[ClusterShard],
     life: u64,
     accept_loss: bool,
 ) -> Result<Vec<ShardRest>, StartError> {
-    let ids: Vec<ShardId> = cluster.shards.iter().map(|s| ShardId(s.id)).collect();
-    let mut store = open_store(config, OPEN_FILES, &ids)?;
+    let ids: Vec<ShardId> = shards.iter().map(|s| ShardId(s.id)).collect();
+    let mut store = open_store(config, OPEN_FILES, &ids, true)?;
     let mut found = Vec::new();
-    for shard in &cluster.shards {
+    for shard in shards {
         let rest = one(config, &mut store, shard, life, accept_loss);
         found.push(rest.map_err(|error| {
             let dir = config.data_dir.clone();
@@ -104,14 +125,16 @@ fn one(
     accept_loss: bool,
 ) -> Result<ShardRest, String> {
     let shard = ShardId(place.id);
-    let me = config.node_id;
+    let (me, raft) = match config.is_cluster() {
+        true => (config.node_id, cluster_raft(config, place, life)),
+        false => (NODE, RaftOptions::single(NODE, 0)),
+    };
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let options = ShardOptions::of(shard);
     let machine = MachineOptions {
         segment_bytes: config.log_segment_bytes,
     };
     // What is known to be committed is applied first: changes of members among it.
-    let raft = cluster_raft(config, place, life);
     let damage = store
         .loss(shard)
         .filter(|loss| loss.reached > loss.kept)
@@ -214,7 +237,7 @@ mod tests {
         assert!(rescue(&config, true).is_err(), "there is nothing");
         identity::claim(dir.path(), &config, config.cluster().unwrap()).unwrap();
         let shard = config.cluster().unwrap().shards[0].clone();
-        let mut store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)]).unwrap();
+        let mut store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)], false).unwrap();
         let entry = LogEntry {
             index: 1,
             term: 1,
@@ -254,7 +277,7 @@ mod tests {
         let after = rescue(&config, false).unwrap();
         assert_eq!(after[0].voters, [2]);
         assert_eq!((after[0].last, after[0].pending_change), ((3, 1), false));
-        let store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)]).unwrap();
+        let store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)], false).unwrap();
         assert_eq!(store.standing(ShardId(shard.id)), Default::default());
         let single = Config::default();
         assert!(matches!(rescue(&single, false), Err(StartError::Config(_))));

@@ -167,6 +167,11 @@ pub trait LogStore {
         to: u64,
         max_bytes: u64,
     ) -> Result<Vec<LogEntry>, StoreError>;
+    /// An entry as it lies there, although its checksum does not match; `None` where nothing is found that has
+    /// its length.
+    fn read_unverified(&self, _shard: ShardId, _index: u64) -> Option<LogEntry> {
+        None
+    }
     /// Forgets entries below `first`, whose predecessor had `term`, deleting whole files. Returns
     /// once the new bound is durable; nothing happens when `first` is not above the present one.
     /// State rows are made durable before, so that no entry is forgotten that a replay after a

@@ -49,6 +49,8 @@ pub struct Recovery {
     pub unsure: bool,
     /// The members as of the applied entry.
     pub members: Members,
+    /// Entries that cannot be read, and nobody else has. Their messages have their offsets and are lost.
+    pub damaged: Vec<u64>,
 }
 
 /// Restores machine and raft. Entries known to be committed are applied here; the rest goes to
@@ -69,7 +71,12 @@ pub fn recover<S: LogStore + StateStore>(
             last: bounds.last,
         });
     }
-    machine.applied.1 = term_of(store, shard, machine.applied.0, &bounds)?;
+    let alone = raft_options.no_peers && machine.members.voters == [raft_options.node];
+    machine.applied.1 = match term_of(store, shard, machine.applied.0, &bounds) {
+        // Nobody will compare it.
+        Err(StoreError::BadEntry { .. }) if alone => bounds.hard_state.term,
+        found => found?,
+    };
     // A trim that was applied but not carried out before the crash is carried out now.
     if let Some((_, oldest)) = machine.segments().first() {
         if oldest.first_index > bounds.first && oldest.first_index <= machine.applied.0 + 1 {
@@ -85,8 +92,13 @@ pub fn recover<S: LogStore + StateStore>(
             }
         }
     }
-    let committed = bounds.hard_state.commit.min(bounds.last);
-    let replayed = replay(store, shard, &mut machine, committed)?;
+    // What the only voter holds is committed.
+    let committed = match alone {
+        true => bounds.last,
+        false => bounds.hard_state.commit.min(bounds.last),
+    };
+    let term = bounds.hard_state.term;
+    let (replayed, damaged) = replay(store, &mut machine, shard, committed, alone.then_some(term))?;
     let entries = tail(store, shard, machine.applied.0, bounds.last)?;
     let mut hard_state = bounds.hard_state;
     hard_state.commit = hard_state.commit.max(machine.applied.0);
@@ -106,6 +118,7 @@ pub fn recover<S: LogStore + StateStore>(
         replayed,
         unsure,
         members: machine.members.clone(),
+        damaged,
     };
     Ok((ShardCore::new(options, raft, machine), recovery))
 }
@@ -154,15 +167,26 @@ fn term_of<S: LogStore>(
         .ok_or_else(|| StoreError::Corrupt(format!("log entry {index} is missing")))
 }
 
+/// `alone`: the only replica's own term. Others have what cannot be read here.
 fn replay<S: LogStore + StateStore>(
     store: &mut S,
-    shard: ShardId,
     machine: &mut Machine,
+    shard: ShardId,
     committed: u64,
-) -> Result<u64, RecoverError> {
-    let mut count = 0;
+    alone: Option<u64>,
+) -> Result<(u64, Vec<u64>), RecoverError> {
+    let (mut count, mut damaged) = (0, Vec::new());
     while machine.applied.0 < committed {
-        let chunk = store.read(shard, machine.applied.0 + 1, committed + 1, REPLAY_CHUNK)?;
+        let chunk = store.read(shard, machine.applied.0 + 1, committed + 1, REPLAY_CHUNK);
+        let chunk = match (chunk, alone) {
+            (Err(error @ StoreError::BadEntry { index, .. }), Some(term)) => {
+                let found = store.read_unverified(shard, index);
+                let stands_in = found.and_then(|entry| machine.stand_in(entry, term));
+                damaged.push(index);
+                vec![stands_in.ok_or(error)?]
+            }
+            (chunk, _) => chunk?,
+        };
         let mut batch = StateBatch::default();
         for entry in &chunk {
             batch.ops.extend(machine.apply(entry)?.rows);
@@ -170,7 +194,7 @@ fn replay<S: LogStore + StateStore>(
         }
         store.write(&batch)?;
     }
-    Ok(count)
+    Ok((count, damaged))
 }
 
 fn tail<S: LogStore>(

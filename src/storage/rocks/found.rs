@@ -77,9 +77,14 @@ impl Found {
         Ok(())
     }
 
-    /// Reads what a start reads: the last applied entry, and what comes behind it.
-    pub fn look_for_damage(&mut self, shared: &Shared, shard: ShardId) -> Result<(), StoreError> {
-        let from = self.applied.max(self.bounds.first);
+    /// Reads what a start reads: what comes behind the last applied entry, and that entry when `skip` is 0.
+    pub fn look_for_damage(
+        &mut self,
+        shared: &Shared,
+        shard: ShardId,
+        skip: u64,
+    ) -> Result<(), StoreError> {
+        let from = (self.applied + skip).max(self.bounds.first);
         if self.ends.is_err() || from > self.bounds.last {
             return Ok(());
         }

@@ -468,6 +468,10 @@ impl LogStore for RocksStore {
         self.reader().read_entries(shard, from, to, max_bytes)
     }
 
+    fn read_unverified(&self, shard: ShardId, index: u64) -> Option<LogEntry> {
+        self.shared.unverified(&log_cf(shard), index)
+    }
+
     fn trim(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {
         self.usable()?;
         if first <= self.log(shard)?.bounds.first {

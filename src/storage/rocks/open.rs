@@ -90,7 +90,12 @@ impl RocksStore {
             let file = file.map(|(_, mark)| *mark);
             let mut found = find(&shared, shard)?;
             found.look_for_hole(&shared, shard, file)?;
-            found.look_for_damage(&shared, shard)?;
+            match (options.alone, options.repair) {
+                (false, _) => found.look_for_damage(&shared, shard, 0)?,
+                // What was applied is not applied again.
+                (true, true) => found.look_for_damage(&shared, shard, 1)?,
+                (true, false) => {}
+            }
             let log = match found.check(shard, file, was_clean, loose) {
                 Ok(log) => log,
                 Err(StoreError::Corrupt(why)) if options.repair => {

@@ -24,6 +24,9 @@ pub struct StoreOptions {
     /// Others have what this store holds: one that is damaged opens with what can be trusted, and
     /// its shards are [`crate::storage::Standing::Forgotten`]. Otherwise it does not open.
     pub repair: bool,
+    /// Nobody else has what this store holds. What can be kept of it is kept, so a bad entry is left to whoever
+    /// replays it.
+    pub alone: bool,
 }
 
 impl Default for StoreOptions {
@@ -38,6 +41,7 @@ impl Default for StoreOptions {
             direct_io: true,
             boot_id: String::new(),
             repair: false,
+            alone: false,
         }
     }
 }

@@ -81,6 +81,15 @@ impl Shared {
         }
     }
 
+    /// See [`crate::storage::LogStore::read_unverified`].
+    pub fn unverified(&self, cf: &str, index: u64) -> Option<LogEntry> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(false);
+        let cf = self.cf(cf).ok()?;
+        let found = self.db.get_pinned_cf_opt(cf, index.to_be_bytes(), &options);
+        entry::unverified(index, &found.ok().flatten()?)
+    }
+
     fn mended(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError> {
         let key = super::meta::mended(shard, index);
         let found = self.db.get_pinned_cf(self.cf(CF_META)?, key);

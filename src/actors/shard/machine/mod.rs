@@ -7,6 +7,7 @@ mod base;
 mod digest;
 mod load;
 mod segments;
+mod stand_in;
 mod trim;
 
 pub use digest::VERSION as DIGEST_VERSION;
