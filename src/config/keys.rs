@@ -238,7 +238,7 @@ config_keys! {
     /// Most messages in one answer to a pull. 1 to 4096.
     max_transfer_count: u32 as Integer, Node = 32, ["maxTransferCountOnMessageInMemory"];
     /// Most bytes in one answer to a pull (the first message always fits). 1024 to 8388608.
-    max_transfer_bytes: u32 as Integer, Node = 262_144, ["maxTransferBytesOnMessageInMemory"];
+    max_transfer_bytes: u32 as Integer, Node = 1_048_576, ["maxTransferBytesOnMessageInMemory"];
 
     section "Retention and disk";
     /// Messages older than this may be deleted. Hours, 1 to 876000.
