@@ -3,7 +3,7 @@
 use clap::Parser;
 use cluster_tests::processes::java;
 use cluster_tests::processes::report::{Row, Verdict};
-use cluster_tests::processes::scenario::{self, dir_name, How, Scenario};
+use cluster_tests::processes::scenario::{self, dir_name, must_be_empty, How, Scenario};
 use cluster_tests::processes::watchdog::{self, Watchdog};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +49,8 @@ struct Args {
     /// Setting of every node. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Keep data, logs and histories in this directory; without it only those of failures are kept
+    /// Keep data, logs and histories in this directory; without it only those of failures are kept.
+    /// What an earlier run kept there is never used again: a scenario that would is refused
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Name the scenarios and end
@@ -117,6 +118,12 @@ fn run(args: &Args, chosen: &[Scenario]) -> Result<bool, String> {
         }
         None => temporary.path().to_owned(),
     };
+    // Before the first scenario, not hours later.
+    for seed in args.seed..args.seed + seeds {
+        for scenario in chosen {
+            must_be_empty(&dir_name(&base, scenario, seed))?;
+        }
+    }
     let java = match args.load.as_deref() {
         None | Some("own") => None,
         Some("java") => Some("java550".to_owned()),

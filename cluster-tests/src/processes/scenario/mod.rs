@@ -212,6 +212,7 @@ impl Scenario {
     }
 
     fn play(&self, how: &How) -> Result<Row, String> {
+        must_be_empty(&how.dir)?;
         if let Some(why) = self.impossible(how) {
             return Ok(Row::without(self.title(), how.seed, Verdict::Skipped(why)));
         }
@@ -255,6 +256,23 @@ impl Scenario {
 pub fn dir_name(base: &Path, scenario: &Scenario, seed: u64) -> PathBuf {
     let name = scenario.name.replace([' ', '/'], "-");
     base.join(format!("{}-{name}-{seed}", scenario.number))
+}
+
+/// Refuses a directory that holds something: a scenario would take the data of an earlier run for
+/// its own.
+///
+/// # Errors
+/// One line that says what to do.
+pub fn must_be_empty(dir: &Path) -> Result<(), String> {
+    let shown = dir.display();
+    match std::fs::read_dir(dir).map(|mut files| files.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "{shown} holds the data of an earlier run: remove it, or keep this run in another directory"
+        )),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(format!("{shown}: {e}")),
+    }
 }
 
 #[cfg(test)]
