@@ -3,6 +3,7 @@
 //! configuration, which may have been changed for better or worse meanwhile.
 
 use crate::config::{Cluster, Config};
+use crate::storage::points::FailPoint;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -129,7 +130,9 @@ fn read(dir: &Path) -> Result<Option<Table>, String> {
 
 fn write(dir: &Path, table: &Table) -> Result<(), String> {
     let file = file(dir);
-    super::replace_file(&file, &table.to_string()).map_err(|e| format!("{}: {e}", file.display()))
+    let at = [FailPoint::IdentityWritten, FailPoint::IdentityRenamed];
+    super::replace_file(&file, &table.to_string(), at)
+        .map_err(|e| format!("{}: {e}", file.display()))
 }
 
 fn number(n: u64) -> Value {

@@ -6,6 +6,7 @@ use crate::gateway::{Doing, NotDone, Operation};
 use crate::model::outcome::Refusal;
 use crate::peer::{Lane, PeerAddr};
 use crate::raft::members::Change;
+use crate::storage::points::FailPoint;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -97,7 +98,8 @@ impl ClusterNode {
                 // Whoever comes last writes the newest list.
                 let _one = keeps.lock();
                 let text = to_text(&list.lock());
-                if let Err(error) = super::replace_file(&file, &text) {
+                let at = [FailPoint::NodesWritten, FailPoint::NodesRenamed];
+                if let Err(error) = super::replace_file(&file, &text, at) {
                     tracing::error!(%error, "the list of nodes cannot be kept");
                 }
             });

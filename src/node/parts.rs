@@ -1,6 +1,7 @@
 //! Settings and tasks of a node's parts.
 
 use super::*;
+use crate::storage::points::{pass, FailPoint};
 
 /// A single voter leads after one write; clients are let in then.
 pub(super) async fn serve_alone(
@@ -101,18 +102,24 @@ pub(super) fn start_registry(dir: &Path, arbiter: &Arbiter) -> Result<Registry, 
     };
     let kv = KvTable::from_json(&text).map_err(StartError::Registry)?;
     let core = RegistryCore::new(kv, RegistryLimits::default(), false);
-    let store = Box::new(move |text: &str| replace_file(&file, text).map_err(|e| e.to_string()));
+    let at = [FailPoint::KvWritten, FailPoint::KvRenamed];
+    let store =
+        Box::new(move |text: &str| replace_file(&file, text, at).map_err(|e| e.to_string()));
     Ok(Registry::start(core, &arbiter.handle(), store))
 }
 
-/// Writes beside, syncs, renames, syncs the directory: the file is the old or the new one.
-pub(super) fn replace_file(file: &Path, text: &str) -> std::io::Result<()> {
+/// Writes beside, syncs, renames, syncs the directory: the file is the old or the new one. The fail
+/// points are those before and behind the renaming.
+pub(super) fn replace_file(file: &Path, text: &str, at: [FailPoint; 2]) -> std::io::Result<()> {
+    let [written, renamed] = at;
     use std::io::Write;
     let beside = file.with_extension("new");
     let mut out = std::fs::File::create(&beside)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
+    pass(written);
     std::fs::rename(&beside, file)?;
+    pass(renamed);
     match file.parent() {
         Some(dir) => std::fs::File::open(dir)?.sync_all(),
         None => Ok(()),

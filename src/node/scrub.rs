@@ -5,6 +5,7 @@ use super::parts::{replace_file, up};
 use crate::actors::shard::damage::DamageFigures;
 use crate::actors::shard::scrub::Scrub;
 use crate::actors::shard::ShardHandle;
+use crate::storage::points::FailPoint;
 use crate::storage::Scrubbed;
 use crate::telemetry::ShardMetrics;
 use parking_lot::Mutex;
@@ -81,6 +82,7 @@ impl Scrubs {
         let mut kept = Instant::now();
         loop {
             let mut hurries = false;
+            let mut ended = false;
             for at in 0..self.shards.len() {
                 let shard = &self.shards[at].1;
                 let now_ms = began.elapsed().as_millis() as u64;
@@ -88,12 +90,12 @@ impl Scrubs {
                 let work = self.cores.lock()[at].next_read(now_ms, bytes);
                 if let Some((from, max_bytes)) = work {
                     if let Some(found) = shard.scrub(from, max_bytes).await {
-                        self.done(at, &found, began.elapsed());
+                        ended |= self.done(at, &found, began.elapsed());
                     }
                 }
                 hurries |= self.cores.lock()[at].hurries();
             }
-            if kept.elapsed() >= KEEP {
+            if ended || kept.elapsed() >= KEEP {
                 kept = Instant::now();
                 self.keep().await;
             }
@@ -101,11 +103,13 @@ impl Scrubs {
         }
     }
 
-    fn done(&self, at: usize, found: &Scrubbed, now: Duration) {
+    /// Whether a scrub at once has ended.
+    fn done(&self, at: usize, found: &Scrubbed, now: Duration) -> bool {
         let core = &mut self.cores.lock()[at];
         let hurried = core.hurries();
         core.read(now.as_millis() as u64, found.next, found.ended);
-        if hurried && !core.hurries() {
+        let ended = hurried && !core.hurries();
+        if ended {
             let (name, shard) = &self.shards[at];
             let damage = shard.damage();
             tracing::info!(
@@ -116,6 +120,7 @@ impl Scrubs {
                 "the scrub at once has read the whole log"
             );
         }
+        ended
     }
 
     async fn keep(&self) {
@@ -125,7 +130,8 @@ impl Scrubs {
             table.insert(shard.shard().0.to_string(), next.into());
         }
         let file = self.file.clone();
-        let write = move || replace_file(&file, &table.to_string());
+        let at = [FailPoint::ScrubWritten, FailPoint::ScrubRenamed];
+        let write = move || replace_file(&file, &table.to_string(), at);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(%error, "the place of the scrub cannot be kept");
         }

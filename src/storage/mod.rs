@@ -1,12 +1,13 @@
 //! The log and state stores. The only room that names RocksDB.
 //!
 //! [`traits`] is the contract, [`rocks`] and [`sim`] implement it, `tests/store_conformance.rs`
-//! holds both to it. [`writer`] is the one thread that writes, [`read_pool`] the threads that
+//! holds both to it. [`points`] are the places at which tests end the process. [`writer`] is the one thread that writes, [`read_pool`] the threads that
 //! read, [`keys`] the rows of the state store.
 
 pub mod entry;
 mod jobs;
 pub mod keys;
+pub mod points;
 pub mod read_pool;
 pub mod rocks;
 pub mod sim;

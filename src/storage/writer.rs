@@ -22,6 +22,7 @@
 mod apart;
 
 use super::jobs::{job_queue, JobReceiver, JobSender};
+use super::points::{pass, FailPoint};
 use super::{
     keys, HardState, LogAppend, LogEntry, SnapshotStore, StateBatch, StateOp, StoreError,
     StoreStats,
@@ -452,6 +453,7 @@ impl<S: SnapshotStore> Rounds<S> {
         self.store.write_all(&round.states)?;
         StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
         self.unflushed_since.get_or_insert_with(Instant::now);
+        pass(FailPoint::StateTold);
         for (shard, ticket) in round.state_tickets.drain(..) {
             (self.on_done)(Done::StateWritten { shard, ticket });
         }
@@ -523,6 +525,7 @@ impl<S: SnapshotStore> Rounds<S> {
         );
         StoreStats::add(&stats.bytes, round.append_bytes as u64);
         self.unflushed_bytes += round.append_bytes as u64;
+        pass(FailPoint::AppendTold);
         for (shard, ticket) in &round.append_tickets {
             (self.on_done)(Done::Appended {
                 shard: *shard,

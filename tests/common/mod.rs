@@ -70,7 +70,8 @@ impl Server {
         Self::spawn_with(data, sets, |_| ())
     }
 
-    fn spawn_with(data: &Path, sets: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+    /// [`Server::spawn`] by a command that `change` changed.
+    pub fn spawn_with(data: &Path, sets: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let (mut command, out, _) = command(data, data, sets);
         change(&mut command);
         let child = command.spawn().expect("the server starts");
@@ -89,24 +90,29 @@ impl Server {
 
     /// [`Server::start`] by a command that `change` changed.
     pub fn start_with(data: &Path, sets: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let mut server = Self::spawn_with(data, sets, change);
+        let server = Self::spawn_with(data, sets, change);
+        server.ready(sets).unwrap_or_else(|status| {
+            let log = read(&data.with_extension("err"));
+            panic!("the server ended with {status}: {log}")
+        })
+    }
+
+    /// Waits until clients can connect, or until it has ended.
+    pub fn ready(mut self, sets: &[&str]) -> Result<Self, ExitStatus> {
         let text = wait_for("the start of the server", || {
-            if let Some(status) = server.child.try_wait().expect("its state") {
-                panic!(
-                    "the server ended with {status}: {}",
-                    read(&data.with_extension("err"))
-                );
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return Some(Err(status));
             }
             // The last line, with its end.
-            let text = read(&server.out);
+            let text = read(&self.out);
             let last = if sets.contains(&"roles=registry") {
                 "name server"
             } else {
                 "may lose"
             };
             let at = text.find(last)?;
-            text[at..].contains('\n').then_some(text)
-        });
+            text[at..].contains('\n').then_some(Ok(text))
+        })?;
         let address = |what: &str| {
             let line = text
                 .lines()
@@ -118,9 +124,9 @@ impl Server {
                 .trim_end_matches([';', ','])
                 .to_owned()
         };
-        server.registry = address("name server ");
-        server.broker = address("broker ");
-        server
+        self.registry = address("name server ");
+        self.broker = address("broker ");
+        Ok(self)
     }
 
     /// What it logged so far.

@@ -24,6 +24,7 @@ use crate::model::outcome::{Outcome, Refusal};
 use crate::model::policy::AckPolicy;
 use crate::model::{QueueKey, ShardId};
 use crate::raft::{Fetch, PeerProgress};
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::writer::{Job, WriterHandle};
 use crate::storage::{Done, ReadPool, StoreError};
 use actix::prelude::*;
@@ -150,7 +151,10 @@ impl ShardActor {
                         queue.push_back(Effect::ToShard(ShardInput::Unreachable { node: to }));
                     }
                 }
-                Effect::Answer(token, outcome) => self.outbox.push(token, outcome),
+                Effect::Answer(token, outcome) => {
+                    pass(FailPoint::Answer);
+                    self.outbox.push(token, outcome);
+                }
                 Effect::Proposal { id, result } => {
                     if let Some(done) = self.waiting.remove(&id) {
                         done(result);

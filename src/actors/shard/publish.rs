@@ -10,6 +10,7 @@ use crate::actors::queue::actor::QueueMail;
 use crate::actors::queue::core::QueueInput;
 use crate::model::outcome::Refusal;
 use crate::model::TopicId;
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::writer::Job;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -214,6 +215,7 @@ impl ShardActor {
                     metas: block.metas.into(),
                     records,
                 };
+                pass(FailPoint::Publish);
                 self.deps.views.append(block.key, segment);
             }
             Publish::Stored { index } => self.deps.views.stored(index),

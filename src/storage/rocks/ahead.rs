@@ -10,6 +10,7 @@
 //! never meet a record. What reads them at the next start is `log_tail`.
 
 use super::log_tail;
+use crate::storage::points::{pass, FailPoint};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -102,9 +103,11 @@ impl Ahead {
             self.zeros = vec![0; STEP];
         }
         wal.file.write_all_at(&self.zeros, len)?;
+        pass(FailPoint::ZerosWritten);
         wal.end = len + STEP as u64;
         // Now, so that the next write need not wait for it.
         wal.file.sync_data()?;
+        pass(FailPoint::ZerosSynced);
         self.wal = Some(wal);
         Ok(())
     }

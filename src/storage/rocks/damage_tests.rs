@@ -3,7 +3,7 @@
 use super::lost_tests::open_in_boot;
 use super::tests::{append, copy_dir, entries, open, S};
 use super::*;
-use crate::storage::{keys, StateBatch, StateStore};
+use crate::storage::{keys, StateBatch, StateOp, StateStore};
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -11,6 +11,7 @@
 //! db.damaged-N/   what was found damaged, put aside by a repair
 //! ```
 
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::StoreError;
 use fs4::fs_std::FileExt;
 use std::fs::{File, OpenOptions};
@@ -126,7 +127,9 @@ impl DataDir {
                 let mut file = File::create(&new).map_err(fail)?;
                 writeln!(file, "{FORMAT_NAME} {FORMAT_VERSION}").map_err(fail)?;
                 file.sync_all().map_err(fail)?;
+                pass(FailPoint::FormatWritten);
                 std::fs::rename(&new, &path).map_err(fail)?;
+                pass(FailPoint::FormatRenamed);
                 File::open(&self.path)
                     .and_then(|d| d.sync_all())
                     .map_err(fail)

@@ -6,6 +6,7 @@ use super::open::meta_row;
 use super::reader::Shared;
 use super::{default_bounds, log_cf, map_error, ShardLog, CF_STATE};
 use crate::model::ShardId;
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::{entry, keys, LogBounds, Loss, StoreError};
 use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
 use std::ops::Range;
@@ -203,6 +204,7 @@ pub(super) fn repair(
         let mut write = WriteOptions::default();
         write.set_sync(true);
         shared.db.write_opt(batch, &write).map_err(map_error)?;
+        pass(FailPoint::RepairEmptied);
         // Compactions must not meet what cannot be read.
         let files = shared
             .db
@@ -258,9 +260,12 @@ fn rewrite(shared: &Shared, shard: ShardId, keep: Range<u64>) -> Result<(), Stor
     }
     let files = shared.db.delete_file_in_range_cf(cf, begin, [u8::MAX; 8]);
     files.map_err(map_error)?;
+    pass(FailPoint::RepairDeleted);
     let mut write = WriteOptions::default();
     write.set_sync(true);
-    shared.db.write_opt(batch, &write).map_err(map_error)
+    let written = shared.db.write_opt(batch, &write);
+    pass(FailPoint::RepairWritten);
+    written.map_err(map_error)
 }
 
 /// The last of the entries that follow each other from `from` on. Where a block cannot be read, they end.

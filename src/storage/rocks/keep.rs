@@ -6,6 +6,7 @@
 //! repair goes on with less, they are put aside as `db.damaged-N`. Nothing put aside is ever written over.
 
 use super::dir::DataDir;
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::StoreError;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -60,6 +61,7 @@ impl DataDir {
         }
         let write = || {
             File::create(&path)?.sync_all()?;
+            pass(FailPoint::Created);
             sync_dir(self.path())
         };
         write().map_err(|e| failed(&path, &e))
@@ -71,8 +73,11 @@ impl DataDir {
         let write = || {
             let mut file = File::create(&path)?;
             writeln!(file, "{why}")?;
+            pass(FailPoint::CondemnWritten);
             file.sync_all()?;
-            sync_dir(self.path())
+            let synced = sync_dir(self.path());
+            pass(FailPoint::CondemnSynced);
+            synced
         };
         match write() {
             Ok(()) => tracing::error!(
@@ -97,7 +102,9 @@ impl DataDir {
                 }
             }
             sync_dir(&beside)?;
+            pass(FailPoint::KeepLinked);
             std::fs::rename(&beside, &kept)?;
+            pass(FailPoint::KeepRenamed);
             sync_dir(self.path())
         };
         match link() {
@@ -123,8 +130,11 @@ impl DataDir {
                 Err(e) => Err(e),
                 // Whole or not at all, whenever the machine stops.
                 Ok(()) => {
+                    pass(FailPoint::ReleaseRenamed);
                     sync_dir(self.path())?;
-                    remove(&goes)
+                    remove(&goes)?;
+                    pass(FailPoint::Released);
+                    Ok(())
                 }
             }
         };
@@ -142,7 +152,9 @@ impl DataDir {
             if db.exists() {
                 std::fs::rename(&db, &goes)?;
             }
+            pass(FailPoint::UndoMoved);
             std::fs::rename(&kept, &db)?;
+            pass(FailPoint::UndoRenamed);
             sync_dir(self.path())?;
             remove(&goes)
         };
@@ -171,6 +183,7 @@ impl DataDir {
                 }
                 (false, false) => false,
             };
+            pass(FailPoint::AsideMoved);
             if all {
                 remove(&db)?;
             }
@@ -180,6 +193,7 @@ impl DataDir {
                 std::fs::copy(&marks, self.at(&name).join("synced.marks"))?;
             }
             remove_file(&self.at(CONDEMNED))?;
+            pass(FailPoint::AsideDone);
             sync_dir(self.path())?;
             Ok(found.then_some(name.clone()))
         };

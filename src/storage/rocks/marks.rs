@@ -13,6 +13,7 @@
 //! * the mark's epoch is newer than the log's: the synced overwrite itself is gone.
 
 use crate::model::ShardId;
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::StoreError;
 use rustc_hash::FxHashMap;
 use std::fs::{File, OpenOptions};
@@ -87,13 +88,16 @@ impl Marks {
             self.file
                 .write_all_at(&self.bytes[from..to], from as u64)
                 .map_err(io)?;
+            pass(FailPoint::MarksWritten);
         }
         Ok(())
     }
 
     pub fn sync(&mut self) -> Result<(), StoreError> {
         self.write()?;
-        self.file.sync_data().map_err(io)
+        self.file.sync_data().map_err(io)?;
+        pass(FailPoint::MarksSynced);
+        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ mod ahead;
 mod dir;
 mod errors;
 mod found;
+mod install;
 mod keep;
 mod log_tail;
 mod marks;
@@ -46,9 +47,10 @@ pub use keep::Look;
 pub use options::StoreOptions;
 pub use reader::{Reader, Scrubbed};
 
+use super::points::{pass, FailPoint};
 use super::{
-    entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, Loss, SnapshotStore, Standing,
-    StateOp, StoreError, SyncTask,
+    entry, HardState, LogAppend, LogBounds, LogEntry, LogStore, Loss, Standing, StoreError,
+    SyncTask,
 };
 use crate::model::ShardId;
 use ahead::Ahead;
@@ -189,8 +191,10 @@ impl RocksStore {
     }
 
     fn sync_wal(&mut self) -> Result<(), StoreError> {
+        pass(FailPoint::Sync);
         self.syncs
             .one(|| self.shared.db.flush_wal(true).map_err(map_error))?;
+        pass(FailPoint::Synced);
         self.all_synced()
     }
 
@@ -291,9 +295,14 @@ impl RocksStore {
             (sync, self.loose) = (true, true);
         }
         self.ahead.wrote(batch.size_in_bytes(), sync);
+        pass(FailPoint::Append);
         match sync {
             true => self.write_synced(batch)?,
             false => self.shared.db.write(batch).map_err(map_error)?,
+        }
+        match overwrites {
+            true => pass(FailPoint::OverwriteWritten),
+            false => pass(FailPoint::AppendWritten),
         }
         for (shard, log) in changed {
             self.shared
@@ -302,8 +311,10 @@ impl RocksStore {
                 .store(log.bounds.last, Ordering::Release);
             self.logs.insert(shard, log);
         }
+        pass(FailPoint::AppendVisible);
         if sync {
             self.all_synced()?;
+            pass(FailPoint::AppendMarked);
         }
         if self.scratch.capacity() > 8 << 20 {
             self.scratch = Vec::new();
@@ -313,6 +324,7 @@ impl RocksStore {
 
     fn trim_log(&mut self, shard: ShardId, first: u64, term: u64) -> Result<(), StoreError> {
         self.flush_state(true)?;
+        pass(FailPoint::Trim);
         let mut log = self.log(shard)?.clone();
         log.bounds.first = first;
         log.bounds.trimmed_term = term;
@@ -322,12 +334,15 @@ impl RocksStore {
         batch.put_cf(self.shared.cf(CF_META)?, key, meta::bounds(first, term));
         self.shared.forget_mended(&mut batch, shard, 0..first)?;
         self.write_synced(batch)?;
+        pass(FailPoint::TrimWritten);
         let view = self.shared.view(shard)?;
         view.first.store(first, Ordering::Release);
         view.last.store(log.bounds.last, Ordering::Release);
         self.logs.insert(shard, log);
         self.all_synced()?;
-        self.drop_files(shard)
+        self.drop_files(shard)?;
+        pass(FailPoint::TrimDeleted);
+        Ok(())
     }
 
     /// Deletes the files that hold nothing but trimmed entries.
@@ -342,66 +357,6 @@ impl RocksStore {
             .db
             .delete_file_in_range_cf(cf, 0u64.to_be_bytes(), last_trimmed.to_be_bytes())
             .map_err(map_error)
-    }
-}
-
-impl RocksStore {
-    fn install_snapshot(
-        &mut self,
-        shard: ShardId,
-        (first, term): (u64, u64),
-        hard_state: HardState,
-        ops: &[StateOp],
-    ) -> Result<(), StoreError> {
-        let mut log = self.log(shard)?.clone();
-        log.epoch += 1;
-        log.bounds = LogBounds {
-            first,
-            last: first - 1,
-            trimmed_term: term,
-            synced: first - 1,
-            hard_state,
-        };
-        let mark = Mark {
-            epoch: log.epoch,
-            index: log.bounds.synced,
-        };
-        let meta = self.shared.cf(CF_META)?;
-        let mut batch = WriteBatch::default();
-        batch.delete_range_cf(self.shared.cf(&log.cf)?, [0u8; 8], [u8::MAX; 8]);
-        self.shared.forget_mended(&mut batch, shard, 0..u64::MAX)?;
-        let key = |kind| meta::key(shard, kind);
-        batch.put_cf(meta, key(MetaKind::Bounds), meta::bounds(first, term));
-        batch.put_cf(
-            meta,
-            key(MetaKind::HardState),
-            meta::hard_state(&hard_state),
-        );
-        batch.put_cf(meta, key(MetaKind::Mark), meta::mark(mark));
-        state::put_ops(&mut batch, self.shared.cf(CF_STATE)?, ops.iter());
-        // With WAL, the state rows too: a crash finds all of it or nothing.
-        let view = self.shared.view(shard)?;
-        view.first.store(first, Ordering::Release);
-        view.last.store(first - 1, Ordering::Release);
-        self.write_synced(batch)?;
-        self.logs.insert(shard, log);
-        self.marks.set(shard, mark);
-        self.all_synced()?;
-        self.drop_files(shard)
-    }
-}
-
-impl SnapshotStore for RocksStore {
-    fn install(
-        &mut self,
-        shard: ShardId,
-        at: (u64, u64),
-        hard_state: HardState,
-        ops: &[StateOp],
-    ) -> Result<(), StoreError> {
-        self.usable()?;
-        let result = self.install_snapshot(shard, at, hard_state, ops);
-        self.settle(result)
     }
 }
 
@@ -437,7 +392,10 @@ impl LogStore for RocksStore {
             .collect();
         let (shared, syncs) = (self.shared.clone(), self.syncs.clone());
         Some(Box::new(move || {
-            syncs.one(|| shared.db.flush_wal(true).map_err(map_error))
+            pass(FailPoint::SyncApart);
+            syncs.one(|| shared.db.flush_wal(true).map_err(map_error))?;
+            pass(FailPoint::SyncedApart);
+            Ok(())
         }))
     }
 
@@ -455,6 +413,7 @@ impl LogStore for RocksStore {
             }
             self.marks.write()
         });
+        pass(FailPoint::MarkedApart);
         self.settle(result)
     }
 
@@ -492,7 +451,9 @@ impl LogStore for RocksStore {
         let mut batch = WriteBatch::default();
         let key = meta::mended(shard, entry.index);
         batch.put_cf(self.shared.cf(CF_META)?, key, stored);
+        pass(FailPoint::Mend);
         let written = self.write_synced(batch);
+        pass(FailPoint::MendWritten);
         self.settle(written)?;
         let result = self.all_synced();
         self.settle(result)
@@ -507,7 +468,9 @@ impl LogStore for RocksStore {
         let mut batch = WriteBatch::default();
         let key = meta::key(shard, MetaKind::Standing);
         batch.delete_cf(self.shared.cf(CF_META)?, key);
+        pass(FailPoint::Regain);
         let written = self.write_synced(batch);
+        pass(FailPoint::RegainWritten);
         self.settle(written)?;
         self.standings.insert(shard, Standing::Whole);
         let result = self.all_synced();

@@ -13,6 +13,7 @@ use super::{
     CF_STATE,
 };
 use crate::model::ShardId;
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::{Loss, Standing, StoreError};
 use rocksdb::{Cache, ColumnFamilyDescriptor, IteratorMode, Options, WriteBatch, WriteOptions, DB};
 use rustc_hash::FxHashMap;
@@ -61,6 +62,7 @@ impl RocksStore {
         damage: Option<String>,
     ) -> Result<Self, StoreError> {
         let (db, shards) = open_database(dir, options, shards)?;
+        pass(FailPoint::Opened);
         let (marks, file_marks) = Marks::open(&dir.marks())?;
         let views: FxHashMap<u32, ShardView> = FxHashMap::default();
         let shared = Shared {
@@ -212,7 +214,9 @@ impl RocksStore {
         }
         let mut write = WriteOptions::default();
         write.set_sync(true);
+        pass(FailPoint::Begin);
         shared.db.write_opt(batch, &write).map_err(map_error)?;
+        pass(FailPoint::BeginWritten);
         for (shard, log) in &self.logs {
             self.marks.set(
                 *shard,
@@ -223,7 +227,9 @@ impl RocksStore {
             );
             self.drop_files(*shard)?;
         }
-        self.marks.sync()
+        self.marks.sync()?;
+        pass(FailPoint::BeginMarked);
+        Ok(())
     }
 }
 
@@ -233,9 +239,11 @@ const STOPPED: &str = "the machine stopped with unsynced entries written";
 fn untold(standing: Standing) -> Option<Loss> {
     let (kept, reached, why) = match standing {
         Standing::Unsynced { kept } => (kept, 0, STOPPED),
-        Standing::Forgotten { kept, reached } if reached > 0 => {
-            (kept, reached, "an earlier start found the store damaged")
-        }
+        Standing::Forgotten { kept, reached } if reached > 0 => (
+            kept,
+            reached,
+            "an earlier start found the store damaged",
+        ),
         Standing::Forgotten { .. } | Standing::Whole => return None,
     };
     let why = why.to_owned();

@@ -2,6 +2,7 @@
 
 use super::marks::Mark;
 use super::{map_error, meta, RocksStore, CF_META, CF_STATE};
+use crate::storage::points::{pass, FailPoint};
 use crate::storage::{Row, StateBatch, StateOp, StateStore, StoreError};
 use rocksdb::{ColumnFamily, FlushOptions, WriteBatch, WriteOptions};
 
@@ -21,7 +22,10 @@ impl RocksStore {
         put_ops(&mut batch, cf, ops());
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.shared.db.write_opt(batch, &options).map_err(map_error)
+        pass(FailPoint::State);
+        let written = self.shared.db.write_opt(batch, &options);
+        pass(FailPoint::StateWritten);
+        written.map_err(map_error)
     }
 
     /// Log first, state second: see the module's "what survives".
@@ -30,10 +34,11 @@ impl RocksStore {
         self.marks.sync()?;
         let mut options = FlushOptions::default();
         options.set_wait(wait);
-        self.shared
-            .db
-            .flush_cf_opt(self.shared.cf(CF_STATE)?, &options)
-            .map_err(map_error)
+        pass(FailPoint::StateFlush);
+        let state = self.shared.cf(CF_STATE)?;
+        let flushed = self.shared.db.flush_cf_opt(state, &options);
+        pass(FailPoint::StateFlushed);
+        flushed.map_err(map_error)
     }
 
     fn close_store(&mut self) -> Result<(), StoreError> {
@@ -50,7 +55,9 @@ impl RocksStore {
         self.marks.sync()?;
         let mut batch = WriteBatch::default();
         batch.put_cf(self.shared.cf(CF_META)?, meta::CLEAN, b"1");
+        pass(FailPoint::Close);
         self.write_synced(batch)?;
+        pass(FailPoint::Closed);
         self.closed = true;
         Ok(())
     }
