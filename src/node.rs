@@ -20,6 +20,7 @@ use crate::actors::link::{NoReplicas, ReplicaLink};
 use crate::actors::registry::core::{RegistryCore, RegistryLimits};
 use crate::actors::registry::kv::KvTable;
 use crate::actors::registry::Registry;
+use crate::actors::shard::core::Quotas;
 use crate::actors::shard::start::{start_shards, RunningShards, StartShard, StartShardError};
 use crate::actors::shard::ShardHandle;
 use crate::actors::sinks::Sinks;
@@ -28,6 +29,7 @@ pub use crate::gateway::Listening;
 use crate::gateway::{BrokerSide, ForwardDeps, Gateway, GatewayDeps, GatewayError};
 use crate::gateway::{GatewayLink, Host};
 use crate::model::command::MetaOp;
+use crate::model::topic::TopicConfig;
 use crate::model::ShardId;
 use crate::raft::RaftOptions;
 use crate::routing::system::{startup_topics, BrokerTraits};
@@ -230,7 +232,7 @@ impl Broker {
         if config.roles.broker {
             let arbiter = Arbiter::new();
             let raft = RaftOptions::single(NODE, u64::from(std::process::id()));
-            let settings = shard_settings(config, SHARD, raft, 1);
+            let settings = shard_settings(config, SHARD, raft, 1, &config.broker_name);
             let one = vec![(settings, arbiter.handle())];
             let begun = Instant::now();
             let shards = self.open(config, one, Arc::new(NoReplicas)).await?;
@@ -285,7 +287,7 @@ impl Broker {
         let starting = mine.iter().enumerate().map(|(at, shard)| {
             let raft = cluster_raft(config, shard, life);
             (
-                shard_settings(config, ShardId(shard.id), raft, mine.len()),
+                shard_settings(config, ShardId(shard.id), raft, mine.len(), &shard.name),
                 place(at),
             )
         });

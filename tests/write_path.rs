@@ -45,6 +45,7 @@ fn start(dir: &Path, sinks: &Sinks, arbiter: &Arbiter) -> RunningShard {
         flush_timeout: std::time::Duration::ZERO,
         replica_timeout: std::time::Duration::ZERO,
         catch_up_bytes_per_second: 0,
+        quotas: Default::default(),
     };
     start_shard(store, options, sinks.clone(), &arbiter.handle()).expect("shard starts")
 }
@@ -238,6 +239,7 @@ fn appends_are_ordered_readable_and_survive_a_restart() {
         target: key,
         tag: 0,
         record: blank_record(slot as u32),
+        again: false,
     };
     shard.handle.schedule(schedule(1000, now + 300));
     shard.handle.schedule(schedule(1001, now + 1500));

@@ -264,6 +264,7 @@ impl Sim {
             target: key,
             tag,
             record,
+            again: false,
         }));
     }
 

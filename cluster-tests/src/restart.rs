@@ -37,6 +37,7 @@ impl Sim {
                 replicas: [0, 20, 5][(self.seed % 3) as usize],
             },
             digest_every: 16,
+            quotas: Quotas::default(),
             defect,
         }
     }

@@ -240,6 +240,38 @@ config_keys! {
     /// Most bytes in one answer to a pull (the first message always fits). 1024 to 8388608.
     max_transfer_bytes: u32 as Integer, Node = 1_048_576, ["maxTransferBytesOnMessageInMemory"];
 
+    section "Quotas";
+    /// Most topics of a shard. Retry and dead-letter topics of its groups do not count. Beyond it
+    /// requests that create topics are answered with code 1. 1 to 10000000.
+    max_topics: u64 as Integer, Shared = 100_000, [];
+    /// Sends create topics while the shard has fewer than this; beyond it they are answered with code
+    /// 17. What is left up to `max_topics` is for operators. 0 to `max_topics`.
+    auto_create_max_topics: u64 as Integer, Shared = 50_000, [];
+    /// Most consumer groups of a shard; those that were deleted without their offsets count too.
+    /// Beyond it requests that create groups are answered with code 1. 1 to 10000000.
+    max_groups: u64 as Integer, Shared = 150_000, [];
+    /// Consumers create groups while the shard has fewer than this; beyond it they are answered with
+    /// code 26. What is left up to `max_groups` is for operators. 0 to `max_groups`.
+    auto_create_max_groups: u64 as Integer, Shared = 100_000, [];
+    /// Most delayed messages of a shard that wait; beyond it producers are answered with code 1. Messages
+    /// that wait to be tried again may be as many besides. 1 to 1000000000.
+    max_delayed_messages: u64 as Integer, Shared = 5_000_000, [];
+    /// Most offsets and locks of a shard's groups, one for each group and queue. Beyond it groups keep
+    /// those that they have and get no others: commits are answered with code 2. 1 to 1000000000.
+    max_group_offsets: u64 as Integer, Shared = 5_000_000, [];
+    /// Most memory for topics, groups, offsets, locks and delayed messages of a shard, as estimated.
+    /// Beyond it nothing is created. Bytes, 16777216 or more.
+    max_state_bytes: u64 as Integer, Shared = 1_073_741_824, [];
+    /// Most topics that operators' requests create over one connection in a minute; beyond it they are
+    /// answered with code 2. 1 to 10000000.
+    connection_topics_per_minute: u32 as Integer, Node = 10_000, [];
+    /// Most topics that sends over one connection create in a minute; beyond it they are answered with
+    /// code 2. 1 to 10000000.
+    connection_auto_topics_per_minute: u32 as Integer, Node = 5_000, [];
+    /// Most groups that one connection creates in a minute, in whatever way; beyond it requests are
+    /// answered with code 2, and heartbeats leave out groups. 1 to 10000000.
+    connection_groups_per_minute: u32 as Integer, Node = 5_000, [];
+
     section "Retention and disk";
     /// Messages older than this may be deleted. Hours, 1 to 876000.
     file_reserved_hours: u32 as Integer, Shared = 72, ["fileReservedTime"];

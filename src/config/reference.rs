@@ -111,8 +111,9 @@ mod tests {
              slave_timeout_ms auto_create_topic_enable auto_create_subscription_group \
              default_topic_queue_nums enable_mixed_message_type broker_permission \
              trace_topic_enable trace_topic_name enable_property_filter message_delay_level timer_max_delay_secs \
-             long_polling_enable short_polling_ms max_message_size file_reserved_hours \
-             retention_bytes log_segment_bytes register_period_secs broker_expiry_secs"
+             long_polling_enable short_polling_ms max_message_size max_topics auto_create_max_topics \
+             max_groups auto_create_max_groups max_delayed_messages max_group_offsets max_state_bytes \
+             file_reserved_hours retention_bytes log_segment_bytes register_period_secs broker_expiry_secs"
         );
         assert_eq!(
             of(Scope::Node),
@@ -120,7 +121,8 @@ mod tests {
              peer_tls_cert_file peer_tls_key_file peer_tls_ca_file catch_up_bytes_per_second \
              snapshot_bytes_per_second bind_host allow_insecure_non_loopback listen_port \
              vip_enable namesrv_listen_port peer_listen_port http_enable http_listen_port \
-             boot_id max_transfer_count max_transfer_bytes disk_space_warning_level_ratio \
+             boot_id max_transfer_count max_transfer_bytes connection_topics_per_minute \
+             connection_auto_topics_per_minute connection_groups_per_minute disk_space_warning_level_ratio \
              disk_min_free_bytes direct_io block_cache_bytes memtable_bytes tail_cache_bytes \
              max_inflight_bytes huge_pages max_frame_bytes max_connections \
              max_connections_per_address max_pending_requests idle_timeout_secs \

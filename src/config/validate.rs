@@ -123,6 +123,8 @@ impl Config {
 
     fn validate_numbers(&self) -> Result<(), String> {
         const MIB: u64 = 1 << 20;
+        /// The most topics and groups that anybody may set.
+        const MANY: u64 = 10_000_000;
         let size = u64::from(self.max_message_size);
         let checks: &[(&str, u64, u64, u64)] = &[
             ("replicas", self.replicas.into(), 1, 7),
@@ -210,6 +212,51 @@ impl Config {
                 self.max_frame_bytes.into(),
                 size + FRAME_OVERHEAD,
                 16 * MIB,
+            ),
+            ("max_topics", self.max_topics, 1, MANY),
+            (
+                "auto_create_max_topics",
+                self.auto_create_max_topics,
+                0,
+                self.max_topics,
+            ),
+            ("max_groups", self.max_groups, 1, MANY),
+            (
+                "auto_create_max_groups",
+                self.auto_create_max_groups,
+                0,
+                self.max_groups,
+            ),
+            (
+                "max_delayed_messages",
+                self.max_delayed_messages,
+                1,
+                100 * MANY,
+            ),
+            ("max_group_offsets", self.max_group_offsets, 1, 100 * MANY),
+            (
+                "max_state_bytes",
+                self.max_state_bytes,
+                16 * MIB,
+                i64::MAX as u64,
+            ),
+            (
+                "connection_topics_per_minute",
+                self.connection_topics_per_minute.into(),
+                1,
+                MANY,
+            ),
+            (
+                "connection_auto_topics_per_minute",
+                self.connection_auto_topics_per_minute.into(),
+                1,
+                MANY,
+            ),
+            (
+                "connection_groups_per_minute",
+                self.connection_groups_per_minute.into(),
+                1,
+                MANY,
             ),
             ("max_connections", self.max_connections.into(), 1, 1_000_000),
             (

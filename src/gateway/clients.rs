@@ -9,6 +9,7 @@ use crate::actors::clock::boot_ms;
 use crate::actors::group::types::{Connection, MemberHeartbeat};
 use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
+use crate::model::quota::QuotaKind;
 use crate::model::{QueueKey, TopicId};
 use crate::routing::auto_create;
 use crate::wire::remoting::body::heartbeat::{CheckClientConfig, MAX_CLIENT_ID};
@@ -163,6 +164,7 @@ async fn prepare_group(ctx: &Ctx, broker: &BrokerSide, group: &str) -> Result<()
     let config = match meta.group(group) {
         Some(config) => config,
         None if ctx.shared().config.auto_create_subscription_group => {
+            ctx.conn.may_create(QuotaKind::ConnectionGroups, 1)?;
             let new = GroupConfig::with_defaults(group);
             ctx.shared()
                 .change(broker, MetaOp::EnsureGroup(new))

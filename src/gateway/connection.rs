@@ -4,12 +4,16 @@ use super::accept::{Accepted, Service};
 use super::flow::Flow;
 use super::forward::{Outward, Tunnel};
 use super::pull::StalePulls;
+use super::quota;
+use super::quota::Creations;
 use super::relay;
 use super::shared::Shared;
 use super::ticket::Ticket;
 use super::worker::Worker;
+use crate::actors::clock::boot_ms;
 use crate::actors::link::{ConnId, Notice};
-use crate::model::outcome::Token;
+use crate::model::outcome::{Refusal, Token};
+use crate::model::quota::QuotaKind;
 use crate::model::QueueKey;
 use crate::wire::remoting::{Command, Language};
 use rustc_hash::FxHashMap;
@@ -57,6 +61,7 @@ pub struct Conn {
     last_used: Cell<Instant>,
     language: Cell<Language>,
     routes: Cell<bool>,
+    creations: RefCell<Creations>,
     _permit: Option<super::limits::ConnectionPermit>,
 }
 
@@ -136,6 +141,7 @@ impl Conn {
             last_used: Cell::new(Instant::now()),
             routes: Cell::new(false),
             language: Cell::new(Language::OTHER),
+            creations: RefCell::default(),
             _permit: None,
         }
     }
@@ -264,6 +270,22 @@ impl Conn {
     /// What all threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.worker.shared
+    }
+
+    /// Whether this client may create so many more in this minute; they count then.
+    ///
+    /// Decided here, where the request is done, also for a client whose socket another node has: only
+    /// the leader knows what is new, and takes of a heartbeat the groups that fit. A tunnel stands for
+    /// one connection, so nobody gets more by going to another node; a new leader counts from zero.
+    pub fn may_create(&self, kind: QuotaKind, more: usize) -> Result<(), Refusal> {
+        let shared = self.shared();
+        let limit = quota::limit(&shared.config, kind);
+        let mut creations = self.creations.borrow_mut();
+        let result = creations.take(kind, more as u64, u64::from(limit), boot_ms());
+        if let (Err(why), Some(broker)) = (&result, &shared.broker) {
+            broker.shard.status().quota_refused(why.kind);
+        }
+        Ok(result?)
     }
 
     /// The local address the client reached.

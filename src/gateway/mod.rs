@@ -25,6 +25,7 @@ mod offsets;
 mod operator;
 mod outbuf;
 mod pull;
+mod quota;
 mod rates;
 mod read_pool;
 mod registrar;

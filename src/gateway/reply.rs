@@ -3,6 +3,7 @@
 use super::outbuf::OutBuf;
 use super::read_pool::PoolError;
 use crate::model::outcome::Refusal;
+use crate::model::quota::{QuotaExceeded, QuotaKind};
 use crate::wire::remoting::code::response as rc;
 use crate::wire::remoting::{encode_response_head, FrameLimits, HeaderError, ResponseHeader, Val};
 use bytes::{Bytes, BytesMut};
@@ -183,6 +184,39 @@ impl From<PoolError> for Reply {
     }
 }
 
+/// What clients know of it: where nothing is created by itself they are answered as where that is off;
+/// what passes is "busy"; a wheel full of timers is an error of the system at stock brokers too. Those
+/// three, like all that a send is answered with here, are tried again at another broker.
+fn quota_code(kind: QuotaKind) -> i32 {
+    match kind {
+        QuotaKind::AutoTopics => rc::TOPIC_NOT_EXIST,
+        QuotaKind::AutoGroups => rc::SUBSCRIPTION_GROUP_NOT_EXIST,
+        QuotaKind::Topics | QuotaKind::Groups | QuotaKind::Delayed => rc::SYSTEM_ERROR,
+        QuotaKind::Offsets
+        | QuotaKind::StateBytes
+        | QuotaKind::ConnectionTopics
+        | QuotaKind::ConnectionAutoTopics
+        | QuotaKind::ConnectionGroups => rc::SYSTEM_BUSY,
+    }
+}
+
+fn quota_text(why: QuotaExceeded) -> String {
+    match why.kind {
+        QuotaKind::AutoTopics => format!("topic not exist, and not created: {why}"),
+        QuotaKind::AutoGroups => {
+            format!("subscription group does not exist, and not created: {why}")
+        }
+        QuotaKind::Delayed => format!("timer message is under flow control: {why}"),
+        _ => why.to_string(),
+    }
+}
+
+impl From<QuotaExceeded> for Reply {
+    fn from(why: QuotaExceeded) -> Self {
+        Refusal::Quota(why).into()
+    }
+}
+
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
         let again = match refusal {
@@ -207,6 +241,7 @@ impl From<Refusal> for Reply {
                 (rc::SUBSCRIPTION_GROUP_NOT_EXIST, "the group does not exist".into())
             }
             Refusal::NotFound(what) => (rc::INVALID_PARAMETER, format!("no such {what}").into()),
+            Refusal::Quota(why) => (quota_code(why.kind), quota_text(why).into()),
             Refusal::Invalid(why) => (rc::INVALID_PARAMETER, why.into()),
         };
         Reply {

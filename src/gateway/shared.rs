@@ -15,6 +15,8 @@ use crate::actors::shard::handle::ProposalResult;
 use crate::actors::shard::ShardHandle;
 use crate::config::Config;
 use crate::model::command::MetaOp;
+use crate::model::outcome::Refusal;
+use crate::model::quota::QuotaKind;
 use crate::model::topic::{TopicConfig, PERM_READ, PERM_WRITE};
 use crate::routing::delay::DelayLevels;
 use crate::telemetry::{Metrics, RateLimited};
@@ -31,6 +33,15 @@ pub struct BrokerSide {
     pub groups: Groups,
     /// Other nodes have replicas of the shard.
     pub clustered: bool,
+}
+
+impl BrokerSide {
+    /// Whether a quota of the shard leaves room for `more`, by what is applied.
+    pub fn room(&self, kind: QuotaKind, more: u64) -> Result<(), Refusal> {
+        let status = self.shard.status();
+        let room = status.room(kind, more);
+        Ok(room.inspect_err(|why| status.quota_refused(why.kind))?)
+    }
 }
 
 /// See the module text.

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod outcome;
 pub mod policy;
 pub mod position;
+pub mod quota;
 pub mod record;
 pub mod topic;
 

@@ -1,5 +1,6 @@
 //! What a request to a core came to, and where the answer goes.
 
+use super::quota::QuotaExceeded;
 use super::Position;
 
 /// Where an answer goes: `sink` names a registered receiver (a gateway thread, an embedder's
@@ -40,6 +41,9 @@ pub enum Refusal {
     /// The topic, queue or group vanished meanwhile. Nothing happened.
     #[error("no such {0}")]
     NotFound(&'static str),
+    /// A quota on what clients make a shard keep is used up. Nothing happened.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The request can never succeed. Nothing happened.
     #[error("{0}")]
     Invalid(String),

@@ -1,6 +1,8 @@
 //! Settings and tasks of a node's parts.
 
 use super::*;
+use crate::actors::shard::status::ShardStatus;
+use crate::model::quota::QuotaKind;
 use crate::storage::points::{pass, FailPoint};
 
 /// A single voter leads after one write; clients are let in then.
@@ -188,6 +190,7 @@ pub(super) fn shard_settings(
     shard: ShardId,
     raft: RaftOptions,
     count: usize,
+    name: &str,
 ) -> StartShard {
     StartShard {
         shard,
@@ -203,24 +206,38 @@ pub(super) fn shard_settings(
         flush_timeout: Duration::from_millis(config.sync_flush_timeout_ms),
         replica_timeout: Duration::from_millis(config.slave_timeout_ms),
         catch_up_bytes_per_second: config.catch_up_bytes_per_second,
+        quotas: Quotas {
+            topics: config.max_topics,
+            auto_topics: config.auto_create_max_topics,
+            groups: config.max_groups,
+            auto_groups: config.auto_create_max_groups,
+            delayed: config.max_delayed_messages,
+            offsets: config.max_group_offsets,
+            state_bytes: config.max_state_bytes,
+            own_topics: system_topics(config, name).map(|t| t.name).collect(),
+        },
     }
 }
 
-pub(super) async fn create_system_topics(
-    shard: &ShardHandle,
-    config: &Config,
-) -> Result<(), StartError> {
+/// The topics that the broker of this name has by itself.
+fn system_topics(config: &Config, broker_name: &str) -> impl Iterator<Item = TopicConfig> {
     let traits = BrokerTraits {
         cluster: &config.cluster_name,
-        broker_name: &config.broker_name,
+        broker_name,
         auto_create: config.auto_create_topic_enable,
         trace_topic: config
             .trace_topic_enable
             .then_some(config.trace_topic_name.as_str()),
         delay_levels: config.delay_levels_ms().len() as u32,
     };
-    let missing = startup_topics(&traits)
-        .into_iter()
+    startup_topics(&traits).into_iter()
+}
+
+pub(super) async fn create_system_topics(
+    shard: &ShardHandle,
+    config: &Config,
+) -> Result<(), StartError> {
+    let missing = system_topics(config, &config.broker_name)
         .filter(|t| shard.meta().topic(&t.name).is_none());
     let mut told = Vec::new();
     for topic in missing {
@@ -293,6 +310,7 @@ pub(super) async fn watch(
             up(&raft.unclean_recoveries, losses.unclean_recoveries);
             up(&raft.acked_truncated, losses.acked_truncated_entries);
             super::scrub::copy_figures(&handle.damage(), &raft);
+            copy_quotas(status, &config, name, &metrics);
             if status.set_disk_full(full) {
                 tracing::warn!(
                     full,
@@ -304,6 +322,22 @@ pub(super) async fn watch(
         }
         metrics.store.tail_cache_bytes.set(tail as i64);
         metrics.queue_length("active_queues").set(active as i64);
+    }
+}
+
+/// What clients may make a shard keep, and how much of it they have.
+fn copy_quotas(status: &ShardStatus, config: &Config, shard: &str, metrics: &Metrics) {
+    for kind in QuotaKind::ALL {
+        let figures = metrics.quota(shard, kind.setting());
+        let (used, limit) = match kind {
+            QuotaKind::ConnectionTopics => (0, config.connection_topics_per_minute.into()),
+            QuotaKind::ConnectionAutoTopics => (0, config.connection_auto_topics_per_minute.into()),
+            QuotaKind::ConnectionGroups => (0, config.connection_groups_per_minute.into()),
+            _ => status.quota(kind),
+        };
+        figures.used.set(i64::try_from(used).unwrap_or(i64::MAX));
+        figures.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        up(&figures.refusals, status.quota_refusals(kind));
     }
 }
 

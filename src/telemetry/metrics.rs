@@ -8,7 +8,7 @@
 use super::clock::ClockMetrics;
 use super::descriptors::DescriptorMetrics;
 use super::histogram::LatencyHistogram;
-use super::shards::{PeerLabel, ReplicaLabel, ShardFamilies, ShardMetrics};
+use super::shards::{PeerLabel, QuotaMetrics, ReplicaLabel, ShardFamilies, ShardMetrics};
 use super::topics::{in_order, Codes, Topics};
 use parking_lot::RwLock;
 use prometheus_client::encoding::{text, EncodeLabelSet};
@@ -350,6 +350,11 @@ impl Metrics {
     /// Raft figures of a shard replica. Keep the handle.
     pub fn shard(&self, shard: &str) -> ShardMetrics {
         self.shards.create(shard)
+    }
+
+    /// Figures of a shard's quota, by the name of its setting.
+    pub fn quota(&self, shard: &str, name: &'static str) -> QuotaMetrics {
+        self.shards.quota(shard, name)
     }
 
     /// Entries that the replica of a shard on a node is behind.

@@ -22,4 +22,4 @@ pub use metrics::{
     CodeMetrics, Metrics, MetricsOptions, StoreMetrics, TopicMetrics, CONTENT_TYPE, OTHER_TOPIC,
 };
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-pub use shards::ShardMetrics;
+pub use shards::{QuotaMetrics, ShardMetrics};

@@ -18,6 +18,24 @@ pub struct ReplicaLabel {
     pub node: u64,
 }
 
+/// A quota of a shard, by the name of its setting.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QuotaLabel {
+    pub shard: String,
+    pub name: &'static str,
+}
+
+/// Figures of one quota of a shard.
+#[derive(Clone, Debug)]
+pub struct QuotaMetrics {
+    /// What is used of it, as applied here.
+    pub used: Gauge,
+    /// Its limit.
+    pub limit: Gauge,
+    /// Requests refused because of it.
+    pub refusals: Counter,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct PeerLabel {
     pub node: u64,
@@ -106,6 +124,9 @@ pub struct ShardFamilies {
     pub scrubs: Family<ShardLabel, Counter>,
     pub snapshot_sent: Family<ReplicaLabel, Gauge>,
     pub snapshot_len: Family<ReplicaLabel, Gauge>,
+    quota_used: Family<QuotaLabel, Gauge>,
+    quota_limit: Family<QuotaLabel, Gauge>,
+    quota_refusals: Family<QuotaLabel, Counter>,
 }
 impl ShardFamilies {
     pub fn register(&self, r: &mut Registry) {
@@ -241,6 +262,21 @@ impl ShardFamilies {
             "Times the scrub has read the whole stored log",
             self.scrubs.clone(),
         );
+        r.register(
+            "quota_used",
+            "What is used of a quota of the shard, named like its setting",
+            self.quota_used.clone(),
+        );
+        r.register(
+            "quota_limit",
+            "The limit of that quota",
+            self.quota_limit.clone(),
+        );
+        r.register(
+            "quota_refusals",
+            "Requests refused because a quota was used up",
+            self.quota_refusals.clone(),
+        );
         r.register_with_unit(
             "snapshot_sent",
             "Part of a snapshot on its way that the replica holds, as its leader knows",
@@ -253,6 +289,16 @@ impl ShardFamilies {
             Unit::Bytes,
             self.snapshot_len.clone(),
         );
+    }
+
+    pub fn quota(&self, shard: &str, name: &'static str) -> QuotaMetrics {
+        let shard = label_text(shard);
+        let label = QuotaLabel { shard, name };
+        QuotaMetrics {
+            used: self.quota_used.get_or_create_owned(&label),
+            limit: self.quota_limit.get_or_create_owned(&label),
+            refusals: self.quota_refusals.get_or_create_owned(&label),
+        }
     }
 
     pub fn create(&self, shard: &str) -> ShardMetrics {

@@ -139,6 +139,7 @@ impl GroupActor {
                 Effect::PublishMembers => self.cell.publish_members(self.core.members().snapshot()),
                 Effect::PublishResets => self.cell.publish_resets(self.core.resets()),
                 Effect::RecheckPulls => self.shared.link.recheck_pulls(&self.name),
+                Effect::LeftOut(queues) => self.shared.store.left_out(queues),
                 Effect::Answer { request, answer } => {
                     if let Some(reply) = self.replies.remove(&request) {
                         // Nobody may wait any more: not an error.
@@ -166,6 +167,7 @@ impl GroupActor {
         let mut out = Vec::new();
         self.core
             .identify(self.shared.store.group_id(&self.name), &mut out);
+        self.core.set_room(self.shared.store.room_for_offsets());
         let gone = self.core.tick(now_ms, &mut out);
         self.shared.forget_conns(&self.name, &gone);
         self.perform(out, ctx);
@@ -192,6 +194,7 @@ impl Handler<Mail> for GroupActor {
         let mut out = Vec::new();
         self.core
             .identify(self.shared.store.group_id(&self.name), &mut out);
+        self.core.set_room(self.shared.store.room_for_offsets());
         let mut heartbeat = None;
         let mut unregistered = None;
         match mail {

@@ -9,6 +9,7 @@ use super::types::*;
 use crate::actors::link::{ConnId, Notice};
 use crate::actors::shard::handle::{GroupState, QueueBounds};
 use crate::model::outcome::Refusal;
+use crate::model::quota::QuotaExceeded;
 use crate::model::GroupId;
 use std::collections::BTreeMap;
 
@@ -18,6 +19,9 @@ pub const SCAN_MS: i64 = 10_000;
 pub const SLEEP_AFTER_MS: i64 = 300_000;
 /// Requests that wait for the group's state, at most.
 pub const MAX_WAITING_FOR_STATE: usize = 10_000;
+
+/// Number of a request that nobody waits for.
+const NOBODY: u64 = 0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateOf {
@@ -47,6 +51,8 @@ pub struct GroupCore {
     pub(super) locks: Locks,
     pub(super) in_flight: BTreeMap<u64, Flight>,
     pub(super) next_id: u64,
+    /// Whether the shard has room for offsets and locks in further queues.
+    pub(super) room: Result<(), QuotaExceeded>,
     idle_since_ms: i64,
 }
 
@@ -64,6 +70,7 @@ impl GroupCore {
             locks: Locks::default(),
             in_flight: BTreeMap::new(),
             next_id: 1,
+            room: Ok(()),
             idle_since_ms: now_ms,
         }
     }
@@ -78,6 +85,12 @@ impl GroupCore {
             self.forget_state(out);
         }
         self.group = group;
+    }
+
+    /// Whether the shard has room for offsets and locks in further queues; call before every request.
+    /// What the group has already it may change in any case.
+    pub fn set_room(&mut self, room: Result<(), QuotaExceeded>) {
+        self.room = room;
     }
 
     /// The group was deleted.
@@ -222,12 +235,36 @@ impl GroupCore {
         };
         let answer = match refused {
             Err(refusal) => Err(refusal),
+            Ok(offset) if self.room.is_err() => {
+                return self.commit_where_known(key, offset, request, now_ms, out);
+            }
             Ok(o) if self.take_commit(key, o, request, now_ms) => return self.propose(now_ms, out),
             Ok(_) => Ok(Answer::Committed(Committed::ResetPending)),
         };
         if let Some(request) = request {
             out.push(Effect::Answer { request, answer });
         }
+    }
+
+    /// There is room, or the group has an offset in each of the queues.
+    fn may_hold(&self, offsets: &[(Key, u64)]) -> bool {
+        let mut all = offsets.iter();
+        self.room.is_ok() || all.all(|(key, _)| self.offsets.newest(*key).is_some())
+    }
+
+    /// A commit while the quota of offsets is used up: whether the group has one in this queue is
+    /// seen once its state is known.
+    fn commit_where_known(
+        &mut self,
+        key: Key,
+        offset: u64,
+        request: Option<u64>,
+        now_ms: i64,
+        out: &mut Vec<Effect>,
+    ) {
+        let owed = request.is_some();
+        let what = Request::Commit { key, offset, owed };
+        self.request(request.unwrap_or(NOBODY), what, now_ms, out);
     }
 
     /// A client pulled from the new position after a reset.
@@ -242,8 +279,10 @@ impl GroupCore {
         let Some(group) = self.group else {
             return refuse([request], &Refusal::NotFound("group"), out);
         };
-        // A reset needs to know nothing, and has to hold against commits from this moment on.
-        let ready = self.state == StateOf::Known || matches!(what, Request::Reset { .. });
+        // A reset needs to know nothing, and has to hold against commits from this moment on. Without
+        // room it needs to know in which queues the group has an offset.
+        let reset = matches!(what, Request::Reset { .. }) && self.room.is_ok();
+        let ready = self.state == StateOf::Known || reset;
         match self.state {
             _ if ready => {
                 self.serve(request, what, now_ms, out);
@@ -318,6 +357,11 @@ impl GroupCore {
             Request::Reset { offsets, .. } if offsets.len() > self.limits.queues_per_request => {
                 self.too_many(request, out);
             }
+            Request::Reset { offsets, .. } if !self.may_hold(&offsets) => {
+                out.push(Effect::LeftOut(offsets.len() as u64));
+                let why = self.room.err().map_or(Refusal::Busy, Refusal::from);
+                refuse([request], &why, out);
+            }
             Request::Reset { topic, offsets } => {
                 for waiter in self.offsets.reset(topic, offsets, request) {
                     let answer = Ok(Answer::Committed(Committed::ResetPending));
@@ -334,6 +378,17 @@ impl GroupCore {
             }
             Request::Lock { client, keys } => self.ask_lock(request, client, keys, false, out),
             Request::Unlock { client, keys } => self.ask_lock(request, client, keys, true, out),
+            Request::Commit { key, offset, owed } => {
+                if let (Err(why), None) = (self.room, self.offsets.newest(key)) {
+                    out.push(Effect::LeftOut(1));
+                    return refuse([request], &why.into(), out);
+                }
+                let asked = owed.then_some(request);
+                if !self.take_commit(key, offset, asked, now_ms) {
+                    let answer = Ok(Answer::Committed(Committed::ResetPending));
+                    out.push(Effect::Answer { request, answer });
+                }
+            }
             Request::AnyLock => {
                 let answer = Ok(Answer::AnyLock(self.locks.any_asked_for(now_ms)));
                 out.push(Effect::Answer { request, answer });
@@ -380,6 +435,7 @@ impl GroupCore {
         if !self.quiet() {
             self.idle_since_ms = now_ms;
         }
+        self.drop_dead_locks(now_ms, out);
         self.propose(now_ms, out);
         gone
     }

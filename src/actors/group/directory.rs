@@ -9,6 +9,7 @@ use crate::actors::shard::handle::{GroupState, ProposalResult};
 use crate::actors::shard::ShardHandle;
 use crate::model::command::MetaOp;
 use crate::model::outcome::Refusal;
+use crate::model::quota::{QuotaExceeded, QuotaKind};
 use crate::model::GroupId;
 use actix::Addr;
 use actix_rt::ArbiterHandle;
@@ -39,6 +40,12 @@ pub trait GroupStore: Send + Sync + 'static {
     fn epoch(&self) -> u64;
     /// Proposes a command that was decided in this [epoch](Self::epoch); refused in another.
     fn propose(&self, epoch: u64, op: MetaOp, done: Done);
+    /// Whether there is room for offsets and locks of groups in further queues.
+    fn room_for_offsets(&self) -> Result<(), QuotaExceeded> {
+        Ok(())
+    }
+    /// So many queues were left out because there was not.
+    fn left_out(&self, _queues: u64) {}
     /// Reads offsets and locks as applied so far.
     fn load(&self, group: GroupId) -> StateFuture;
 }
@@ -57,6 +64,16 @@ impl GroupStore for ShardHandle {
     }
     fn propose(&self, epoch: u64, op: MetaOp, done: Done) {
         self.propose_in(epoch, op, done);
+    }
+    fn room_for_offsets(&self) -> Result<(), QuotaExceeded> {
+        let status = self.status();
+        status.room(QuotaKind::Offsets, 1)?;
+        status.room(QuotaKind::StateBytes, 1)
+    }
+    fn left_out(&self, queues: u64) {
+        for _ in 0..queues {
+            self.status().quota_refused(QuotaKind::Offsets);
+        }
     }
     fn load(&self, group: GroupId) -> StateFuture {
         let shard = self.clone();

@@ -43,6 +43,13 @@ pub enum Request {
     /// Whether a member holds a lock. Locks that another leader gave count once they are renewed,
     /// which clients do every 20 s.
     AnyLock,
+    /// A commit that is taken only when the group has an offset in the queue: the quota of offsets is
+    /// used up. `owed`: somebody waits for the answer.
+    Commit {
+        key: Key,
+        offset: u64,
+        owed: bool,
+    },
 }
 
 /// What the shell has to do, in order.
@@ -62,6 +69,8 @@ pub enum Effect {
     ///
     /// [`ClientLink::recheck_pulls`]: crate::actors::link::ClientLink::recheck_pulls
     RecheckPulls,
+    /// So many queues were left out because of a quota.
+    LeftOut(u64),
     /// Answer a request.
     Answer {
         request: u64,

@@ -59,6 +59,8 @@ pub struct LockBatch {
     /// When it was decided, by this node's monotonic clock.
     pub at_ms: i64,
     pub answers: Vec<LockAnswer>,
+    /// Free queues that nobody got because there is no room for locks in further queues.
+    pub left_out: u64,
 }
 
 /// See the module text.
@@ -120,8 +122,8 @@ impl Locks {
     }
 
     /// Decides on the requests that wait, in order; stops before one that needs a queue an earlier
-    /// request of this batch changes.
-    pub fn next_batch(&mut self, now_ms: i64) -> Option<LockBatch> {
+    /// request of this batch changes. Without `room` only queues are locked that were before.
+    pub fn next_batch(&mut self, now_ms: i64, room: bool) -> Option<LockBatch> {
         if self.in_flight.is_some() || self.asks.is_empty() {
             return None;
         }
@@ -129,6 +131,7 @@ impl Locks {
             changes: Vec::new(),
             at_ms: now_ms,
             answers: Vec::new(),
+            left_out: 0,
         };
         let mut changed: BTreeSet<Key> = BTreeSet::new();
         while let Some(ask) = self.asks.front() {
@@ -149,6 +152,10 @@ impl Locks {
                     mine || holder.is_none()
                 };
                 if !act {
+                    continue;
+                }
+                if !room && !self.applied.contains_key(key) {
+                    batch.left_out += 1;
                     continue;
                 }
                 held.push(*key);
@@ -174,6 +181,33 @@ impl Locks {
         if !batch.changes.is_empty() {
             self.in_flight = Some(batch.clone());
         }
+        Some(batch)
+    }
+
+    /// A command that releases locks whose life is over; none while another one is in flight.
+    pub fn dead_batch(&mut self, now_ms: i64) -> Option<LockBatch> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let dead = self.applied.iter().filter(|(_, lock)| !lock.live(now_ms));
+        let changes: Vec<_> = dead
+            .take(MAX_BATCH)
+            .map(|(key, _)| LockedQueue {
+                topic: key.0,
+                queue: key.1,
+                client: String::new(),
+            })
+            .collect();
+        if changes.is_empty() {
+            return None;
+        }
+        let batch = LockBatch {
+            changes,
+            at_ms: now_ms,
+            answers: Vec::new(),
+            left_out: 0,
+        };
+        self.in_flight = Some(batch.clone());
         Some(batch)
     }
 

@@ -24,6 +24,8 @@ mod members_tests;
 #[cfg(test)]
 mod orderly_tests;
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod set_back_tests;

@@ -164,7 +164,7 @@ impl Offsets {
     }
 
     /// The offset the queue will have once everything on its way is applied.
-    fn newest(&self, key: Key) -> Option<u64> {
+    pub(super) fn newest(&self, key: Key) -> Option<u64> {
         let waiting = self.waiting.get(&key).copied();
         let set = self.resets.iter().rev().find_map(|r| {
             let of = r.offsets.iter().find(|(k, _)| *k == key);

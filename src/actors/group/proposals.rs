@@ -6,7 +6,7 @@ use super::locks::LockAnswer;
 use super::offsets::Waiter;
 use super::types::Committed;
 use crate::actors::link::Notice;
-use crate::model::command::{CommitOffsets, LockChange, MetaOp};
+use crate::model::command::{CommitOffsets, LockChange, LockedQueue, MetaOp};
 use crate::model::outcome::Refusal;
 use crate::model::GroupId;
 
@@ -34,22 +34,40 @@ impl GroupCore {
                 op: MetaOp::CommitOffsets(op),
             });
         }
-        while let Some(batch) = self.locks.next_batch(now_ms) {
+        while let Some(batch) = self.locks.next_batch(now_ms, self.room.is_ok()) {
+            if batch.left_out > 0 {
+                out.push(Effect::LeftOut(batch.left_out));
+            }
             if batch.changes.is_empty() {
                 self.answer_locks(batch.answers, out);
                 continue;
             }
-            let id = self.fly(Flight::Locks);
-            let op = LockChange {
-                group,
-                queues: batch.changes,
-                // The shard stamps it.
-                at_ms: 0,
-            };
-            out.push(Effect::Propose {
-                id,
-                op: MetaOp::Locks(op),
-            });
+            self.propose_locks(group, batch.changes, out);
+        }
+    }
+
+    fn propose_locks(&mut self, group: u32, queues: Vec<LockedQueue>, out: &mut Vec<Effect>) {
+        let id = self.fly(Flight::Locks);
+        let op = LockChange {
+            group,
+            queues,
+            // The shard stamps it.
+            at_ms: 0,
+        };
+        out.push(Effect::Propose {
+            id,
+            op: MetaOp::Locks(op),
+        });
+    }
+
+    /// Locks that nobody renewed are taken out of the replicated state: who holds them says nothing
+    /// any more, and they would be kept for ever.
+    pub(super) fn drop_dead_locks(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+        let Some(GroupId(group)) = self.group.filter(|_| self.state == StateOf::Known) else {
+            return;
+        };
+        if let Some(batch) = self.locks.dead_batch(now_ms) {
+            self.propose_locks(group, batch.changes, out);
         }
     }
 

@@ -381,7 +381,10 @@ impl World {
                 Effect::Notify { conns, .. } => {
                     assert_eq!(conns.into_iter().collect::<BTreeSet<_>>(), self.present);
                 }
-                Effect::PublishMembers | Effect::PublishResets | Effect::RecheckPulls => {}
+                Effect::PublishMembers
+                | Effect::PublishResets
+                | Effect::RecheckPulls
+                | Effect::LeftOut(_) => {}
             }
         }
     }

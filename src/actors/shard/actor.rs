@@ -152,10 +152,16 @@ impl ShardActor {
                     }
                 }
                 Effect::Answer(token, outcome) => {
+                    if let Outcome::Refused(Refusal::Quota(why)) = &outcome {
+                        self.deps.status.quota_refused(why.kind);
+                    }
                     pass(FailPoint::Answer);
                     self.outbox.push(token, outcome);
                 }
                 Effect::Proposal { id, result } => {
+                    if let Err(Refusal::Quota(why)) = &result {
+                        self.deps.status.quota_refused(why.kind);
+                    }
                     if let Some(done) = self.waiting.remove(&id) {
                         done(result);
                     }
@@ -172,6 +178,7 @@ impl ShardActor {
         self.deps.views.set_applied(applied);
         let status = &self.deps.status;
         status.set(raft.term(), raft.committed(), applied);
+        status.set_holdings(self.core.machine().holdings());
         status.set_lead(raft.term(), raft.leader());
         status.set_recovering(raft.is_recovering());
         status.set_log(raft.next_index() - 1, raft.is_lone());

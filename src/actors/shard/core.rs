@@ -11,6 +11,7 @@ mod digests;
 mod late;
 mod mend;
 mod propose;
+mod quota;
 mod retention;
 mod stall;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod three;
 mod types;
 
 pub use digests::Comparison;
+pub use quota::Quotas;
 pub use types::*;
 
 use super::machine::{Event, Machine};
@@ -89,6 +91,7 @@ pub struct ShardCore {
     appends: VecDeque<AppendProposal>,
     schedules: VecDeque<Schedule>,
     proposals: VecDeque<(u64, MetaOp)>,
+    under_way: quota::UnderWay,
     orphans: Vec<TimerKey>,
     in_flight: VecDeque<InFlight>,
     /// Ticket and raft number of log writes under way, oldest first.
@@ -124,6 +127,7 @@ impl ShardCore {
             appends: VecDeque::new(),
             schedules: VecDeque::new(),
             proposals: VecDeque::new(),
+            under_way: quota::UnderWay::default(),
             orphans: Vec::new(),
             in_flight: VecDeque::new(),
             writes: VecDeque::new(),
@@ -204,14 +208,11 @@ impl ShardCore {
                 self.refuse(ShardInput::Append(p), &Refusal::NotLeader, out)
             }
             ShardInput::Append(p) => self.appends.push_back(p),
-            ShardInput::Schedule(s) => self.schedules.push_back(s),
+            ShardInput::Schedule(s) => self.take_delayed(s, out),
             ShardInput::Propose { epoch, .. } if epoch != self.epoch => {
                 self.refuse(input, &Refusal::NotLeader, out)
             }
-            ShardInput::Propose { id, op, .. } => {
-                let op = self.options.defect.map_or(op.clone(), |d| d.spoil(op));
-                self.proposals.push_back((id, op));
-            }
+            ShardInput::Propose { id, op, .. } => self.take_command(id, op, out),
             ShardInput::Orphans(timers) => self.orphans.extend(timers),
             ShardInput::Flush { now_ms } => self.flush(now_ms, out),
             ShardInput::AppendDone { ticket } => self.append_done(ticket, out),
@@ -518,6 +519,7 @@ impl ShardCore {
             self.refuse(ShardInput::Propose { id, epoch, op }, &why, out);
         }
         self.orphans.clear();
+        self.under_way = quota::UnderWay::default();
         self.trimming = false;
         if self.serving.take().is_some() {
             out.push(Effect::Publish(Publish::Serving(None)));

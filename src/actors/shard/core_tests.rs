@@ -15,14 +15,14 @@ const KEY: QueueKey = QueueKey {
 };
 
 /// A shard whose log writes end when the test says so.
-struct Rig {
-    core: ShardCore,
-    out: Vec<Effect>,
+pub(super) struct Rig {
+    pub(super) core: ShardCore,
+    pub(super) out: Vec<Effect>,
 }
 
 impl Rig {
     /// A shard that serves and holds topic 1.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let raft_options = RaftOptions {
             quiet: true,
             ..RaftOptions::single(1, 1)
@@ -36,6 +36,7 @@ impl Rig {
             retention_bytes: 0,
             patience: Patience::default(),
             digest_every: 16,
+            quotas: Quotas::default(),
             defect: None,
         };
         let machine = Machine::new(SHARD, MachineOptions::default());
@@ -64,7 +65,7 @@ impl Rig {
         rig
     }
 
-    fn step(&mut self, input: ShardInput) {
+    pub(super) fn step(&mut self, input: ShardInput) {
         self.core.step(input, &mut self.out);
     }
 
@@ -78,7 +79,7 @@ impl Rig {
     }
 
     /// Ends every log write asked for.
-    fn write_all(&mut self) {
+    pub(super) fn write_all(&mut self) {
         for (ticket, _) in self.appends() {
             self.step(ShardInput::AppendDone { ticket });
         }
@@ -149,6 +150,7 @@ fn a_small_record_does_not_keep_a_large_entry_in_memory() {
             target: KEY,
             tag: 0,
             record: vec![0; delayed],
+            again: false,
         }));
         rig.step(ShardInput::Flush { now_ms: 20 });
         let append = rig.appends().pop().unwrap().1;
@@ -199,6 +201,7 @@ fn who_waits_for_too_long_is_told_what_is_missing_and_only_once() {
         target: KEY,
         tag: 0,
         record: vec![0; 20],
+        again: false,
     }));
     rig.step(ShardInput::Flush { now_ms: 20 });
     let late = |rig: &Rig| {

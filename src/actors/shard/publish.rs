@@ -28,6 +28,8 @@ impl ShardActor {
         if !machine.is_filling() {
             restore_queues(machine, deps);
         }
+        deps.status.set_quotas(core.quotas());
+        deps.status.set_holdings(machine.holdings());
         deps.views.set_applied(machine.applied.0);
         deps.views.stored(machine.applied.0);
     }

@@ -1,7 +1,7 @@
 //! Starts the actors of a node's shards from its open store.
 
 use super::actor::{DiskDone, ShardActor, ShardDeps};
-use super::core::{Patience, ShardCore, ShardOptions};
+use super::core::{Patience, Quotas, ShardCore, ShardOptions};
 use super::directory::QueueDirectory;
 use super::handle::ShardHandle;
 use super::machine::MachineOptions;
@@ -56,6 +56,8 @@ pub struct StartShard {
     pub flush_timeout: Duration,
     /// How long it may wait for other replicas; zero: for ever.
     pub replica_timeout: Duration,
+    /// What clients may make the shard keep.
+    pub quotas: Quotas,
 }
 
 impl StartShard {
@@ -103,6 +105,7 @@ impl ShardOptions {
             retention_bytes: 0,
             patience: Patience::default(),
             digest_every: DIGEST_EVERY,
+            quotas: Quotas::default(),
             defect: None,
         }
     }
@@ -158,6 +161,7 @@ pub fn start_shards(
             retention_ms: options.retention_ms,
             retention_bytes: options.retention_bytes,
             patience: options.patience(),
+            quotas: options.quotas.clone(),
             ..ShardOptions::of(shard)
         };
         let machine_options = MachineOptions {

@@ -1,7 +1,10 @@
 //! Figures of a shard that anybody may read at any time.
 
 use super::core::Comparison;
+use super::core::Quotas;
+use super::machine::Holdings;
 use crate::actors::effect::Truncated;
+use crate::model::quota::{QuotaExceeded, QuotaKind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,6 +85,26 @@ pub struct ShardStatus {
     /// Groups and topics whose offsets were reset, and when ([`boot_ns`]).
     resets: Mutex<BTreeMap<(u32, u32), u64>>,
     hook: Mutex<Option<Hook>>,
+    quotas: [Quota; QuotaKind::ALL.len()],
+}
+
+/// How much of a quota is used; see [`QuotaKind`].
+#[derive(Debug)]
+struct Quota {
+    used: AtomicU64,
+    limit: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl Default for Quota {
+    /// No limit.
+    fn default() -> Self {
+        Self {
+            used: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
+            refusals: AtomicU64::new(0),
+        }
+    }
 }
 
 impl ShardStatus {
@@ -155,6 +178,57 @@ impl ShardStatus {
     pub fn was_reset(&self, group: u32, topic: u32) -> bool {
         let at = self.resets.lock().get(&(group, topic)).copied();
         at.is_some_and(|at| boot_ns().saturating_sub(at) < RESET_NS)
+    }
+    pub(crate) fn set_quotas(&self, quotas: &Quotas) {
+        for (kind, limit) in [
+            (QuotaKind::Topics, quotas.topics),
+            (QuotaKind::AutoTopics, quotas.auto_topics),
+            (QuotaKind::Groups, quotas.groups),
+            (QuotaKind::AutoGroups, quotas.auto_groups),
+            (QuotaKind::Delayed, quotas.delayed),
+            (QuotaKind::Offsets, quotas.offsets),
+            (QuotaKind::StateBytes, quotas.state_bytes),
+        ] {
+            self.quotas[kind as usize]
+                .limit
+                .store(limit, Ordering::Relaxed);
+        }
+    }
+    pub(crate) fn set_holdings(&self, now: Holdings) {
+        for (kind, used) in [
+            (QuotaKind::Topics, now.topics),
+            (QuotaKind::AutoTopics, now.topics),
+            (QuotaKind::Groups, now.groups),
+            (QuotaKind::AutoGroups, now.groups),
+            (QuotaKind::Delayed, now.timers),
+            (QuotaKind::Offsets, now.offsets),
+            (QuotaKind::StateBytes, now.bytes),
+        ] {
+            self.quotas[kind as usize]
+                .used
+                .store(used, Ordering::Relaxed);
+        }
+    }
+    /// Whether a quota leaves room for `more`, by what is applied.
+    pub fn room(&self, kind: QuotaKind, more: u64) -> Result<(), QuotaExceeded> {
+        let (used, limit) = self.quota(kind);
+        kind.check(used, more, limit)
+    }
+    /// What is used of a quota of the shard, and the limit; not known for those of connections.
+    pub fn quota(&self, kind: QuotaKind) -> (u64, u64) {
+        let quota = &self.quotas[kind as usize];
+        let [used, limit] = [&quota.used, &quota.limit].map(|n| n.load(Ordering::Relaxed));
+        (used, limit)
+    }
+    /// A request was refused because of a quota.
+    pub fn quota_refused(&self, kind: QuotaKind) {
+        self.quotas[kind as usize]
+            .refusals
+            .fetch_add(1, Ordering::Relaxed);
+    }
+    /// Requests refused because of a quota since the start.
+    pub fn quota_refusals(&self, kind: QuotaKind) -> u64 {
+        self.quotas[kind as usize].refusals.load(Ordering::Relaxed)
     }
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);

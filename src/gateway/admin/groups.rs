@@ -11,6 +11,7 @@ use crate::actors::clock::boot_ms;
 use crate::actors::group::offsets::MAX_BATCH;
 use crate::model::command::{CommitOffsets, DeleteGroup as DeleteOp, MetaOp, QueueOffset};
 use crate::model::group::GroupConfig;
+use crate::model::quota::QuotaKind;
 use crate::model::GroupId;
 use crate::wire::remoting::body::config::GroupConfigList;
 use crate::wire::remoting::body::connection::{ProducerInfo, ProducerTableInfo};
@@ -32,6 +33,7 @@ async fn put(
     wanted: &[SubscriptionGroupConfig],
 ) -> Result<(), Reply> {
     let mut configs = Vec::new();
+    let mut new = 0;
     for group in wanted {
         group_name(&group.group_name)?;
         let mut config = group_config(group).ok_or_else(|| {
@@ -40,16 +42,26 @@ async fn put(
                 "a number of the group is out of range",
             )
         })?;
+        if config.retry_policy_json.len() > MAX_POLICY {
+            let text = format!("groupRetryPolicy has more than {MAX_POLICY} bytes");
+            return Err(Reply::err(rc::INVALID_PARAMETER, text));
+        }
         let changes: Vec<_> = group
             .attributes
             .iter()
             .map(|(key, value)| AttributeChange::of(key, value))
             .collect();
         let old = broker.shard.meta().group(&group.group_name);
+        new += usize::from(old.is_none());
         let old = old.as_deref().map(|g| &g.attributes);
         config.attributes = attributes::change(attributes::GROUP, old, &changes)
             .map_err(|remark| Reply::err(rc::SYSTEM_ERROR, remark))?;
         configs.push(config);
+    }
+    if new > 0 {
+        let kept = configs.iter().filter(|g| is_kept(broker, &g.name)).count();
+        broker.room(QuotaKind::Groups, (new - kept) as u64)?;
+        ctx.conn.may_create(QuotaKind::ConnectionGroups, new)?;
     }
     for config in configs {
         ctx.shared()
@@ -57,6 +69,14 @@ async fn put(
             .await?;
     }
     Ok(())
+}
+
+/// Longest retry policy of a group, bytes of JSON.
+const MAX_POLICY: usize = 4_096;
+
+/// The group was deleted and its offsets kept: it counts already.
+fn is_kept(broker: &BrokerSide, group: &str) -> bool {
+    broker.shard.meta().kept_group(group).is_some()
 }
 
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP 200.

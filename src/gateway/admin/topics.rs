@@ -6,6 +6,7 @@ use super::super::reply::Reply;
 use super::super::shared::BrokerSide;
 use super::{attributes, data_version, pages, Answer};
 use crate::model::command::MetaOp;
+use crate::model::quota::QuotaKind;
 use crate::model::topic::{TopicConfig, PERM_INHERIT, PERM_READ, PERM_WRITE};
 use crate::routing::system;
 use crate::wire::message::names;
@@ -94,6 +95,9 @@ pub async fn create(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
     let changes = parse_attributes(request.attributes.unwrap_or_default())
         .map_err(|remark| Reply::err(rc::SYSTEM_ERROR, remark))?;
     topic.attributes = attributes_of(ctx, old.as_deref(), &changes)?;
+    if old.is_none() {
+        ctx.conn.may_create(QuotaKind::ConnectionTopics, 1)?;
+    }
     put(ctx, broker, topic).await?;
     Ok(Reply::ok())
 }
@@ -105,6 +109,7 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
         return Err(invalid("more than 1000 topics"));
     }
     let mut topics = Vec::new();
+    let (mut new, mut plain) = (0, 0);
     for wanted in &list.topic_config_list {
         user_topic(ctx, &wanted.topic_name)?;
         let mut topic = TopicConfig::new(wanted.topic_name.as_str(), 0, 0);
@@ -125,7 +130,15 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
             .collect();
         let old = broker.shard.meta().topic(&wanted.topic_name);
         topic.attributes = attributes_of(ctx, old.as_deref(), &changes)?;
+        new += usize::from(old.is_none());
+        let special = [names::RETRY_PREFIX, names::DLQ_PREFIX];
+        let special = special.iter().any(|p| wanted.topic_name.starts_with(p));
+        plain += u64::from(old.is_none() && !special);
         topics.push(topic);
+    }
+    if new > 0 {
+        broker.room(QuotaKind::Topics, plain)?;
+        ctx.conn.may_create(QuotaKind::ConnectionTopics, new)?;
     }
     for topic in topics {
         put(ctx, broker, topic).await?;

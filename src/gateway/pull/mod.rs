@@ -18,6 +18,7 @@ use crate::model::append::{ParkRequest, ReadBatch, ReadSpec};
 use crate::model::command::MetaOp;
 use crate::model::group::GroupConfig;
 use crate::model::outcome::{Outcome, Refusal, Token};
+use crate::model::quota::QuotaKind;
 use crate::model::{QueueKey, TopicId};
 use crate::telemetry::TopicMetrics;
 use crate::wire::remoting::code::response as rc;
@@ -141,6 +142,9 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),
     };
+    if let Err(refusal) = conn.may_create(QuotaKind::ConnectionGroups, 1) {
+        return ticket.answer(refusal.into());
+    }
     let group = GroupConfig::with_defaults(request.consumer_group);
     if let Err(refusal) = conn
         .shared()

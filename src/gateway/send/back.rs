@@ -192,6 +192,7 @@ async fn store(
             target: key,
             tag,
             record: bytes.into(),
+            again: true,
         }),
         None => broker.shard.append(
             key,

@@ -48,7 +48,7 @@ pub fn queue(topic: &TopicConfig, asked: i32, random: u32) -> Result<u32, Reply>
 }
 
 /// Whether only consumers send to the topic, what they received before.
-fn is_sent_again(topic: &str) -> bool {
+pub(super) fn is_sent_again(topic: &str) -> bool {
     topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX)
 }
 

@@ -5,17 +5,19 @@ use super::super::reply::{Reply, OVERLOAD};
 use super::super::shared::{BrokerSide, Shared};
 use super::super::ticket::Ticket;
 use super::super::worker::Waiting;
+use super::check::is_sent_again;
 use super::props::{self, Delivery, Sent};
 use super::{check, Burst, SendWaiting, ShortText};
 use crate::actors::shard::handle::ScheduleRequest;
 use crate::model::append::{AppendRequest, RecordMeta};
 use crate::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
+use crate::model::quota::QuotaKind;
 use crate::model::record::SYS_MULTI_TAGS;
 use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, TopicId};
 use crate::routing::auto_create;
 use crate::wire::message::batch::{self, BatchLimits};
-use crate::wire::message::names::group_of_retry_topic;
+use crate::wire::message::names::{group_of_retry_topic, DLQ_PREFIX};
 use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::message::record::{RecordError, RecordInput};
 use crate::wire::message::tags::tag_code;
@@ -160,6 +162,10 @@ async fn existing_or_new(
     };
     let topic = new().ok_or_else(missing)?;
     burst.submit();
+    // Those of a group are counted with the group.
+    if !is_of_group(broker, name) {
+        conn.may_create(QuotaKind::ConnectionAutoTopics, 1)?;
+    }
     let created = conn.shared().ensure_topic(broker, topic);
     match tokio::time::timeout(CREATE_TIMEOUT, created).await {
         Ok(Ok(_)) => broker.shard.meta().topic(name).ok_or_else(missing),
@@ -211,8 +217,25 @@ struct Checked<'a> {
     present: Present,
 }
 
+/// It is the retry or dead-letter topic of a group that exists.
+fn is_of_group(broker: &BrokerSide, topic: &str) -> bool {
+    let group = group_of_retry_topic(topic).or_else(|| topic.strip_prefix(DLQ_PREFIX));
+    group.is_some_and(|group| broker.shard.meta().group(group).is_some())
+}
+
+fn queue_is_new(broker: &BrokerSide, topic: u32, queue: u32) -> bool {
+    let full = broker
+        .shard
+        .status()
+        .room(QuotaKind::StateBytes, 1)
+        .is_err();
+    let key = QueueKey::new(TopicId(topic), queue);
+    full && broker.shard.bounds(key).max == 0
+}
+
 fn check_all<'a>(
     conn: &Conn,
+    broker: &BrokerSide,
     command: &'a Command,
     request: &SendRequest<'a>,
     target: &'a Target,
@@ -228,6 +251,10 @@ fn check_all<'a>(
         command.body.len(),
         shared.config.max_message_size as usize,
     )?;
+    // A queue takes memory from its first message on.
+    if queue_is_new(broker, topic.id, queue) && !is_sent_again(&topic.name) {
+        broker.room(QuotaKind::StateBytes, 1)?;
+    }
     let longest = shared.config.timer_max_delay_secs;
     let delivery = match target.dead_letter {
         true => Delivery::DeadLetter,
@@ -291,7 +318,7 @@ fn store(
     burst: &mut Burst,
 ) {
     let topic = &*target.topic;
-    let checked = match check_all(conn, command, request, target, burst.now_ms) {
+    let checked = match check_all(conn, broker, command, request, target, burst.now_ms) {
         Ok(checked) => checked,
         Err(reply) => return ticket.answer(reply),
     };
@@ -381,6 +408,8 @@ fn store(
                 target,
                 tag,
                 record,
+                // A consumer that sends on what it failed to consume.
+                again: group_of_retry_topic(&topic.name).is_some(),
             };
             return broker.shard.schedule(request);
         }

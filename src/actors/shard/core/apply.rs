@@ -28,6 +28,7 @@ impl ShardCore {
         let copy = appended < entry.data.len() / 2;
         let mut commands = None;
         for event in applied.events {
+            self.under_way.applied(&event);
             // A message stored before its topic went is answered before the topic goes.
             if commands.is_none() && matches!(event, Event::TopicDeleted { .. }) {
                 commands = Some(self.settle(&entry, &dropped, out));

@@ -30,6 +30,7 @@ impl Three {
                 retention_bytes: 0,
                 patience: Patience::default(),
                 digest_every: 16,
+                quotas: Quotas::default(),
                 defect: None,
             };
             let raft = RaftCore::new(raft, RaftStart::default()).unwrap();

@@ -1,5 +1,6 @@
 //! Events and settings of the core.
 
+use super::Quotas;
 use crate::model::append::RecordMeta;
 use crate::model::command::MetaOp;
 use crate::model::outcome::Token;
@@ -36,6 +37,8 @@ pub struct Schedule {
     pub target: QueueKey,
     pub tag: i32,
     pub record: Vec<u8>,
+    /// A message that was consumed in vain, on its way to be tried again.
+    pub again: bool,
 }
 
 /// Events of the shard core.
@@ -172,6 +175,8 @@ pub struct ShardOptions {
     pub patience: Patience,
     /// A digest of the state is made at every log index that is a multiple of it; 0: none.
     pub digest_every: u64,
+    /// What clients may make the shard keep.
+    pub quotas: Quotas,
     /// A deliberate defect the simulator must find; never set by a product.
     pub defect: Option<Defect>,
 }

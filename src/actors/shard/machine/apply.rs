@@ -233,7 +233,9 @@ impl Machine {
         out.rows.push(put(key, topic.encode_to_vec()));
         self.topic_names.insert(topic.id, topic.name.clone());
         self.digest.add(digest::topic(&topic));
+        self.held.add_topic(&topic);
         if let Some(before) = self.topics.insert(topic.name.clone(), topic.clone()) {
+            self.held.take_topic(&before);
             self.digest.take(digest::topic(&before));
         }
         out.events.push(Event::Topic(topic));
@@ -244,6 +246,7 @@ impl Machine {
             return;
         };
         self.digest.take(digest::topic(&topic));
+        self.held.take_topic(&topic);
         let id = TopicId(topic.id);
         self.topic_names.remove(&topic.id);
         let queues: Vec<QueueKey> = self
@@ -313,7 +316,9 @@ impl Machine {
         }
         self.group_names.insert(group.id, group.name.clone());
         self.digest.add(digest::group(&group));
+        self.held.add_group(&group);
         if let Some(before) = self.groups.insert(group.name.clone(), group.clone()) {
+            self.held.take_group(&before);
             self.digest.take(digest::group(&before));
         }
         out.events.push(Event::Group(group));
@@ -324,6 +329,7 @@ impl Machine {
             return;
         };
         self.digest.take(digest::group(&group));
+        self.held.take_group(&group);
         let id = GroupId(group.id);
         self.group_names.remove(&group.id);
         out.rows.push(StateOp::Delete {

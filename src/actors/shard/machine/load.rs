@@ -119,6 +119,7 @@ pub fn load(
         Ok(())
     })?;
     restore_segments(&mut m.segments, segments);
+    m.held = m.held_anew();
     m.digest = m.digest_anew();
     Ok(m)
 }

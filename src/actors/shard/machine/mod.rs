@@ -5,12 +5,14 @@
 mod apply;
 mod base;
 mod digest;
+mod held;
 mod load;
 mod segments;
 mod stand_in;
 mod trim;
 
 pub use digest::VERSION as DIGEST_VERSION;
+pub use held::Holdings;
 pub use load::{load, LoadError};
 
 use crate::model::group::GroupConfig;
@@ -113,6 +115,8 @@ pub struct Machine {
     segments: segments::Segments,
     /// Kept with every change of topics, groups, queues, offsets, locks and timers.
     digest: digest::Digest,
+    /// Kept with every change of topics and groups.
+    held: held::Held,
     /// The members of the group as of the applied entry.
     pub members: Members,
 }
@@ -141,6 +145,7 @@ impl Machine {
             timer_indices: BTreeSet::new(),
             segments: segments::Segments::default(),
             digest: digest::Digest::default(),
+            held: held::Held::default(),
             members: Members::default(),
         }
     }
