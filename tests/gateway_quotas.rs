@@ -71,8 +71,8 @@ fn commit(c: &mut Client, group: &str, topic: &str, queue: i64) -> (i64, String)
 /// Topics that a broker has by itself.
 fn own_topics(change: impl Fn(&mut Config)) -> u64 {
     let node = Node::start(change);
-    let page = node.metrics();
-    used(&page, "max_topics") as u64
+    until(&node, "topics", |page| used(page, "max_topics") > 0.0);
+    used(&node.metrics(), "max_topics") as u64
 }
 
 fn quota(page: &str, family: &str, name: &str) -> f64 {
@@ -344,7 +344,8 @@ fn a_connection_creates_so_many_in_a_minute_and_others_go_on() {
     let cluster = Cluster::start(|c| {
         c.connection_topics_per_minute = 2;
         c.connection_auto_topics_per_minute = 3;
-        c.connection_groups_per_minute = 4;
+        c.connection_groups_per_minute = 1;
+        c.connection_auto_groups_per_minute = 3;
     });
     cluster.nodes[0].topic("Known", 1);
     for (at, addr) in cluster.ports() {
@@ -375,9 +376,13 @@ fn a_connection_creates_so_many_in_a_minute_and_others_go_on() {
         let mut leader = cluster.client();
         let known: Vec<i64> = groups.iter().map(|g| members(&mut leader, g)).collect();
         assert_eq!(known, [0, 0, 0, 0, 1, 1], "{at}");
-        let setting = "connection_groups_per_minute = 4";
+        let setting = "connection_auto_groups_per_minute = 3";
         assert_refused(beat(&mut c, &groups[4..]), 2, setting);
-        assert_refused(create_group(&mut c, groups[4]), 2, setting);
+        assert_refused(
+            create_group(&mut c, groups[4]),
+            2,
+            "connection_groups_per_minute = 1",
+        );
         assert_refused(
             ask(&mut c, 11, &pull_ext(groups[4], "Known", 0, 0), b""),
             2,
@@ -394,7 +399,8 @@ fn a_connection_creates_so_many_in_a_minute_and_others_go_on() {
     until(leader, "refusals", |page| {
         quota(page, "refusals_total", "connection_auto_topics_per_minute") == 2.0
             && quota(page, "refusals_total", "connection_topics_per_minute") == 2.0
-            && quota(page, "refusals_total", "connection_groups_per_minute") >= 10.0
+            && quota(page, "refusals_total", "connection_auto_groups_per_minute") >= 10.0
+            && quota(page, "refusals_total", "connection_groups_per_minute") == 2.0
     });
 }
 
@@ -442,5 +448,99 @@ fn members_with_other_quotas_hold_the_same() {
                 .find(|l| l.starts_with("troupe_state_differs{"));
             line.is_some_and(|l| l.ends_with(" 0"))
         });
+    }
+}
+
+/// One connection asks for far more of everything than there may be, all at once.
+#[test]
+fn a_flood_over_one_connection_ends_at_the_quotas() {
+    const FLOOD: i32 = 3_000;
+    let node = Node::start(|c| {
+        c.max_topics = 60;
+        c.auto_create_max_topics = 50;
+        c.max_groups = 40;
+        c.auto_create_max_groups = 30;
+        c.max_delayed_messages = 500;
+        c.max_group_offsets = 100;
+    });
+    node.topic("Known", 64);
+    let limits = [
+        ("max_topics", 60.0),
+        ("max_groups", 40.0),
+        ("max_delayed_messages", 500.0),
+    ];
+    let mut memory = Vec::new();
+    for round in 0..2 {
+        let mut c = node.client();
+        let mut writer = c.stream.try_clone().expect("socket");
+        let flood = std::thread::spawn(move || {
+            use std::io::Write;
+            let queue = |n: i32| (n % 64).to_string();
+            for n in 0..FLOOD {
+                let name = format!("{round}-{n}");
+                let group = json!({"groupName": name}).to_string();
+                let beat = json!({"clientID": name, "producerDataSet": [],
+                    "consumerDataSet": [consumer(&name, "Known")]});
+                let commit = [
+                    ("consumerGroup", format!("{round}-{}", n % 40)),
+                    ("topic", "Known".to_owned()),
+                    ("queueId", queue(n)),
+                    ("commitOffset", "0".to_owned()),
+                ];
+                let delayed = send_ext("Known", n % 64, "TIMER_DELAY_SEC\u{1}3600\u{2}");
+                let all = [
+                    request(310, n, 0, &send_ext(&format!("A{name}"), 0, ""), b"body"),
+                    request(17, n, 0, &topic_ext(&format!("O{name}"), 4, 6), b""),
+                    request(200, n, 0, &[], group.as_bytes()),
+                    request(34, n, 0, &[], beat.to_string().as_bytes()),
+                    request(310, n, 0, &delayed, b"body"),
+                    request(15, n, 0, &commit, b""),
+                ];
+                writer.write_all(&all.concat()).expect("send");
+            }
+        });
+        let mut codes = std::collections::BTreeMap::<i64, usize>::new();
+        for _ in 0..6 * FLOOD {
+            let head = loop {
+                let (head, _) = c.read().expect("an answer");
+                // Not what the node says by itself.
+                if head["flag"] == 1 {
+                    break head;
+                }
+            };
+            *codes
+                .entry(head["code"].as_i64().expect("code"))
+                .or_default() += 1;
+        }
+        flood.join().expect("flood");
+        let known = [0, 1, 2, 17, 26];
+        assert!(codes.keys().all(|code| known.contains(code)), "{codes:?}");
+        for (name, limit) in limits {
+            until(&node, name, |page| used(page, name) == limit);
+        }
+        // Groups decide by what is applied: what is under way comes on top, and no more.
+        let offsets = "max_group_offsets";
+        until(&node, offsets, |page| used(page, offsets) >= 100.0);
+        let held = used(&node.metrics(), offsets);
+        assert!(held < 1_000.0, "{held} of 2,560 asked for");
+        memory.push(used(&node.metrics(), "max_state_bytes"));
+        assert_eq!(send(&mut node.client(), "Known"), ok());
+    }
+    assert_eq!(memory[0], memory[1], "the second one adds nothing");
+}
+
+/// A connection that may join no further group creates none by its heartbeat either.
+#[test]
+fn groups_that_a_connection_may_not_join_are_not_created() {
+    let node = Node::start(|_| {});
+    node.topic("Known", 1);
+    let mut c = node.client();
+    let names: Vec<String> = (0..1_003).map(|n| format!("G{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(beat(&mut c, &names), ok());
+    assert_refused(beat(&mut c, &["Another"]), 29, "1000 consumer groups");
+    let exists = |c: &mut Client, group: &str| c.code(352, &[("group", group.to_owned())], b"");
+    for (group, code) in [("G999", 0), ("G1000", 26), ("G1002", 26), ("Another", 26)] {
+        assert_eq!(exists(&mut c, group), code, "{group}");
     }
 }

@@ -6,7 +6,7 @@ use crate::schedule::Event;
 use crate::seen::Seen;
 use crate::sim::Sim;
 use crate::view::{self, View};
-use troupemq::actors::shard::core::{Patience, ShardCore, ShardInput, ShardOptions};
+use troupemq::actors::shard::core::{Patience, Quotas, ShardCore, ShardInput, ShardOptions};
 use troupemq::actors::shard::machine::MachineOptions;
 use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
 use troupemq::actors::timer::core::TimerCore;

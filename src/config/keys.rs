@@ -243,10 +243,10 @@ config_keys! {
     section "Quotas";
     /// Most topics of a shard. Retry and dead-letter topics of its groups do not count. Beyond it
     /// requests that create topics are answered with code 1. 1 to 10000000.
-    max_topics: u64 as Integer, Shared = 100_000, [];
+    max_topics: u64 as Integer, Shared = 200_000, [];
     /// Sends create topics while the shard has fewer than this; beyond it they are answered with code
     /// 17. What is left up to `max_topics` is for operators. 0 to `max_topics`.
-    auto_create_max_topics: u64 as Integer, Shared = 50_000, [];
+    auto_create_max_topics: u64 as Integer, Shared = 100_000, [];
     /// Most consumer groups of a shard; those that were deleted without their offsets count too.
     /// Beyond it requests that create groups are answered with code 1. 1 to 10000000.
     max_groups: u64 as Integer, Shared = 150_000, [];
@@ -264,13 +264,16 @@ config_keys! {
     max_state_bytes: u64 as Integer, Shared = 1_073_741_824, [];
     /// Most topics that operators' requests create over one connection in a minute; beyond it they are
     /// answered with code 2. 1 to 10000000.
-    connection_topics_per_minute: u32 as Integer, Node = 10_000, [];
+    connection_topics_per_minute: u32 as Integer, Node = 150_000, [];
     /// Most topics that sends over one connection create in a minute; beyond it they are answered with
     /// code 2. 1 to 10000000.
     connection_auto_topics_per_minute: u32 as Integer, Node = 5_000, [];
-    /// Most groups that one connection creates in a minute, in whatever way; beyond it requests are
-    /// answered with code 2, and heartbeats leave out groups. 1 to 10000000.
-    connection_groups_per_minute: u32 as Integer, Node = 5_000, [];
+    /// Most groups that operators' requests create over one connection in a minute; beyond it they are
+    /// answered with code 2. 1 to 10000000.
+    connection_groups_per_minute: u32 as Integer, Node = 150_000, [];
+    /// Most groups that consumers create over one connection in a minute; beyond it pulls are answered
+    /// with code 2, and heartbeats leave out groups. 1 to 10000000.
+    connection_auto_groups_per_minute: u32 as Integer, Node = 5_000, [];
 
     section "Retention and disk";
     /// Messages older than this may be deleted. Hours, 1 to 876000.

@@ -258,6 +258,12 @@ impl Config {
                 1,
                 MANY,
             ),
+            (
+                "connection_auto_groups_per_minute",
+                self.connection_auto_groups_per_minute.into(),
+                1,
+                MANY,
+            ),
             ("max_connections", self.max_connections.into(), 1, 1_000_000),
             (
                 "max_connections_per_address",

@@ -98,7 +98,12 @@ pub async fn heartbeat(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Ans
     // Everything is created first: once a group knows the member, clients rebalance at once.
     let mut prepared = Vec::with_capacity(beat.consumer_data_set.len());
     for consumer in beat.consumer_data_set {
-        let result = prepare_group(ctx, broker, &consumer.group_name).await;
+        let name = &consumer.group_name;
+        // Nothing is created that it may not join.
+        let result = match broker.groups.may_join(name, ctx.conn.id, prepared.len()) {
+            Ok(()) => prepare_group(ctx, broker, name).await,
+            Err(refusal) => Err(refusal.into()),
+        };
         if taken.note(ctx, &consumer.group_name, result)?.is_some() {
             prepared.push(consumer);
         }
@@ -164,7 +169,7 @@ async fn prepare_group(ctx: &Ctx, broker: &BrokerSide, group: &str) -> Result<()
     let config = match meta.group(group) {
         Some(config) => config,
         None if ctx.shared().config.auto_create_subscription_group => {
-            ctx.conn.may_create(QuotaKind::ConnectionGroups, 1)?;
+            ctx.conn.may_create(QuotaKind::ConnectionAutoGroups, 1)?;
             let new = GroupConfig::with_defaults(group);
             ctx.shared()
                 .change(broker, MetaOp::EnsureGroup(new))

@@ -5,10 +5,11 @@ use crate::model::quota::{QuotaExceeded, QuotaKind};
 
 const MINUTE_MS: i64 = 60_000;
 /// The kinds that are counted here.
-const KINDS: [QuotaKind; 3] = [
+const KINDS: [QuotaKind; 4] = [
     QuotaKind::ConnectionTopics,
     QuotaKind::ConnectionAutoTopics,
     QuotaKind::ConnectionGroups,
+    QuotaKind::ConnectionAutoGroups,
 ];
 
 /// What a connection has created in the present minute, which begins with the first creation.
@@ -50,6 +51,7 @@ pub fn limit(config: &Config, kind: QuotaKind) -> u32 {
         QuotaKind::ConnectionTopics => config.connection_topics_per_minute,
         QuotaKind::ConnectionAutoTopics => config.connection_auto_topics_per_minute,
         QuotaKind::ConnectionGroups => config.connection_groups_per_minute,
+        QuotaKind::ConnectionAutoGroups => config.connection_auto_groups_per_minute,
         _ => u32::MAX,
     }
 }
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn a_minute_begins_with_the_first_creation_and_kinds_are_apart() {
         let mut c = Creations::default();
-        let [topics, autos, groups] = KINDS;
+        let [topics, autos, groups, _] = KINDS;
         let start = 1_000_000;
         assert_eq!(c.take(topics, 2, 3, start), Ok(()));
         assert_eq!(c.take(autos, 1, 1, start + 59_999), Ok(()));

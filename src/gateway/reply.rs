@@ -196,7 +196,8 @@ fn quota_code(kind: QuotaKind) -> i32 {
         | QuotaKind::StateBytes
         | QuotaKind::ConnectionTopics
         | QuotaKind::ConnectionAutoTopics
-        | QuotaKind::ConnectionGroups => rc::SYSTEM_BUSY,
+        | QuotaKind::ConnectionGroups
+        | QuotaKind::ConnectionAutoGroups => rc::SYSTEM_BUSY,
     }
 }
 

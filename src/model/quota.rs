@@ -1,6 +1,6 @@
 //! Quotas on what clients make a shard keep, and the refusals they lead to.
 
-/// A quota. Each but the last three is a setting by which the leader of a shard goes; the last three
+/// A quota. Each but the last four is a setting by which the leader of a shard goes; the last four
 /// hold for one connection and one minute, where the request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QuotaKind {
@@ -22,13 +22,15 @@ pub enum QuotaKind {
     ConnectionTopics,
     /// Topics that sends created.
     ConnectionAutoTopics,
-    /// Groups, however they were created.
+    /// Groups that operators' requests created.
     ConnectionGroups,
+    /// Groups that consumers' first requests created.
+    ConnectionAutoGroups,
 }
 
 impl QuotaKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [QuotaKind; 10] = [
+    pub const ALL: [QuotaKind; 11] = [
         QuotaKind::Topics,
         QuotaKind::AutoTopics,
         QuotaKind::Groups,
@@ -39,6 +41,7 @@ impl QuotaKind {
         QuotaKind::ConnectionTopics,
         QuotaKind::ConnectionAutoTopics,
         QuotaKind::ConnectionGroups,
+        QuotaKind::ConnectionAutoGroups,
     ];
 
     /// Its name in the configuration.
@@ -54,6 +57,7 @@ impl QuotaKind {
             QuotaKind::ConnectionTopics => "connection_topics_per_minute",
             QuotaKind::ConnectionAutoTopics => "connection_auto_topics_per_minute",
             QuotaKind::ConnectionGroups => "connection_groups_per_minute",
+            QuotaKind::ConnectionAutoGroups => "connection_auto_groups_per_minute",
         }
     }
 
@@ -70,12 +74,17 @@ impl QuotaKind {
             QuotaKind::StateBytes => {
                 "bytes of topics, groups, offsets and delayed messages of this broker"
             }
-            QuotaKind::ConnectionTopics => "topics that one connection creates in a minute",
+            QuotaKind::ConnectionTopics => {
+                "topics that an operator's connection creates in a minute"
+            }
             QuotaKind::ConnectionAutoTopics => {
                 "topics that sends of one connection create in a minute"
             }
             QuotaKind::ConnectionGroups => {
-                "consumer groups that one connection creates in a minute"
+                "consumer groups that an operator's connection creates in a minute"
+            }
+            QuotaKind::ConnectionAutoGroups => {
+                "consumer groups that consumers of one connection create in a minute"
             }
         }
     }

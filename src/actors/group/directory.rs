@@ -1,6 +1,7 @@
 //! Which groups are awake on this node for one shard, and what they publish for readers.
 
 use super::actor::{GroupActor, Mail};
+use super::joined::{bytes_of, Joined};
 use super::offsets::Key;
 use super::producers::Producers;
 use super::types::*;
@@ -40,7 +41,8 @@ pub trait GroupStore: Send + Sync + 'static {
     fn epoch(&self) -> u64;
     /// Proposes a command that was decided in this [epoch](Self::epoch); refused in another.
     fn propose(&self, epoch: u64, op: MetaOp, done: Done);
-    /// Whether there is room for offsets and locks of groups in further queues.
+    /// Whether there is room for offsets and locks of groups in further queues, by what is applied: what
+    /// other groups have under way, no more than connections may have pending, may come on top.
     fn room_for_offsets(&self) -> Result<(), QuotaExceeded> {
         Ok(())
     }
@@ -148,8 +150,7 @@ pub(super) struct Shared {
     pub(super) scan_every: Duration,
     clock: Clock,
     awake: RwLock<FxHashMap<Arc<str>, Entry>>,
-    /// Consumer groups a connection belongs to.
-    conns: Mutex<FxHashMap<ConnId, Vec<Arc<str>>>>,
+    joined: Mutex<Joined>,
     pub(super) producers: Mutex<Producers>,
 }
 
@@ -170,7 +171,7 @@ impl Shared {
             scan_every,
             clock,
             awake: RwLock::default(),
-            conns: Mutex::default(),
+            joined: Mutex::default(),
             producers: Mutex::default(),
         }
     }
@@ -263,7 +264,7 @@ impl Shared {
         for entry in gone.into_values() {
             entry.addr.do_send(Mail::Closed);
         }
-        self.conns.lock().clear();
+        *self.joined.lock() = Joined::default();
         *self.producers.lock() = Producers::default();
     }
 
@@ -280,42 +281,29 @@ impl Shared {
         true
     }
 
-    /// Remembers that a connection belongs to a group.
-    pub(super) fn remember_conn(&self, group: &str, conn: ConnId) -> Result<(), Refusal> {
-        let mut conns = self.conns.lock();
-        let groups = conns.entry(conn).or_default();
-        if groups.iter().any(|g| &**g == group) {
-            return Ok(());
-        }
-        if groups.len() >= self.limits.groups_per_connection {
-            let text = format!(
-                "more than {} consumer groups on one connection",
-                self.limits.groups_per_connection
-            );
-            return Err(Refusal::Invalid(text));
-        }
-        groups.push(group.into());
-        Ok(())
+    /// See [`Joined::may_join`].
+    pub(super) fn may_join(&self, group: &str, conn: ConnId, ahead: usize) -> Result<(), Refusal> {
+        let joined = self.joined.lock();
+        joined.may_join(group, conn, ahead, &self.limits)
+    }
+
+    /// Notes that a connection belongs to a group, within the limits.
+    pub(super) fn remember_conn(&self, group: &str, beat: &MemberHeartbeat) -> Result<(), Refusal> {
+        let bytes = beat.subscriptions.iter().map(bytes_of).sum();
+        let bytes = (!beat.without_sub).then_some(bytes);
+        let mut joined = self.joined.lock();
+        joined.join(group, beat.conn, bytes, &self.limits)
     }
 
     /// Forgets that connections belong to a group.
     pub(super) fn forget_conns(&self, group: &str, gone: &[ConnId]) {
-        if gone.is_empty() {
-            return;
-        }
-        let mut conns = self.conns.lock();
-        for conn in gone {
-            if let Some(groups) = conns.get_mut(conn) {
-                groups.retain(|g| &**g != group);
-                if groups.is_empty() {
-                    conns.remove(conn);
-                }
-            }
+        if !gone.is_empty() {
+            self.joined.lock().leave(group, gone);
         }
     }
 
     /// Takes out the groups of a closed connection.
     pub(super) fn take_conn(&self, conn: ConnId) -> Vec<Arc<str>> {
-        self.conns.lock().remove(&conn).unwrap_or_default()
+        self.joined.lock().take(conn)
     }
 }

@@ -76,13 +76,18 @@ impl Groups {
         self.shared.awake()
     }
 
+    /// Whether the connection, which joins `ahead` other groups first, may join the group.
+    pub fn may_join(&self, group: &str, conn: ConnId, ahead: usize) -> Result<(), Refusal> {
+        self.shared.may_join(group, conn, ahead)
+    }
+
     /// HEART_BEAT of one consumer group. `Invalid` when it breaks a limit.
     pub async fn heartbeat(
         &self,
         group: &str,
         beat: MemberHeartbeat,
     ) -> Result<HeartbeatReply, Refusal> {
-        self.shared.remember_conn(group, beat.conn)?;
+        self.shared.remember_conn(group, &beat)?;
         let (reply, answer) = oneshot::channel();
         self.shared.send(group, Mail::Heartbeat { beat, reply })?;
         answer.await.unwrap_or(Err(GONE))

@@ -5,6 +5,7 @@ pub mod core;
 pub mod directory;
 pub mod effect;
 pub mod handle;
+mod joined;
 pub mod locks;
 pub mod members;
 pub mod offsets;

@@ -174,6 +174,10 @@ pub struct GroupLimits {
     pub groups: usize,
     /// Consumer and producer groups one connection may register.
     pub groups_per_connection: usize,
+    /// Memory of the subscriptions of all groups that one connection registers, bytes.
+    pub subscription_bytes_per_connection: usize,
+    /// The same of all connections of this shard.
+    pub subscription_bytes: usize,
     /// Queues in one lock or unlock request, and in one reset.
     pub queues_per_request: usize,
     /// Messages waiting in one group's mailbox.
@@ -189,6 +193,9 @@ impl Default for GroupLimits {
             members: 10_000,
             groups: 100_000,
             groups_per_connection: 1_000,
+            // Twice what one heartbeat holds, which brings all groups of a client.
+            subscription_bytes_per_connection: 8 << 20,
+            subscription_bytes: 512 << 20,
             queues_per_request: 65_536,
             mailbox: 65_536,
         }

@@ -2,11 +2,15 @@
 
 use super::super::convert;
 use crate::actors::group::types::Subscription;
+use crate::wire::remoting::body::heartbeat::MAX_HEARTBEAT;
 use crate::wire::remoting::body::{self, Heartbeat};
 use crate::wire::remoting::frame::HeaderFormat;
 use crate::wire::remoting::requests::UnregisterClient;
 use crate::wire::remoting::{split_frame, Command, FrameLimits, RawFrame};
 use bytes::{BufMut, Bytes, BytesMut};
+
+/// Longest frame of a heartbeat that is taken.
+const LONGEST: usize = MAX_HEARTBEAT + 64 * 1024;
 
 /// See the module text.
 #[derive(Default)]
@@ -22,9 +26,10 @@ impl LastBeat {
         self.frame.clone()
     }
 
-    /// Another full heartbeat.
+    /// Another full heartbeat. None is kept of one that is longer than any that is taken.
     pub fn set(&mut self, frame: Bytes) {
-        (self.frame, self.told) = (Some(frame), None);
+        let kept = Some(frame).filter(|frame| frame.len() <= LONGEST);
+        (self.frame, self.told) = (kept, None);
     }
 
     /// What the client subscribed to in this group and topic.

@@ -142,7 +142,7 @@ async fn with_new_group(conn: &Rc<Conn>, broker: &BrokerSide, ticket: Ticket, co
         Ok(request) => request,
         Err(e) => return ticket.answer(e.into()),
     };
-    if let Err(refusal) = conn.may_create(QuotaKind::ConnectionGroups, 1) {
+    if let Err(refusal) = conn.may_create(QuotaKind::ConnectionAutoGroups, 1) {
         return ticket.answer(refusal.into());
     }
     let group = GroupConfig::with_defaults(request.consumer_group);
