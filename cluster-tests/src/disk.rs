@@ -7,7 +7,9 @@ use crate::defects::Planted;
 use std::collections::VecDeque;
 use troupemq::actors::effect::DiskWork;
 use troupemq::actors::shard::core::ShardInput;
+use troupemq::actors::shard::machine::BaseOfRows;
 use troupemq::model::ShardId;
+use troupemq::raft::members::Members;
 use troupemq::raft::Fetch;
 use troupemq::storage::{
     keys, HardState, LogAppend, LogEntry, LogStore, SimRng, SimStore, SnapshotStore, StateBatch,
@@ -22,6 +24,7 @@ enum Step {
     Trim(u64, u64),
     Fetch(Fetch),
     Copy(u64, u64),
+    Base(Members),
     Mend(LogEntry),
     Install((u64, u64), HardState, Vec<StateOp>),
     Flush,
@@ -95,6 +98,10 @@ impl Disk {
             }
             Step::Fetch(fetch) => return Some(self.fetched(store, fetch)),
             Step::Copy(to, index) => return Some(self.copied(store, to, index)),
+            Step::Base(members) => {
+                let base = BaseOfRows::new(crate::SHARD, members).of(store);
+                return Some(ShardInput::Base(base.ok().flatten()));
+            }
             Step::Mend(entry) => {
                 counters.mended += 1;
                 store.mend(crate::SHARD, &entry)
@@ -169,6 +176,7 @@ impl Disk {
                 DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
                 DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
                 DiskWork::Copy { to, index } => trims.push(Step::Copy(to, index)),
+                DiskWork::Base { members } => trims.push(Step::Base(members)),
                 // Its bits are the store's own business.
                 DiskWork::Condemn(_) => {}
                 DiskWork::Mend { entry } => {

@@ -308,6 +308,7 @@ impl Sim {
                             DiskWork::Trim { .. }
                             | DiskWork::Install { .. }
                             | DiskWork::Copy { .. }
+                            | DiskWork::Base { .. }
                             | DiskWork::Mend { .. }
                             | DiskWork::Condemn(_) => {}
                         }

@@ -11,6 +11,7 @@ use crate::model::outcome::{Outcome, Token};
 use crate::model::topic::TopicConfig;
 use crate::model::{GroupId, QueueKey};
 use crate::raft::entry::{AppendBlock, TimerKey};
+use crate::raft::members::Members;
 use crate::raft::{Fetch, Role};
 use crate::storage::{HardState, LogAppend, LogEntry, StateBatch, StateOp};
 use bytes::Bytes;
@@ -40,6 +41,12 @@ pub enum DiskWork {
     Stage { batch: StateBatch },
     /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
     Fetch(Fetch),
+    /// Make a base of the state rows, for a follower whose next entries are gone; [`ShardInput::Base`]
+    /// answers.
+    Base {
+        /// The members, should no row say so because they never changed.
+        members: Members,
+    },
     /// Read this entry for another replica, whose own is bad; [`ShardInput::Copied`] answers.
     Copy { to: u64, index: u64 },
     /// Keep this copy of an entry beside the bad one, durably; [`ShardInput::Mended`] answers.

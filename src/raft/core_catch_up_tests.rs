@@ -70,7 +70,8 @@ fn drive(raft: &mut RaftCore) -> RaftOutput {
             raft.applied(entry.index);
         }
         if raft.wants_snapshot() {
-            raft.offer_snapshot(&base());
+            let members = raft.members().clone();
+            raft.offer_snapshot(&members, &base());
         }
         out.messages.append(&mut more.messages);
         out.persist.append(&mut more.persist);

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(joined.bytes, 100);
         assert_eq!(joined.join("g", B, Some(51), &limits), Err(Refusal::Busy));
         assert_eq!(joined.join("g", B, Some(50), &limits), Ok(()));
-        assert_eq!(joined.join("h", A, Some(61), &limits).is_err(), true);
+        assert!(joined.join("h", A, Some(61), &limits).is_err());
         assert_eq!(joined.join("h", A, Some(60), &limits), Ok(()), "as before");
         joined.leave("h", &[A, B]);
         assert_eq!(joined.bytes, 90);

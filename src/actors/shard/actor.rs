@@ -318,6 +318,7 @@ impl ShardActor {
                 ops,
             },
             DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
+            DiskWork::Base { members } => return self.make_base(members, effects),
             DiskWork::Copy { to, index } => return self.copy(to, index),
             DiskWork::Mend { entry } => Job::Mend { shard, entry },
             DiskWork::Condemn(why) => Job::Condemn(why),

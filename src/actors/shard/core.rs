@@ -7,6 +7,7 @@
 //! of the log, because an entry is applied only after its own write was done here.
 
 mod apply;
+mod base;
 mod digests;
 mod late;
 mod mend;
@@ -100,6 +101,7 @@ pub struct ShardCore {
     /// Messages of other nodes that were not taken in, and why the last one was not.
     refused_messages: (u64, Option<MessageError>),
     mend: mend::Mend,
+    base: base::BaseWanted,
     next_ticket: u64,
     ticks: u64,
     trimming: bool,
@@ -134,6 +136,7 @@ impl ShardCore {
             oldest_write: stall::OldestWrite::default(),
             refused_messages: (0, None),
             mend: mend::Mend::default(),
+            base: base::BaseWanted::default(),
             next_ticket: 1,
             ticks: 0,
             trimming: false,
@@ -226,6 +229,7 @@ impl ShardCore {
             ShardInput::Tick { now_ms } => self.tick(now_ms, out),
             ShardInput::Slept => self.raft.slept(),
             ShardInput::Unheard => self.raft.unheard(),
+            ShardInput::Base(base) => self.take_base(base, out),
             ShardInput::BadEntry { index } => self.bad_entry(index, out),
             ShardInput::Copied { to, index, entry } => self.copied(to, index, entry.as_ref(), out),
             ShardInput::Mended { index } => self.mended(index, out),
@@ -321,6 +325,7 @@ impl ShardCore {
         self.watch_disk();
         self.tell_late(out);
         self.tick_mend(out);
+        self.base.tick();
         self.drive(out);
         self.retain(now_ms);
     }
@@ -383,9 +388,7 @@ impl ShardCore {
                 }
             }
             if quiet {
-                if self.raft.wants_snapshot() && !self.machine.is_filling() {
-                    self.raft.offer_snapshot(&self.machine.base());
-                }
+                self.ask_base(out);
                 if self.recovering && !self.raft.is_recovering() {
                     self.recovering = false;
                     out.push(Effect::Publish(Publish::Recovered));

@@ -2,13 +2,17 @@
 
 use super::actor::{ShardActor, ShardMail};
 use super::core::ShardInput;
+use super::machine::{BaseOfRows, BASE_KINDS};
 use super::reads::Scheduled;
+use crate::actors::effect::Effect;
 use crate::actors::timer::actor::TimerMail;
 use crate::actors::timer::core::{TimerInput, MAX_FIRING_BYTES};
 use crate::model::QueueKey;
 use crate::raft::entry::TimerKey;
-use crate::storage::StoreError;
+use crate::raft::members::Members;
+use crate::storage::{keys, StoreError};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 impl ShardActor {
     /// Reads an entry for another replica, whose own is bad. Where that is not possible now, it asks again.
@@ -31,6 +35,32 @@ impl ShardActor {
             me.do_send(ShardMail(ShardInput::Copied { to, index, entry }));
         });
         let _ = self.deps.pool.submit(work);
+    }
+
+    /// Makes a base of the state rows, for followers whose next entries are gone.
+    pub(super) fn make_base(&self, members: Members, effects: &mut VecDeque<Effect>) {
+        let Some(me) = self.me.clone() else { return };
+        let shard = self.deps.shard;
+        let work = Box::new(move |reader: &crate::storage::Reader| {
+            let ranges = BASE_KINDS.map(|kind| keys::all_of_kind(shard, kind));
+            let mut base = BaseOfRows::new(shard, members);
+            let read = reader.rows_at_once(&ranges, |key, value| base.row(key, value));
+            let base = match read {
+                Ok(()) => base.done(),
+                Err(error) if error.is_corrupt() => {
+                    me.do_send(ShardMail(ShardInput::BadState(error.to_string())));
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(%error, shard = shard.0, "no snapshot can be made");
+                    None
+                }
+            };
+            me.do_send(ShardMail(ShardInput::Base(base)));
+        });
+        if self.deps.pool.submit(work).is_err() {
+            effects.push_back(Effect::ToShard(ShardInput::Base(None)));
+        }
     }
 
     /// Reads records of delayed messages that are due. One that nobody can read any more ends its timer, or it

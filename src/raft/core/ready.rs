@@ -45,6 +45,11 @@ impl RaftCore {
         Ok(self.members.clone())
     }
 
+    /// First index of the log.
+    pub fn first_index(&self) -> u64 {
+        self.node.store().first()
+    }
+
     /// The log was trimmed: it begins at `first` now.
     pub fn trimmed(&mut self, first: u64, term: u64) {
         self.node.mut_store().trimmed(first, term);
@@ -185,10 +190,11 @@ impl RaftCore {
         self.is_leader() && self.node.store().wants_snapshot()
     }
 
-    /// The state as applied here, for a follower that asked.
-    pub fn offer_snapshot(&mut self, base: &[u8]) {
-        let data = snapshot::encode(&self.members, base);
-        let conf = self.members.to_raft();
+    /// A state, for a follower that asked: as of an index that is not below that of the last entry
+    /// trimmed, with the members of then.
+    pub fn offer_snapshot(&mut self, members: &Members, base: &[u8]) {
+        let data = snapshot::encode(members, base);
+        let conf = members.to_raft();
         self.node.mut_store().offer_snapshot(data, conf);
     }
 

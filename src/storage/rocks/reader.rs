@@ -4,6 +4,7 @@ use super::errors::{cf_error, map_error};
 use super::{CF_META, CF_STATE};
 use crate::model::{QueueKey, ShardId};
 use crate::storage::keys::index::{self, IndexRow};
+use crate::storage::keys::KeyRange;
 use crate::storage::{entry, LogEntry, Row, StoreError};
 use rocksdb::{ColumnFamily, ReadOptions, WriteBatch, DB};
 use rustc_hash::FxHashMap;
@@ -337,6 +338,28 @@ impl Reader {
             rows.next();
         }
         rows.status().map_err(map_error)
+    }
+
+    /// Hands `row` the state rows of these ranges, all as they are at this moment. Its error ends it.
+    pub fn rows_at_once(
+        &self,
+        ranges: &[KeyRange],
+        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // One iterator sees one moment, and none of it is wanted again.
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let cf = self.shared.cf(CF_STATE)?;
+        let mut rows = self.shared.db.raw_iterator_cf_opt(cf, options);
+        for (from, to) in ranges {
+            rows.seek(from);
+            while let Some((key, value)) = rows.item().filter(|(key, _)| *key < &to[..]) {
+                row(key, value)?;
+                rows.next();
+            }
+            rows.status().map_err(map_error)?;
+        }
+        Ok(())
     }
 
     /// Up to `limit` state rows with `from <= key < to`, ascending.

@@ -16,6 +16,7 @@ impl ShardCore {
         };
         // A snapshot's members are newer.
         if entry.kind != 0 && !filling {
+            self.base.not_before(entry.index);
             if let Err(why) = self.raft.apply_members(&entry) {
                 self.fail(why, out);
                 return false;
@@ -134,6 +135,7 @@ impl ShardCore {
                     self.raft.trimmed(first, term);
                     self.mend.trimmed(first);
                     self.trim_to = Some((first, term));
+                    self.base.not_before(entry.index);
                 }
                 return;
             }

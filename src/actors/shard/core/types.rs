@@ -1,6 +1,7 @@
 //! Events and settings of the core.
 
 use super::Quotas;
+use crate::actors::shard::machine::Base;
 use crate::model::append::RecordMeta;
 use crate::model::command::MetaOp;
 use crate::model::outcome::Token;
@@ -99,6 +100,10 @@ pub enum ShardInput {
         from: u64,
         entries: Vec<LogEntry>,
     },
+    /// What [`DiskWork::Base`] asked for; `None`: not now.
+    ///
+    /// [`DiskWork::Base`]: crate::actors::effect::DiskWork::Base
+    Base(Option<Base>),
     /// A read found this entry of the log bad.
     BadEntry {
         index: u64,

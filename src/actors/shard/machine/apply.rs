@@ -309,7 +309,7 @@ impl Machine {
             group.encode_to_vec(),
         ));
         if group.deleted {
-            self.locks.retain(|(g, _, _), _| *g != group.id);
+            self.drop_locks(group.id);
             let id = GroupId(group.id);
             out.rows
                 .push(range(keys::lock::group_range(self.shard, id)));
@@ -337,14 +337,11 @@ impl Machine {
         });
         // Offsets and locks hang on the id, which is never used again.
         let all = (group.id, 0, 0)..=(group.id, u32::MAX, u32::MAX);
-        for (at, before) in self.offsets.range(all.clone()) {
+        for (at, before) in self.offsets.range(all) {
             self.digest.take(digest::offset(*at, *before));
         }
-        for (at, before) in self.locks.range(all) {
-            self.digest.take(digest::lock(*at, before));
-        }
         self.offsets.retain(|(g, _, _), _| *g != group.id);
-        self.locks.retain(|(g, _, _), _| *g != group.id);
+        self.drop_locks(group.id);
         out.rows
             .push(range(keys::offset::group_range(self.shard, id)));
         out.rows
@@ -353,6 +350,15 @@ impl Machine {
             name: delete.name,
             id: group.id,
         });
+    }
+
+    /// All locks of a group go.
+    fn drop_locks(&mut self, group: u32) {
+        let all = (group, 0, 0)..=(group, u32::MAX, u32::MAX);
+        for (at, before) in self.locks.range(all) {
+            self.digest.take(digest::lock(*at, before));
+        }
+        self.locks.retain(|(g, _, _), _| *g != group);
     }
 
     pub(super) fn offset_key(&self, (g, t, q): (u32, u32, u32)) -> Vec<u8> {

@@ -8,14 +8,152 @@
 
 use super::apply::{index_row, put};
 use super::{load, Applied, ApplyError, Machine};
-use crate::model::QueueKey;
+use crate::model::{QueueKey, ShardId};
 use crate::raft::entry::{self, AppendBlock, Command};
+use crate::raft::members::Members;
 use crate::storage::keys::timer::TimerRow;
-use crate::storage::{keys, LogEntry, SimStateStore, StateBatch, StateOp, StateStore};
+use crate::storage::{
+    keys, keys::Kind, LogEntry, SimStateStore, StateBatch, StateOp, StateStore, StoreError,
+};
 use bytes::{Buf, BufMut, Bytes};
+#[cfg(test)]
 use prost::Message;
 
 const VERSION: u8 = 1;
+
+/// The kinds of rows that a base is made of, or that tell whether one can be made.
+pub const KINDS: [Kind; 12] = [
+    Kind::Applied,
+    Kind::Queue,
+    Kind::Topic,
+    Kind::Group,
+    Kind::Offset,
+    Kind::Lock,
+    Kind::Timer,
+    Kind::LogSegment,
+    Kind::SegmentQueue,
+    Kind::Counters,
+    Kind::Members,
+    Kind::Base,
+];
+
+/// A base, and what has to be known to offer it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    /// The log index as of which it is.
+    pub made_at: u64,
+    /// The members as of then.
+    pub members: Members,
+    /// See the module text.
+    pub bytes: Vec<u8>,
+}
+
+/// Makes a base of a shard's rows in the state store, off the shard's thread: all rows of [`KINDS`] as
+/// they were at one moment, in any order. Rows that are written together have one applied index, so
+/// the base is of that one.
+#[derive(Debug)]
+pub struct BaseOfRows {
+    shard: ShardId,
+    applied: Option<u64>,
+    members: Option<Members>,
+    unkept: Members,
+    filling: bool,
+    rows: Vec<u8>,
+}
+
+impl BaseOfRows {
+    /// No row yet. `unkept`: the members, should no row say so because they never changed.
+    pub fn new(shard: ShardId, unkept: Members) -> Self {
+        Self {
+            shard,
+            applied: None,
+            members: None,
+            unkept,
+            filling: false,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Takes a row.
+    ///
+    /// # Errors
+    /// It is no row of a known kind.
+    pub fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let kind = key.get(size_of::<u32>()).copied();
+        let kind = KINDS.into_iter().find(|k| Some(*k as u8) == kind);
+        let kind = kind.ok_or_else(|| StoreError::Corrupt("a state row of no kind".into()))?;
+        match kind {
+            Kind::Applied => self.applied = Some(keys::applied::decode(value)?),
+            // Its index rows are still being made.
+            Kind::Base => self.filling = true,
+            Kind::Members => {
+                self.members = Some(keys::members::decode(value)?);
+                put_row(&mut self.rows, key, value);
+            }
+            Kind::Timer => {
+                let queue = TimerRow::decode(value)?.queue;
+                put_row(&mut self.rows, key, &waiting(queue).encode());
+            }
+            _ => put_row(&mut self.rows, key, value),
+        }
+        Ok(())
+    }
+
+    /// All rows were taken. `None`: there is no state that others could begin with.
+    pub fn done(mut self) -> Option<Base> {
+        let made_at = self.applied?;
+        let members = match self.members {
+            Some(members) => members,
+            None => {
+                let (key, value) = (keys::members::key(self.shard), &self.unkept);
+                put_row(&mut self.rows, &key, &keys::members::encode(value));
+                self.unkept
+            }
+        };
+        let mut bytes = Vec::with_capacity(HEAD + self.rows.len());
+        head(&mut bytes, made_at);
+        bytes.extend_from_slice(&self.rows);
+        (!self.filling).then_some(Base {
+            made_at,
+            members,
+            bytes,
+        })
+    }
+
+    /// The same from a store that nobody writes to meanwhile.
+    pub fn of(mut self, store: &dyn StateStore) -> Result<Option<Base>, StoreError> {
+        for kind in KINDS {
+            let (from, to) = keys::all_of_kind(self.shard, kind);
+            for (key, value) in store.scan(&from, &to, usize::MAX)? {
+                self.row(&key, &value)?;
+            }
+        }
+        Ok(self.done())
+    }
+}
+
+const HEAD: usize = 9;
+
+fn head(out: &mut Vec<u8>, made_at: u64) {
+    out.put_u8(VERSION);
+    out.put_u64(made_at);
+}
+
+fn put_row(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.put_u32(key.len() as u32);
+    out.put_slice(key);
+    out.put_u32(value.len() as u32);
+    out.put_slice(value);
+}
+
+/// The row of a waiting timer; where its record lies is found with the record.
+fn waiting(queue: QueueKey) -> TimerRow {
+    TimerRow {
+        queue,
+        records_at: 0,
+        size: 0,
+    }
+}
 
 impl Machine {
     /// Index rows are being made for a base: bounds are ahead of what can be read.
@@ -23,17 +161,13 @@ impl Machine {
         self.base_at > self.applied.0
     }
 
-    /// See the module text.
+    /// What [`BaseOfRows`] makes of the rows that this machine wrote, but for the order of rows.
+    #[cfg(test)]
     pub fn base(&self) -> Vec<u8> {
         let shard = self.shard;
-        let mut out = vec![VERSION];
-        out.put_u64(self.applied.0);
-        let mut put = |key: Vec<u8>, value: Vec<u8>| {
-            out.put_u32(key.len() as u32);
-            out.put_slice(&key);
-            out.put_u32(value.len() as u32);
-            out.put_slice(&value);
-        };
+        let mut out = Vec::new();
+        head(&mut out, self.applied.0);
+        let mut put = |key: Vec<u8>, value: Vec<u8>| put_row(&mut out, &key, &value);
         put(keys::counters::key(shard), self.counters.encode());
         put(
             keys::members::key(shard),
@@ -57,14 +191,8 @@ impl Machine {
             put(self.lock_key(*at), lock.encode());
         }
         for (timer, queue) in &self.timers {
-            // Where its record lies is found with the record.
-            let row = TimerRow {
-                queue: *queue,
-                records_at: 0,
-                size: 0,
-            };
             let key = keys::timer::key(shard, timer.due_ms, timer.position);
-            put(key, row.encode());
+            put(key, waiting(*queue).encode());
         }
         for (seq, segment) in self.segments.all() {
             put(keys::log_segment::key(shard, seq), segment.encode());
@@ -86,7 +214,7 @@ impl Machine {
         base: &Bytes,
     ) -> Result<(Self, Vec<StateOp>), String> {
         let mut rest = base.clone();
-        if rest.len() < 9 || rest.get_u8() != VERSION {
+        if rest.len() < HEAD || rest.get_u8() != VERSION {
             return Err("a base of an unknown version".into());
         }
         let made_at = rest.get_u64();

@@ -15,8 +15,9 @@ use crate::storage::keys::queue::QueueMeta;
 use crate::storage::keys::Kind;
 use prost::Message;
 
-/// Digests of another version mean something else.
-pub const VERSION: u32 = 1;
+/// Digests of another version mean something else. Those of version 1 kept the locks of a group that
+/// was deleted without its offsets, until a restart.
+pub const VERSION: u32 = 2;
 
 /// See the module text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -108,10 +108,18 @@ impl Replica {
     fn assert_same_elsewhere(&self) {
         let loaded = load(&self.rows, SHARD, MachineOptions::default()).expect("loads");
         assert_eq!(loaded.describe(), self.machine.describe());
-        let base = Bytes::from(self.machine.base());
-        let new = Machine::new(SHARD, MachineOptions::default());
-        let (copy, _) = new.from_base(self.machine.applied, &base).expect("a base");
-        assert_eq!(copy.describe(), self.machine.describe());
+        let of_rows = BaseOfRows::new(SHARD, self.machine.members.clone());
+        let of_rows = of_rows.of(&self.rows).expect("rows").expect("a base");
+        assert_eq!(of_rows.made_at, self.machine.applied.0);
+        assert_eq!(of_rows.members, self.machine.members);
+        for base in [self.machine.base(), of_rows.bytes] {
+            let new = Machine::new(SHARD, MachineOptions::default());
+            let (copy, _) = new
+                .from_base(self.machine.applied, &Bytes::from(base))
+                .expect("a base");
+            assert_eq!(copy.describe(), self.machine.describe());
+            assert_eq!(copy.digest(), self.machine.digest());
+        }
     }
 }
 

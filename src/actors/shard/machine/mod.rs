@@ -11,6 +11,7 @@ mod segments;
 mod stand_in;
 mod trim;
 
+pub use base::{Base, BaseOfRows, KINDS as BASE_KINDS};
 pub use digest::VERSION as DIGEST_VERSION;
 pub use held::Holdings;
 pub use load::{load, LoadError};
