@@ -464,6 +464,8 @@ fn a_flood_over_one_connection_ends_at_the_quotas() {
         c.max_group_offsets = 100;
     });
     node.topic("Known", 64);
+    // A queue takes memory from its first message on.
+    assert_eq!(send(&mut node.client(), "Known"), ok());
     let limits = [
         ("max_topics", 60.0),
         ("max_groups", 40.0),
