@@ -184,6 +184,8 @@ impl Disk {
                     trims.push(Step::Mend(entry));
                     trims.push(Step::Report(ShardInput::Mended { index }));
                 }
+                // A violation where it comes.
+                DiskWork::Forget { .. } => {}
                 DiskWork::Install {
                     first,
                     term,

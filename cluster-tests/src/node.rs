@@ -307,6 +307,7 @@ impl Sim {
                             DiskWork::Stage { .. } => self.stop_in_the_middle(),
                             DiskWork::Trim { .. }
                             | DiskWork::Install { .. }
+                            | DiskWork::Forget { .. }
                             | DiskWork::Copy { .. }
                             | DiskWork::Base { .. }
                             | DiskWork::Mend { .. }

@@ -37,6 +37,10 @@ impl Sim {
             }
             Publish::BadEntry { .. } | Publish::Mended { .. } => {}
             Publish::LostEntry { index } => self.entry_lost(index),
+            // No group here loses what one that only learns has: see `Group::may_lose_power`.
+            Publish::OtherLog { first, last } => {
+                self.fail("I2", format!("another log from {first} to {last}"));
+            }
             Publish::AckedTruncated(lost) => {
                 self.counters.acked_truncated += lost.entries;
             }

@@ -37,6 +37,8 @@ pub enum DiskWork {
         hard_state: HardState,
         ops: Vec<StateOp>,
     },
+    /// See [`crate::storage::SnapshotStore::forget`]. Nobody is told: the replica ends.
+    Forget { hard_state: HardState, reached: u64 },
     /// Rows of a snapshot that comes in, beside the state. Not synced; nobody is told.
     Stage { batch: StateBatch },
     /// Read log entries for a follower that is behind; [`ShardInput::Fetched`] answers.
@@ -93,6 +95,12 @@ pub enum Publish {
     /// A good copy of this entry is there again.
     Mended {
         index: u64,
+    },
+    /// This replica only learns, and from `first` to `last` its log holds other entries than the group's:
+    /// it is emptied.
+    OtherLog {
+        first: u64,
+        last: u64,
     },
     /// Entries of this replica's log that their leader had answered for alone (ASYNC_MASTER) were
     /// replaced by another leader's.

@@ -293,6 +293,11 @@ impl RaftCore {
         self.node.raft.raft_log.committed
     }
 
+    /// Term, vote and commit index as last handed out to be written.
+    pub fn hard_state(&self) -> HardState {
+        self.last_hard_state
+    }
+
     /// Last index whose write was reported done.
     pub fn persisted_index(&self) -> u64 {
         self.node.raft.raft_log.persisted

@@ -209,6 +209,23 @@ pub trait SnapshotStore: LogStore + StateStore {
         hard_state: HardState,
         ops: &[StateOp],
     ) -> Result<(), StoreError>;
+
+    /// Forgets all that is there of a shard, atomically and durably: its log is another than the group's, and
+    /// others fill it anew. What is kept of it is the hard state, as given, and that it reached `reached`.
+    fn forget(
+        &mut self,
+        shard: ShardId,
+        hard_state: HardState,
+        _reached: u64,
+    ) -> Result<(), StoreError> {
+        self.install(shard, (1, 0), hard_state, &[all_rows(shard)])
+    }
+}
+
+/// Deletes the state rows of a shard.
+pub(super) fn all_rows(shard: ShardId) -> StateOp {
+    let (from, to) = super::keys::all_of_shard(shard);
+    StateOp::DeleteRange { from, to }
 }
 
 /// Whether the appends can follow what the logs hold: entries of an append without a gap, not

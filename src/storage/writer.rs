@@ -70,6 +70,12 @@ pub enum Job {
         hard_state: HardState,
         ops: Vec<StateOp>,
     },
+    /// See [`SnapshotStore::forget`]. Nobody is told.
+    Forget {
+        shard: ShardId,
+        hard_state: HardState,
+        reached: u64,
+    },
     /// See [`LogStore::regained`].
     Regained { shard: ShardId },
     /// See [`LogStore::mend`].
@@ -288,6 +294,7 @@ struct Gathered {
     state_tickets: Vec<(ShardId, u64)>,
     trims: Vec<(ShardId, u64, u64, u64)>,
     installs: Vec<Install>,
+    forgets: Vec<(ShardId, HardState, u64)>,
     regained: Vec<ShardId>,
     mends: Vec<(ShardId, LogEntry)>,
     condemned: Option<String>,
@@ -362,7 +369,8 @@ impl<S: SnapshotStore> Rounds<S> {
                 let Some(job) = waiting.pop_front() else {
                     break;
                 };
-                if matches!(job, Job::Install { .. }) && !round.is_empty() {
+                let replaces = matches!(job, Job::Install { .. } | Job::Forget { .. });
+                if replaces && !round.is_empty() {
                     // What comes before it concerns what it replaces.
                     waiting.push_front(job);
                     break;
@@ -463,6 +471,10 @@ impl<S: SnapshotStore> Rounds<S> {
     fn round(&mut self, mut round: Gathered) -> Result<(), StoreError> {
         for i in &round.installs {
             self.store.install(i.shard, i.at, i.hard_state, &i.ops)?;
+            self.unsynced_since = None;
+        }
+        for (shard, hard_state, reached) in &round.forgets {
+            self.store.forget(*shard, *hard_state, *reached)?;
             self.unsynced_since = None;
         }
         self.append(&round)?;
@@ -624,6 +636,11 @@ fn gather(round: &mut Gathered, job: Job) {
             hard_state,
             ops,
         }),
+        Job::Forget {
+            shard,
+            hard_state,
+            reached,
+        } => round.forgets.push((shard, hard_state, reached)),
         Job::Regained { shard } => round.regained.push(shard),
         Job::Mend { shard, entry } => round.mends.push((shard, entry)),
         Job::Condemn(why) => round.condemned = Some(why),

@@ -317,6 +317,14 @@ impl ShardActor {
                 hard_state,
                 ops,
             },
+            DiskWork::Forget {
+                hard_state,
+                reached,
+            } => Job::Forget {
+                shard,
+                hard_state,
+                reached,
+            },
             DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
             DiskWork::Base { members } => return self.make_base(members, effects),
             DiskWork::Copy { to, index } => return self.copy(to, index),

@@ -11,6 +11,7 @@ mod base;
 mod digests;
 mod late;
 mod mend;
+mod other_log;
 mod propose;
 mod quota;
 mod retention;

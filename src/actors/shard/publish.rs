@@ -169,6 +169,14 @@ impl ShardActor {
                     "another replica gave a good copy of a corrupt entry"
                 );
             }
+            Publish::OtherLog { first, last } => tracing::error!(
+                event = "other_log",
+                shard = self.deps.shard.0,
+                first,
+                last,
+                "this replica only learns, and holds entries that the group has lost: they are dropped, \
+                 and it is filled anew after its next start"
+            ),
             Publish::AckedTruncated(lost) => {
                 self.deps.status.acked_truncated(&lost);
                 tracing::error!(

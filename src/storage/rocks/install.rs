@@ -5,7 +5,8 @@ use super::meta::{self, MetaKind};
 use super::{state, RocksStore, CF_META, CF_STATE};
 use crate::model::ShardId;
 use crate::storage::points::{pass, FailPoint};
-use crate::storage::{HardState, LogBounds, SnapshotStore, StateOp, StoreError};
+use crate::storage::traits::all_rows;
+use crate::storage::{HardState, LogBounds, SnapshotStore, Standing, StateOp, StoreError};
 use rocksdb::WriteBatch;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ impl RocksStore {
         (first, term): (u64, u64),
         hard_state: HardState,
         ops: &[StateOp],
+        standing: Option<Standing>,
     ) -> Result<(), StoreError> {
         let mut log = self.log(shard)?.clone();
         log.epoch += 1;
@@ -42,6 +44,10 @@ impl RocksStore {
             meta::hard_state(&hard_state),
         );
         batch.put_cf(meta, key(MetaKind::Mark), meta::mark(mark));
+        if let Some(standing) = standing {
+            let row = meta::standing(standing);
+            batch.put_cf(meta, key(MetaKind::Standing), row);
+        }
         state::put_ops(&mut batch, self.shared.cf(CF_STATE)?, ops.iter());
         // With WAL, the state rows too: a crash finds all of it or nothing.
         let view = self.shared.view(shard)?;
@@ -69,7 +75,22 @@ impl SnapshotStore for RocksStore {
         ops: &[StateOp],
     ) -> Result<(), StoreError> {
         self.usable()?;
-        let result = self.install_snapshot(shard, at, hard_state, ops);
+        let result = self.install_snapshot(shard, at, hard_state, ops, None);
         self.settle(result)
+    }
+
+    fn forget(
+        &mut self,
+        shard: ShardId,
+        hard_state: HardState,
+        reached: u64,
+    ) -> Result<(), StoreError> {
+        self.usable()?;
+        let standing = Standing::Forgotten { kept: 0, reached };
+        let ops = [all_rows(shard)];
+        let result = self.install_snapshot(shard, (1, 0), hard_state, &ops, Some(standing));
+        self.settle(result)?;
+        self.standings.insert(shard, standing);
+        Ok(())
     }
 }

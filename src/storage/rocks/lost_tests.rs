@@ -2,7 +2,7 @@
 
 use super::tests::{append, small, S};
 use super::*;
-use crate::storage::StateStore;
+use crate::storage::{SnapshotStore, StateOp, StateStore};
 use std::path::Path;
 
 pub(super) fn open_in_boot(
@@ -151,4 +151,61 @@ fn what_is_behind_a_hole_goes() {
     drop(store);
     let store = open_in_boot(dir, "b", false).unwrap();
     assert_eq!(store.read(S, 1, 100, u64::MAX).unwrap().len(), 7);
+}
+
+#[test]
+fn a_shard_that_is_forgotten_is_empty_and_others_are_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = ShardId(S.0 + 1);
+    let open = || {
+        let options = StoreOptions {
+            repair: true,
+            ..small()
+        };
+        RocksStore::open(dir.path(), options, &[S, other]).unwrap()
+    };
+    let mut store = open();
+    for shard in [S, other] {
+        let append = LogAppend {
+            shard,
+            ..append(1..6, 1, 10, true)
+        };
+        store.append(&[append]).unwrap();
+        store.regained(shard).unwrap();
+        let op = StateOp::Put {
+            key: crate::storage::keys::applied::key(shard),
+            value: crate::storage::keys::applied::encode(4),
+        };
+        let batch = crate::storage::StateBatch { ops: vec![op] };
+        store.write(&batch).unwrap();
+    }
+    let number = store.number();
+    let hard_state = HardState {
+        term: 7,
+        vote: 2,
+        commit: 0,
+    };
+    SnapshotStore::forget(&mut store, S, hard_state, 5).unwrap();
+    let check = |store: &RocksStore| {
+        let bounds = store.bounds(S).unwrap();
+        assert_eq!((bounds.first, bounds.last), (1, 0));
+        assert_eq!(bounds.hard_state, hard_state);
+        let standing = Standing::Forgotten {
+            kept: 0,
+            reached: 5,
+        };
+        assert_eq!(store.standing(S), standing);
+        let applied = |shard| store.get(&crate::storage::keys::applied::key(shard));
+        assert_eq!(applied(S).unwrap(), None);
+        assert_eq!(store.bounds(other).unwrap().last, 5);
+        assert_eq!(store.standing(other), Standing::Whole);
+    };
+    check(&store);
+    // The process ends without more ado.
+    drop(store);
+    let store = open();
+    check(&store);
+    assert_eq!(store.loss(S).map(|l| (l.kept, l.reached)), Some((0, 5)));
+    assert_eq!(store.loss(other), None);
+    assert_eq!(store.number(), number, "no other shard is another's");
 }

@@ -239,9 +239,11 @@ const STOPPED: &str = "the machine stopped with unsynced entries written";
 fn untold(standing: Standing) -> Option<Loss> {
     let (kept, reached, why) = match standing {
         Standing::Unsynced { kept } => (kept, 0, STOPPED),
-        Standing::Forgotten { kept, reached } if reached > 0 => {
-            (kept, reached, "an earlier start found the store damaged")
-        }
+        Standing::Forgotten { kept, reached } if reached > 0 => (
+            kept,
+            reached,
+            "an earlier start found the store damaged, or its log was not the group's",
+        ),
         Standing::Forgotten { .. } | Standing::Whole => return None,
     };
     let why = why.to_owned();

@@ -86,9 +86,8 @@ impl ShardCore {
             return;
         }
         if let Err(why) = self.raft.step(from, bytes) {
-            if matches!(why, MessageError::OtherLog { .. }) {
-                self.fail(why.to_string(), out);
-                return;
+            if let MessageError::OtherLog { index, .. } = why {
+                return self.other_log(index, &why, out);
             }
             self.refused_messages = (self.refused_messages.0 + 1, Some(why));
         }
