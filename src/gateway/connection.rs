@@ -61,7 +61,8 @@ pub struct Conn {
     last_used: Cell<Instant>,
     language: Cell<Language>,
     routes: Cell<bool>,
-    creations: RefCell<Creations>,
+    /// Nothing for the many that create nothing.
+    creations: RefCell<Option<Box<Creations>>>,
     _permit: Option<super::limits::ConnectionPermit>,
 }
 
@@ -281,6 +282,7 @@ impl Conn {
         let shared = self.shared();
         let limit = quota::limit(&shared.config, kind);
         let mut creations = self.creations.borrow_mut();
+        let creations = creations.get_or_insert_default();
         let result = creations.take(kind, more as u64, u64::from(limit), boot_ms());
         if let (Err(why), Some(broker)) = (&result, &shared.broker) {
             broker.shard.status().quota_refused(why.kind);

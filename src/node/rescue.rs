@@ -13,7 +13,7 @@ use crate::model::ShardId;
 use crate::raft::members::Members;
 use crate::raft::RaftOptions;
 use crate::storage::{keys, LogAppend, LogEntry, LogStore, Look, RocksStore};
-use crate::storage::{StateBatch, StateOp, StateStore};
+use crate::storage::{StateBatch, StateOp, StateStore, StoreError};
 use std::path::Path;
 
 /// Sorted files kept open: nobody else wants any.
@@ -173,6 +173,7 @@ fn one(
             };
             store.append(&[append]).map_err(|e| text(&e))?;
         }
+        hide_first_entry(store, shard, applied).map_err(|e| text(&e))?;
         store.regained(shard).map_err(|e| text(&e))?;
         tracing::warn!(
             event = "rescued",
@@ -195,6 +196,44 @@ fn one(
         rescued: accept_loss && is_member,
         damage,
     })
+}
+
+/// The members are a row, and no entry says how they came to be. A node that is added later and
+/// replays the log from its begin would go by the members of the shard's first days. So the log begins
+/// with its second entry, and such a node needs a snapshot first, which has the members. The first
+/// entry of a log is the empty one of its first leader; one that is not is left alone.
+fn hide_first_entry(
+    store: &mut RocksStore,
+    shard: ShardId,
+    applied: u64,
+) -> Result<(), StoreError> {
+    let bounds = store.bounds(shard)?;
+    if bounds.first > 1 || bounds.last == 0 {
+        return Ok(());
+    }
+    let first = store.read(shard, 1, 2, u64::MAX)?;
+    let Some(first) = first.first().filter(|e| e.kind == 0 && e.data.is_empty()) else {
+        return Ok(());
+    };
+    if applied == 0 {
+        // The only member has committed whatever it holds.
+        let mut hard_state = bounds.hard_state;
+        hard_state.commit = hard_state.commit.max(1);
+        let append = LogAppend {
+            shard,
+            entries: Vec::new(),
+            hard_state: Some(hard_state),
+            sync: true,
+        };
+        store.append(&[append])?;
+        let row = StateOp::Put {
+            key: keys::applied::key(shard),
+            value: keys::applied::encode(1),
+        };
+        StateStore::write(store, &StateBatch { ops: vec![row] })?;
+    }
+    // The state is made durable first.
+    store.trim(shard, 2, first.term)
 }
 
 /// The end of the log from the first change of members on, with an empty entry for each: made from
@@ -279,6 +318,9 @@ mod tests {
         assert_eq!((after[0].last, after[0].pending_change), ((3, 1), false));
         let store = open_store(&config, OPEN_FILES, &[ShardId(shard.id)], false).unwrap();
         assert_eq!(store.standing(ShardId(shard.id)), Default::default());
+        // Who is added later does not begin with the members of the first days.
+        let bounds = store.bounds(ShardId(shard.id)).unwrap();
+        assert_eq!((bounds.first, bounds.last, bounds.trimmed_term), (2, 3, 1));
         let single = Config::default();
         assert!(matches!(rescue(&single, false), Err(StartError::Config(_))));
     }
