@@ -25,9 +25,9 @@ use crate::actors::shard::start::{start_shards, RunningShards, StartShard, Start
 use crate::actors::shard::ShardHandle;
 use crate::actors::sinks::Sinks;
 use crate::config::{ClusterShard, Config};
-pub use crate::gateway::Listening;
 use crate::gateway::{BrokerSide, ForwardDeps, Gateway, GatewayDeps, GatewayError};
 use crate::gateway::{GatewayLink, Host};
+pub use crate::gateway::{Listening, LogView};
 use crate::model::command::MetaOp;
 use crate::model::topic::TopicConfig;
 use crate::model::ShardId;
@@ -229,6 +229,7 @@ impl Broker {
         let link = GatewayLink::new();
         let mut side = None;
         let mut host = None;
+        let mut log = None;
         if config.roles.broker {
             let arbiter = Arbiter::new();
             let raft = RaftOptions::single(NODE, u64::from(std::process::id()));
@@ -248,12 +249,14 @@ impl Broker {
                 clustered: false,
             });
             let named = vec![(config.broker_name.clone(), shard)];
-            self.watch_store(config, named);
+            let scrubs = self.watch_store(config, named);
+            log = scrubs.map(|scrubs| scrubs as Arc<dyn LogView>);
         }
         let deps = GatewayDeps {
             broker: side,
             registry: self.registry.clone(),
             host,
+            log,
             ..self.gateway_deps(config.clone(), link)
         };
         self.gateways.push(Gateway::start(deps)?);
@@ -391,6 +394,7 @@ impl Broker {
             registry: None,
             forward: None,
             node: None,
+            log: None,
             thread_base: self.gateways.iter().map(Gateway::threads).sum(),
             link,
             sinks: self.sinks.clone(),
@@ -474,7 +478,12 @@ impl Broker {
         Ok(shards)
     }
 
-    fn watch_store(&mut self, config: &Arc<Config>, shards: Vec<(String, ShardHandle)>) {
+    fn watch_store(
+        &mut self,
+        config: &Arc<Config>,
+        shards: Vec<(String, ShardHandle)>,
+    ) -> Option<Arc<scrub::Scrubs>> {
+        let mut watched = None;
         if let Some(running) = &self.shards {
             let stats = running.writer.stats().clone();
             let clock = self.clock.clone();
@@ -482,10 +491,13 @@ impl Broker {
             if let Some(cluster) = &self.cluster {
                 let _ = cluster.scrubs.set(scrubs.clone());
             }
-            self.tasks.push(tokio::task::spawn_local(scrubs.run()));
+            self.tasks
+                .push(tokio::task::spawn_local(scrubs.clone().run()));
+            watched = Some(scrubs);
             let watch = watch(shards, stats, config.clone(), self.metrics.clone(), clock);
             self.tasks.push(tokio::task::spawn_local(watch));
         }
+        watched
     }
 
     /// Stops in order: leadership is handed over, no new requests, what is under way is answered,

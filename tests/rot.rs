@@ -123,6 +123,14 @@ fn what_nobody_can_read_is_skipped_and_named_and_all_else_is_there() {
         "it is not tried again"
     );
     stop(server);
+    let server = Server::start(&data, SETS);
+    let http = server.http();
+    let (done, said) = troupe(&["cluster", "scrub", "--http"], http.as_ref());
+    assert!(
+        done && said.contains("2 found") && said.contains("2 LOST"),
+        "{said}"
+    );
+    stop(server);
     // Without what names its tables it does not begin anew.
     std::fs::remove_file(data.join("db/CURRENT")).unwrap();
     for _ in 0..2 {
@@ -133,9 +141,9 @@ fn what_nobody_can_read_is_skipped_and_named_and_all_else_is_there() {
 }
 
 /// What the command says and how it ends.
-fn troupe(args: &[&str], data: &Path) -> (bool, String) {
+fn troupe(args: &[&str], last: &std::ffi::OsStr) -> (bool, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_troupe"));
-    let out = command.args(args).arg("--data-dir").arg(data).output();
+    let out = command.args(args).arg(last).output();
     let out = out.expect("it runs");
     let said = [out.stdout, out.stderr].concat();
     (out.status.success(), String::from_utf8_lossy(&said).into())
@@ -181,10 +189,13 @@ fn a_single_node_starts_behind_what_it_cannot_replay_and_gives_up_more_by_an_ope
     assert_ne!(code, Some(0));
     let named = |l: &String| l.contains("corrupt") && l.contains("troupe cluster rescue");
     assert!(said.iter().any(named), "{said:?}");
-    let (done, said) = troupe(&["cluster", "rescue"], &data);
+    let (done, said) = troupe(&["cluster", "rescue", "--data-dir"], data.as_os_str());
     assert!(done && said.contains("Nothing was changed"), "{said}");
     assert_ne!(refused(&data, SETS).0, Some(0), "nothing was");
-    let (done, said) = troupe(&["cluster", "rescue", "--accept-loss"], &data);
+    let (done, said) = troupe(
+        &["cluster", "rescue", "--accept-loss", "--data-dir"],
+        data.as_os_str(),
+    );
     assert!(done && said.contains("DAMAGED"), "{said}");
     let server = Server::start(&data, SETS);
     run(async {

@@ -187,6 +187,7 @@ fn single(page: &Value) -> Vec<String> {
             number(shard, "committed"),
             number(shard, "applied"),
         ));
+        out.extend(super::scrub::damage(&shard["damage"]));
     }
     if out.is_empty() {
         out.push("single node  a name server without a broker".to_owned());

@@ -121,7 +121,13 @@ async fn cluster(State(shared): State<Arc<Shared>>) -> axum::response::Response 
 fn alone(shared: &Shared) -> serde_json::Value {
     let shard = |broker: &BrokerSide| {
         let status = broker.shard.status();
+        let (damage, scrub) = shared
+            .log
+            .as_ref()
+            .map(|log| log.figures())
+            .unwrap_or_default();
         json!({
+            "damage": damage, "scrub": scrub,
             "id": broker.shard.shard().0, "name": shared.broker_name, "port": shared.port(),
             "leader": 1, "preferred": 1, "term": status.term(), "serving": status.serving(),
             "committed": status.committed(), "applied": status.applied(),

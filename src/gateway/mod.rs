@@ -44,7 +44,7 @@ pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
 pub use limits::ConnectionLimits;
 pub use operator::{Doing, NotDone, Operation};
-pub use shared::{BrokerSide, NodeView};
+pub use shared::{BrokerSide, LogView, NodeView};
 
 use crate::actors::registry::Registry;
 use crate::actors::sinks::Sinks;
@@ -78,6 +78,8 @@ pub struct GatewayDeps {
     pub forward: Option<ForwardDeps>,
     /// The node as a whole, when it has gateways for several shards.
     pub node: Option<Arc<dyn NodeView>>,
+    /// The stored log of a single node.
+    pub log: Option<Arc<dyn LogView>>,
     /// Number of the first thread: the gateways of a node share the numbers of connections.
     pub thread_base: usize,
     /// The link that the groups were made with.
@@ -199,6 +201,7 @@ impl Gateway {
             registry: deps.registry,
             forward,
             node: deps.node,
+            log: deps.log,
             link: deps.link.clone(),
             metrics: deps.metrics,
             reads: pool.handle(),

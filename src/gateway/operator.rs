@@ -4,7 +4,7 @@
 //! proof of it, also on this machine. Without one all nodes are on this machine, and so must the
 //! caller be; a page in somebody's browser cannot set the header.
 
-use super::shared::{now_ms, Shared};
+use super::shared::{now_ms, LogView, Shared};
 use crate::config::operator::{self, HEADER};
 use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
@@ -95,6 +95,14 @@ fn allowed(shared: &Shared, peer: Peer, headers: &HeaderMap, body: &[u8]) -> Res
     operator::check(&secret, header.unwrap_or(""), PATH, body, now_ms()).map_err(|e| e.to_string())
 }
 
+/// What a single node does.
+fn alone(log: Option<&dyn LogView>, operation: &Operation) -> Result<String, NotDone> {
+    match (operation, log) {
+        (Operation::Scrub { shards }, Some(log)) => log.scrub(shards).map_err(NotDone::Unknown),
+        _ => Err(NotDone::Unknown(SINGLE.trim_end().to_owned())),
+    }
+}
+
 /// Handles a request.
 pub async fn operate(
     State(shared): State<Arc<Shared>>,
@@ -102,9 +110,9 @@ pub async fn operate(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Some(node) = shared.node.clone() else {
+    if shared.node.is_none() && shared.log.is_none() {
         return (StatusCode::NOT_FOUND, SINGLE).into_response();
-    };
+    }
     if let Err(why) = allowed(&shared, peer, &headers, &body) {
         shared.bad_input("operator", peer.0, &why);
         return (StatusCode::FORBIDDEN, why + "\n").into_response();
@@ -114,7 +122,14 @@ pub async fn operate(
         Err(e) => return (StatusCode::BAD_REQUEST, format!("{e}\n")).into_response(),
     };
     tracing::info!(peer = %peer.0, ?operation, "operator");
-    let done = tokio::time::timeout(WITHIN, node.operate(operation)).await;
+    let doing = match (&shared.node, &shared.log) {
+        (Some(node), _) => node.clone().operate(operation),
+        (None, log) => {
+            let done = alone(log.as_deref(), &operation);
+            Box::pin(std::future::ready(done))
+        }
+    };
+    let done = tokio::time::timeout(WITHIN, doing).await;
     let (status, text) = match done {
         Ok(Ok(text)) => (StatusCode::OK, text),
         Ok(Err(NotDone::Leader(node))) => {

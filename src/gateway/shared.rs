@@ -55,6 +55,8 @@ pub struct Shared {
     pub forward: Option<Arc<Forward>>,
     /// The node as a whole, for the pages.
     pub node: Option<Arc<dyn NodeView>>,
+    /// The stored log of a single node.
+    pub log: Option<Arc<dyn LogView>>,
     pub link: Arc<GatewayLink>,
     pub metrics: Arc<Metrics>,
     pub reads: ReadHandle,
@@ -91,6 +93,8 @@ pub struct SharedParts {
     pub registry: Option<Registry>,
     pub forward: Option<Arc<Forward>>,
     pub node: Option<Arc<dyn NodeView>>,
+    /// The stored log of a single node.
+    pub log: Option<Arc<dyn LogView>>,
     pub link: Arc<GatewayLink>,
     pub metrics: Arc<Metrics>,
     pub reads: ReadHandle,
@@ -111,6 +115,14 @@ pub trait NodeView: Send + Sync {
     fn operate(self: Arc<Self>, operation: Operation) -> Doing;
 }
 
+/// The stored log of a node without replicas.
+pub trait LogView: Send + Sync {
+    /// What is corrupt in it, and where its scrub is, as `/cluster` shows both: `damage`, `scrub`.
+    fn figures(&self) -> (serde_json::Value, serde_json::Value);
+    /// Reads all of it at once; the shards named must be here. What it does, or why not.
+    fn scrub(&self, shards: &[String]) -> Result<String, String>;
+}
+
 impl Shared {
     /// Everything at its beginning; the broker's port is set once it is bound.
     pub fn new(parts: SharedParts) -> Self {
@@ -120,6 +132,7 @@ impl Shared {
             registry: parts.registry,
             forward: parts.forward,
             node: parts.node,
+            log: parts.log,
             link: parts.link,
             metrics: parts.metrics,
             reads: parts.reads,

@@ -30,8 +30,10 @@ pub fn damage(d: &DamageFigures) -> Value {
 pub fn scrub(scrubs: Option<&Arc<Scrubs>>, name: &str) -> Value {
     let places = scrubs.map(|scrubs| scrubs.places()).unwrap_or_default();
     let place = places.into_iter().find(|(shard, ..)| shard == name);
-    place.map_or(
-        Value::Null,
-        |(_, at_once, next)| json!({"at_once": at_once, "next": next}),
-    )
+    place.map_or(Value::Null, |(_, at_once, next)| self::place(at_once, next))
+}
+
+/// Whether all is read at once, and the next index.
+pub fn place(at_once: bool, next: u64) -> Value {
+    json!({"at_once": at_once, "next": next})
 }

@@ -1,10 +1,12 @@
 //! Reads the whole stored log now and then, so that damage is found while other replicas have good copies:
 //! slowly, and at once when an operator asks.
 
+use super::figures;
 use super::parts::{replace_file, up};
 use crate::actors::shard::damage::DamageFigures;
 use crate::actors::shard::scrub::Scrub;
 use crate::actors::shard::ShardHandle;
+use crate::gateway::LogView;
 use crate::storage::points::FailPoint;
 use crate::storage::Scrubbed;
 use crate::telemetry::ShardMetrics;
@@ -135,6 +137,22 @@ impl Scrubs {
         if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(%error, "the place of the scrub cannot be kept");
         }
+    }
+}
+
+/// Of a single node: it has one shard.
+impl LogView for Scrubs {
+    fn figures(&self) -> (serde_json::Value, serde_json::Value) {
+        let damage = self
+            .shards
+            .first()
+            .map(|(_, shard)| figures::damage(&shard.damage()));
+        let scrub = self.places().into_iter().next();
+        let scrub = scrub.map(|(_, at_once, next)| figures::place(at_once, next));
+        (damage.unwrap_or_default(), scrub.unwrap_or_default())
+    }
+    fn scrub(&self, shards: &[String]) -> Result<String, String> {
+        self.at_once(shards)
     }
 }
 
