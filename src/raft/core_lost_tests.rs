@@ -317,3 +317,32 @@ fn a_replica_with_another_history_says_so() {
     let bytes = message::encode(&m, head).unwrap();
     assert_eq!(net.at(hurt).raft.step(leader, &bytes), Ok(()));
 }
+
+#[test]
+fn a_late_answer_from_before_an_election_is_no_vote_in_it() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&[], &all);
+    for node in all {
+        lose_store(&mut net, node, &all);
+    }
+    net.at(1).raft.campaign();
+    net.drive(1);
+    let mut late = Vec::new();
+    while let Some((from, to, bytes)) = net.wire.pop_front() {
+        let (_, m) = message::decode(&bytes).unwrap();
+        match m.get_msg_type() {
+            MessageType::MsgRequestPreVoteResponse if from == 3 => late.push(bytes.clone()),
+            // Its vote is not asked for, and the election needs all.
+            MessageType::MsgRequestVote if to == 3 => {
+                let doubled = late[0].clone();
+                net.at(1).raft.step(3, &doubled).unwrap();
+                continue;
+            }
+            _ => {}
+        }
+        net.at(to).raft.step(from, &bytes).unwrap();
+        net.drive(to);
+    }
+    assert_eq!(net.at(1).raft.term(), 1, "it stood for election");
+    assert!(!net.at(1).raft.is_leader());
+}

@@ -446,8 +446,8 @@ impl ShardCore {
         self.drive(out);
     }
 
-    /// Tells queues and waiting tokens that an entry reached `stage`.
-    fn answer(flight: &InFlight, stage: Stage, out: &mut Vec<Effect>) {
+    /// Tells queues and waiting tokens that an entry reached `stage`. Nobody is told more after that.
+    fn answer(flight: &mut InFlight, stage: Stage, out: &mut Vec<Effect>) {
         for block in &flight.blocks {
             if stage == Stage::Appended && !block.early {
                 continue;
@@ -461,14 +461,11 @@ impl ShardCore {
             };
             out.push(Effect::ToQueue(block.key, reached));
         }
-        for (token, position, wanted) in &flight.schedules {
+        for (token, position, wanted) in &mut flight.schedules {
             if *wanted == stage && token.is_some() {
-                out.push(Effect::Answer(
-                    *token,
-                    Outcome::Scheduled {
-                        position: *position,
-                    },
-                ));
+                let position = *position;
+                let token = std::mem::replace(token, Token::NONE);
+                out.push(Effect::Answer(token, Outcome::Scheduled { position }));
             }
         }
     }

@@ -266,3 +266,30 @@ fn a_command_of_an_earlier_time_of_serving_is_refused() {
     });
     assert_eq!(answers.collect::<Vec<_>>(), [(5, false), (6, true)]);
 }
+
+#[test]
+fn who_was_answered_by_the_leader_alone_is_not_answered_again_when_it_leads_no_more() {
+    let mut three = three::Three::new();
+    three.tick(40);
+    let old = three.leader().expect("one leads");
+    three.cut = Some(old);
+    let token = Token { sink: 1, slot: 7 };
+    let delayed = Schedule {
+        token,
+        policy: AckPolicy::LEADER_APPENDED,
+        due_ms: 1_000,
+        target: KEY,
+        tag: 0,
+        record: record(),
+        again: false,
+    };
+    three.step(old, ShardInput::Schedule(delayed));
+    let now_ms = three.now_ms;
+    three.step(old, ShardInput::Flush { now_ms });
+    three.tick(40);
+    assert!(three.cores[old].serving().is_none());
+    let [(answered, Outcome::Scheduled { .. })] = three.answers[..] else {
+        panic!("{:?}", three.answers);
+    };
+    assert_eq!(answered, token);
+}

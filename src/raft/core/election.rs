@@ -207,6 +207,14 @@ impl RaftCore {
     /// Hands the votes to raft once every other voter has given one.
     pub(super) fn vote(&mut self, from: u64, m: Message) {
         let asked = (self.node.raft.state, m.term);
+        // The answer to the question before the election may come late, and is no vote in it.
+        let answers = match asked.0 {
+            StateRole::PreCandidate => MessageType::MsgRequestPreVoteResponse,
+            _ => MessageType::MsgRequestVoteResponse,
+        };
+        if m.get_msg_type() != answers {
+            return;
+        }
         if self.asked != asked {
             self.asked = asked;
             self.votes.clear();

@@ -181,7 +181,7 @@ impl ShardCore {
             flight
                 .blocks
                 .retain(|b| !dropped.contains(&(b.key, b.base)));
-            Self::answer(&flight, Stage::Committed, out);
+            Self::answer(&mut flight, Stage::Committed, out);
             commands.append(&mut flight.proposals);
         }
         commands

@@ -42,10 +42,8 @@ impl ShardCore {
                 };
                 out.push(Effect::ToQueue(block.key, late));
             }
-            // What waits for the leader's own write only has its answer once that is done.
-            let early_done = flight.early_done;
-            for (token, position, stage) in &mut flight.schedules {
-                if token.is_some() && !(early_done && *stage == Stage::Appended) {
+            for (token, position, _) in &mut flight.schedules {
+                if token.is_some() {
                     let (base_offset, position) = (0, *position);
                     let late = Outcome::Late {
                         why,

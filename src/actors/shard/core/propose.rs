@@ -89,7 +89,7 @@ impl ShardCore {
             Ok(at) if at == index => {
                 if self.options.defect == Some(Defect::AckBeforeWrite) {
                     // (planted)
-                    Self::answer(&flight, Stage::Committed, out);
+                    Self::answer(&mut flight, Stage::Committed, out);
                 }
                 self.in_flight.push_back(flight);
                 self.drive(out);

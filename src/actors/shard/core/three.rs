@@ -10,6 +10,10 @@ use crate::raft::{RaftOptions, RaftStart};
 pub(super) struct Three {
     pub cores: Vec<ShardCore>,
     pub hangs: Option<usize>,
+    /// No message comes to this one, or from it.
+    pub cut: Option<usize>,
+    /// What clients were told.
+    pub answers: Vec<(Token, Outcome)>,
     pub now_ms: i64,
     /// The last result of each that compared states.
     pub compared: BTreeMap<usize, Comparison>,
@@ -41,6 +45,8 @@ impl Three {
         Self {
             cores: (1..=3).map(core).collect(),
             hangs: None,
+            cut: None,
+            answers: Vec::new(),
             now_ms: 0,
             compared: BTreeMap::new(),
         }
@@ -53,6 +59,9 @@ impl Three {
             self.cores[at].step(input, &mut out);
             for effect in out {
                 match effect {
+                    Effect::Send { to, .. }
+                        if self.cut.is_some_and(|c| [at, to as usize - 1].contains(&c)) => {}
+                    Effect::Answer(token, outcome) => self.answers.push((token, outcome)),
                     Effect::Send { to, bytes } => {
                         let from = at as u64 + 1;
                         todo.push_back((to as usize - 1, ShardInput::Message { from, bytes }));

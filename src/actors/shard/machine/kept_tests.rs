@@ -108,6 +108,8 @@ impl Replica {
     fn assert_same_elsewhere(&self) {
         let loaded = load(&self.rows, SHARD, MachineOptions::default()).expect("loads");
         assert_eq!(loaded.describe(), self.machine.describe());
+        // Replicas compare it, and one that was restarted makes it anew.
+        assert_eq!(loaded.digest(), self.machine.digest());
         let of_rows = BaseOfRows::new(SHARD, self.machine.members.clone());
         let of_rows = of_rows.of(&self.rows).expect("rows").expect("a base");
         assert_eq!(of_rows.made_at, self.machine.applied.0);
