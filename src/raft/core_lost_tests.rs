@@ -346,3 +346,45 @@ fn a_late_answer_from_before_an_election_is_no_vote_in_it() {
     assert_eq!(net.at(1).raft.term(), 1, "it stood for election");
     assert!(!net.at(1).raft.is_leader());
 }
+
+#[test]
+fn who_went_on_to_a_later_term_before_it_heard_of_the_leader_gets_in() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&[], &all);
+    for node in all {
+        lose_store(&mut net, node, &all);
+    }
+    net.at(1).raft.campaign();
+    net.drive(1);
+    while let Some((from, to, bytes)) = net.wire.pop_front() {
+        // It votes, and hears nothing of the leader.
+        if to == 3 && net.at(1).raft.is_leader() {
+            continue;
+        }
+        net.at(to).raft.step(from, &bytes).unwrap();
+        net.drive(to);
+    }
+    assert!(net.at(1).raft.is_leader());
+    let mut later = Message::default();
+    later.set_msg_type(MessageType::MsgRequestVote);
+    (later.from, later.to, later.term) = (2, 3, 2);
+    let head = Head {
+        store: 100,
+        sender_life: 1,
+        receiver_life: 1,
+        all: true,
+        forgotten: true,
+        ..Head::default()
+    };
+    let bytes = message::encode(&later, head).unwrap();
+    net.at(3).raft.step(2, &bytes).unwrap();
+    net.drive(3);
+    net.wire.clear();
+    assert_eq!(net.at(3).raft.term(), 2);
+    net.tick(100);
+    let leader = net.leader();
+    net.propose(leader, "a");
+    net.tick(10);
+    assert_eq!(net.at(3).texts(), [b"a"]);
+    assert_eq!(net.at(3).raft.members().voters, all);
+}

@@ -43,7 +43,7 @@ impl RaftCore {
         if self.keeps_a_promise(&m, head.all) {
             return Ok(());
         }
-        if head.forgotten && !self.hear_stranger(from, &head, kind) {
+        if head.forgotten && !self.hear_stranger(from, &head, kind, m.term) {
             return Ok(());
         }
         if message::asks_vote(kind) {
@@ -108,10 +108,12 @@ impl RaftCore {
 
     /// A replica that has forgotten speaks. Returns whether raft may hear what it says: as long as
     /// its answers would count for a majority it may not.
-    fn hear_stranger(&mut self, from: u64, head: &Head, kind: MessageType) -> bool {
+    fn hear_stranger(&mut self, from: u64, head: &Head, kind: MessageType, term: u64) -> bool {
         let admitted = self.members.admitted.get(&from) == Some(&head.store);
-        // It has voted for this leader with all others, and is about to hear of it.
+        // It has voted for this leader with all others, and is about to hear of it; in a later term it
+        // will not.
         let elector = self.elected_by_all == Some(self.term())
+            && term <= self.term()
             && self.electors.get(&from) == Some(&head.store);
         if self.is_leader() && !admitted && !elector {
             self.strangers.insert(from, head.store);
