@@ -9,10 +9,10 @@ use std::sync::Arc;
 use troupemq::actors::queue::core::QueueInput;
 use troupemq::actors::shard::core::{Schedule, ShardInput};
 use troupemq::model::append::{AppendBatch, AppendRequest, ParkRequest, RecordMeta};
-use troupemq::model::command::{CommitOffsets, MetaOp, QueueOffset};
+use troupemq::model::command::{CommitOffsets, LockChange, LockedQueue, MetaOp, QueueOffset};
 use troupemq::model::group::GroupConfig;
-use troupemq::model::outcome::{Outcome, Refusal, Token};
-use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
+use troupemq::model::outcome::Token;
+use troupemq::model::policy::{AckPolicy, FlushPolicy};
 use troupemq::model::topic::{TopicConfig, PERM_READ, PERM_WRITE};
 use troupemq::model::{QueueKey, TopicId};
 
@@ -49,17 +49,20 @@ pub struct Clients {
     next_slot: u64,
     /// The node asked, and what for.
     pub waiting: BTreeMap<u64, (usize, Waiting)>,
+    /// The node that owes an answer to each request, whether or not anybody waits for it.
+    pub owed: BTreeMap<u64, usize>,
     /// Where each group reads on.
     positions: BTreeMap<(u32, QueueKey), u64>,
     /// Producer and queue of messages whose fate is unknown: sent again.
-    retries: Vec<(u32, QueueKey)>,
+    pub(crate) retries: Vec<(u32, QueueKey)>,
     /// Requests of earlier lives, for a planted defect.
     pub ghosts: Vec<(QueueKey, Vec<u64>)>,
 }
 
 impl Clients {
-    fn slot(&mut self, node: usize, waiting: Waiting) -> Token {
+    pub(crate) fn slot(&mut self, node: usize, waiting: Waiting) -> Token {
         self.next_slot += 1;
+        self.owed.insert(self.next_slot, node);
         self.waiting.insert(self.next_slot, (node, waiting));
         Token {
             sink: 0,
@@ -100,7 +103,8 @@ impl Sim {
             55..=79 => self.consume(key),
             80..=87 => self.read_anywhere(key),
             88..=91 => self.move_offset(key),
-            92..=96 => self.park(key),
+            92..=94 => self.park(key),
+            95..=96 => self.change_lock(key),
             97 if self.plan.churn => {
                 self.see(Seen::DeleteAsked {
                     name: topic.clone(),
@@ -140,18 +144,28 @@ impl Sim {
         self.command(op, "group");
     }
 
-    fn command(&mut self, op: MetaOp, what: &'static str) {
-        let token = self.clients.slot(
-            self.group.as_ref().map_or(0, |g| g.here),
-            Waiting::Command { what },
-        );
-        self.timeout(token);
-        let epoch = self.node.as_ref().map_or(0, |n| n.shard.epoch());
-        let id = token.slot;
-        self.post_shard(ShardInput::Propose { id, epoch, op });
+    /// A queue's lock is taken, renewed or given back.
+    fn change_lock(&mut self, key: QueueKey) {
+        let Some(group) = self.group() else { return };
+        let client = match self.rng.chance(1, 3) {
+            true => String::new(),
+            false => format!("client-{}", self.rng.below(3)),
+        };
+        self.counters.locks += 1;
+        let lock = LockedQueue {
+            topic: key.topic.0,
+            queue: key.queue,
+            client,
+        };
+        let change = LockChange {
+            group,
+            queues: vec![lock],
+            at_ms: 0,
+        };
+        self.command(MetaOp::Locks(change), "lock");
     }
 
-    fn timeout(&mut self, token: Token) {
+    pub(crate) fn timeout(&mut self, token: Token) {
         self.schedule.after(
             TIMEOUT_US,
             crate::schedule::Event::Timeout { slot: token.slot },
@@ -225,7 +239,7 @@ impl Sim {
         );
     }
 
-    fn new_uid(
+    pub(crate) fn new_uid(
         &mut self,
         producer: u32,
         key: QueueKey,
@@ -358,13 +372,14 @@ impl Sim {
                 self.counters.store_reads += u64::from(from_store);
                 self.counters.too_small_reads +=
                     u64::from(matches!(answer, Answer::TooSmall { .. }));
-                if self.is_current() {
-                    self.see(Seen::Read {
-                        key,
-                        offset,
-                        answer: answer.clone(),
-                    });
-                }
+                let current = self.is_current() && !self.view.filling;
+                self.counters.stale_reads += u64::from(!current);
+                self.see(Seen::Read {
+                    key,
+                    offset,
+                    current,
+                    answer: answer.clone(),
+                });
                 Some(answer)
             }
             // The client asks again.
@@ -396,164 +411,5 @@ impl Sim {
                 tags,
             }),
         );
-    }
-
-    /// An answer arrives at its client.
-    pub fn answered(&mut self, token: Token, outcome: Outcome) {
-        let Some((_, waiting)) = self.clients.waiting.remove(&token.slot) else {
-            // After a timeout nobody looks any more; another second answer is a defect.
-            if token.slot > self.clients.next_slot {
-                self.fail("I7", format!("an answer to {token:?}, which nobody asked"));
-            }
-            return;
-        };
-        match (waiting, outcome) {
-            // It took too long; the entry goes on, and nothing more is said of it.
-            (waiting @ (Waiting::Send { .. } | Waiting::Schedule { .. }), Outcome::Late { .. }) => {
-                self.counters.late += 1;
-                self.told(waiting, false);
-            }
-            // One replica has it; whether it stays is open.
-            (
-                waiting @ (Waiting::Send {
-                    policy:
-                        AckPolicy {
-                            master: MasterPolicy::Async,
-                            ..
-                        },
-                    ..
-                }
-                | Waiting::Schedule {
-                    policy:
-                        AckPolicy {
-                            master: MasterPolicy::Async,
-                            ..
-                        },
-                    ..
-                }),
-                Outcome::Appended { .. } | Outcome::Scheduled { .. },
-            ) if self.group.is_some() => {
-                self.counters.acked += 1;
-                self.told(waiting, false);
-            }
-            (
-                Waiting::Send { uids, .. },
-                Outcome::Appended {
-                    base_offset,
-                    position,
-                    ..
-                },
-            ) => {
-                for (i, uid) in (0u64..).zip(uids) {
-                    let at = troupemq::model::Position {
-                        ordinal: position.ordinal + i as u32,
-                        ..position
-                    };
-                    self.counters.acked += 1;
-                    self.see(Seen::Acked {
-                        uid,
-                        at,
-                        offset: Some(base_offset + i),
-                    });
-                }
-            }
-            (Waiting::Schedule { uid, .. }, Outcome::Scheduled { position }) => {
-                self.counters.acked += 1;
-                self.see(Seen::Acked {
-                    uid,
-                    at: position,
-                    offset: None,
-                });
-            }
-            (Waiting::Park { key, offset }, Outcome::Wake { data }) => {
-                if data
-                    && self.view.bounds(key).1 <= offset
-                    && self.view.topic_names.contains_key(&key.topic.0)
-                {
-                    self.fail(
-                        "I6",
-                        format!("a pull of {key:?} at {offset} was woken for nothing"),
-                    );
-                }
-                let count = if data {
-                    &mut self.counters.woken_by_data
-                } else {
-                    &mut self.counters.woken_by_time
-                };
-                *count += 1;
-            }
-            (waiting, Outcome::Refused(why)) => {
-                if self.group.is_some() {
-                    self.counters.followers_refuse += u64::from(why == Refusal::NotLeader);
-                    self.counters.lead_lost_in_flight += u64::from(why == Refusal::Indeterminate);
-                }
-                let definite = why != Refusal::Indeterminate
-                    || self.defect == Some(crate::defects::Planted::UnknownToldAsRefused);
-                self.unanswered(waiting, definite);
-            }
-            (waiting, outcome) => self.fail("answers", format!("{outcome:?} to {waiting:?}")),
-        }
-    }
-
-    /// A proposal's answer.
-    pub fn proposed(&mut self, id: u64) {
-        if id != 0 {
-            self.clients.waiting.remove(&id);
-        }
-    }
-
-    fn unanswered(&mut self, waiting: Waiting, definite: bool) {
-        if let Waiting::Send { key, producer, .. } = &waiting {
-            if self.rng.chance(1, 2) {
-                self.clients.retries.push((*producer, *key));
-            }
-        } else if let Waiting::Schedule { .. } = &waiting {
-            // The same draw for both kinds.
-            self.rng.chance(1, 2);
-        }
-        self.told(waiting, definite);
-    }
-
-    fn told(&mut self, waiting: Waiting, definite: bool) {
-        let uids = match waiting {
-            Waiting::Send { uids, .. } => uids,
-            Waiting::Schedule { uid, .. } => vec![uid],
-            Waiting::Park { .. } | Waiting::Command { .. } => return,
-        };
-        for uid in uids {
-            let count = if definite {
-                &mut self.counters.refused
-            } else {
-                &mut self.counters.unknown
-            };
-            *count += 1;
-            self.see(if definite {
-                Seen::Refused { uid }
-            } else {
-                Seen::Unknown { uid }
-            });
-        }
-    }
-
-    /// A client's patience is over.
-    pub fn timed_out(&mut self, slot: u64) {
-        if let Some((_, waiting)) = self.clients.waiting.remove(&slot) {
-            self.unanswered(waiting, false);
-        }
-    }
-
-    /// The node went away: nobody gets an answer.
-    pub fn disconnected(&mut self) {
-        let here = self.here();
-        let all = std::mem::take(&mut self.clients.waiting);
-        let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
-        self.clients.waiting = stay;
-        let gone: BTreeMap<u64, (usize, Waiting)> = gone;
-        for (_, (_, waiting)) in gone {
-            if let Waiting::Send { uids, key, .. } = &waiting {
-                self.clients.ghosts.push((*key, uids.clone()));
-            }
-            self.unanswered(waiting, false);
-        }
     }
 }

@@ -30,4 +30,6 @@ counters! {
     transfers, elections, leaderships, fetches, overwritten, followers_refuse, lead_lost_in_flight, acked_truncated, stores_lost, snapshots,
     snapshot_parts, snapshots_resumed, leases, links_reset, digests, wrong_configurations,
     stalled_nodes, stalled_links, rotten, mended, bad_reads,
+    changes_done, changes_refused, locks, acked_alone, stale_reads, claims, claims_of_several, unrestarted,
+    probes, probe_ms, stopped_after_held, stopped_after_followed, stopped_after_voted, stopped_at_last,
 }

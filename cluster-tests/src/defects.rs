@@ -1,13 +1,16 @@
 //! Defects planted on purpose, to prove that the checkers can see them.
 
 use troupemq::actors::shard::core::Defect;
+use troupemq::raft;
 use troupemq::storage::SimStore;
 
 /// A planted defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// In the cores.
+    /// In the shard's core.
     Core(Defect),
+    /// In raft's.
+    Raft(raft::Defect),
     /// The disk reports syncs it did not do.
     DiskLies,
     /// A kill takes the unsynced tail of the log, and nobody notices.
@@ -42,10 +45,10 @@ pub enum Planted {
     PartsUnchecked,
     /// A snapshot's log and its state are two writes.
     InstallTorn,
-    /// A leader speaks before its own term is on its disk.
-    SpeaksEarly,
-    /// A leader takes its followers' promises for as long as its own.
-    GuessedPromises,
+    /// An ASYNC_MASTER request is answered by its leader, and again with all others.
+    AnsweredTwice,
+    /// A lease is counted from the answers, and not from the question.
+    LeaseFromAnswer,
     /// Stamps, timers and retention go by the machine's clock, whatever the others say.
     RawClock,
     /// What is read of the log is not checked.
@@ -61,7 +64,7 @@ pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {
 }
 
 /// Those that one node can show.
-pub const ALL: [Planted; 13] = [
+pub const ALL: [Planted; 17] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::AppliedAhead),
@@ -75,10 +78,14 @@ pub const ALL: [Planted; 13] = [
     Planted::MaxAhead,
     Planted::ListedTooEarly,
     Planted::UnknownToldAsRefused,
+    Planted::AnsweredTwice,
+    Planted::Core(Defect::MetaWhenProposed),
+    Planted::Core(Defect::OffsetsDropped),
+    Planted::Core(Defect::KeepsHalf),
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 25] = [
+pub const GROUP: [Planted; 39] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -101,10 +108,24 @@ pub const GROUP: [Planted; 25] = [
     Planted::PartsUnchecked,
     Planted::InstallTorn,
     Planted::RawClock,
-    Planted::GuessedPromises,
+    Planted::Raft(raft::Defect::GuessesPromises),
     Planted::Core(Defect::SilentHasNone),
     Planted::ReadsUnchecked,
+    Planted::AnsweredTwice,
+    Planted::LeaseFromAnswer,
+    Planted::Core(Defect::MembersWhileFilling),
+    Planted::Core(Defect::MetaWhenProposed),
+    Planted::Core(Defect::OffsetsDropped),
+    Planted::Core(Defect::MembersWhenProposed),
+    Planted::Core(Defect::KeepsHalf),
+    Planted::Core(Defect::LossUntold),
+    Planted::Core(Defect::RefusedAndKept),
+    Planted::Raft(raft::Defect::AnswersEarly),
+    Planted::Raft(raft::Defect::ForgetsPromise),
+    Planted::Raft(raft::Defect::AnyLifeConfirms),
+    Planted::Raft(raft::Defect::CountsForgotten),
+    Planted::Raft(raft::Defect::KeepsMatch),
 ];
 
 /// Those that show where one node votes and four learn.
-pub const MANY: [Planted; 1] = [Planted::SpeaksEarly];
+pub const MANY: [Planted; 1] = [Planted::Raft(raft::Defect::SpeaksEarly)];

@@ -30,9 +30,12 @@ impl Sim {
         if let Some((timer, _)) = late {
             return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
         }
-        if let Some((slot, (_, waiting))) = self.clients.waiting.iter().next() {
-            let what = format!("request {slot} was never answered: {waiting:?}");
+        if let Some((slot, _)) = self.clients.owed.iter().next() {
+            let what = format!("request {slot} was never answered");
             return self.fail("I19", what);
+        }
+        if !self.probe_is_done() {
+            return self.fail("I19", "no message is stored at the end".into());
         }
         self.judge_stores();
         self.replay_gives(before);
@@ -64,10 +67,19 @@ impl Sim {
             return;
         };
         let digest = self.group.as_ref().map(|g| g.oracle.digest());
-        if let Some((slot, (node, waiting))) = self.clients.waiting.iter().next() {
-            let what = format!("request {slot} to node {node} was never answered: {waiting:?}");
+        if let Some((slot, node)) = self.clients.owed.iter().next() {
+            let what = format!("request {slot} to node {node} was never answered");
             return self.fail("I19", what);
         }
+        if !self.probe_is_done() {
+            return self.fail("I19", "no message is stored at the end".into());
+        }
+        let nodes = (0..self.nodes()).filter(|node| {
+            self.enter(*node);
+            self.is_member()
+        });
+        let nodes: Vec<usize> = nodes.collect();
+        self.see(Seen::Members { nodes });
         let mut serving = Vec::new();
         for place in 0..self.nodes() {
             self.enter(place);
@@ -144,6 +156,7 @@ impl Sim {
                 self.see(Seen::Read {
                     key,
                     offset: next,
+                    current: true,
                     answer: Answer::Records(found.clone()),
                 });
                 let Some((offset, _, _)) = found.last() else {

@@ -20,6 +20,7 @@ impl Sim {
         if self.plan.net.busy {
             return self.starve();
         }
+        self.prepare_moment();
         let Some(group) = &mut self.group else { return };
         if group.heal_at_us <= now_us {
             group.cut.fill(false);
@@ -52,7 +53,9 @@ impl Sim {
 
     /// An operator adds, promotes or removes; the last two together now and then.
     fn change_members(&mut self) {
-        let Some(group) = &self.group else { return };
+        let Some(group) = self.group.as_ref().filter(|_| self.node.is_some()) else {
+            return;
+        };
         let (now, least) = (&group.oracle.members, group.members);
         let all = group.places.len() as u64;
         let stranger = (1..=all).find(|n| !now.nodes().contains(n));
@@ -72,7 +75,7 @@ impl Sim {
         };
         self.counters.member_changes += 1;
         self.counters.joint += u64::from(changes.len() > 1);
-        self.post_shard(ShardInput::Members { id: 0, changes });
+        self.command_members(changes);
     }
 
     fn partition(&mut self, until_us: u64) {
@@ -109,12 +112,16 @@ impl Sim {
 
     /// No faults any more.
     pub fn heal(&mut self) {
+        let looks = self.looks_at();
+        self.schedule.lose_late(self.plan.net.delay_us);
         for node in 0..self.nodes() {
             self.enter(node);
-            self.paused_until = 0;
+            // What waits keeps its order.
+            self.paused_until = self.paused_until.min(looks);
             self.links_stall_until = 0;
         }
         if let Some(group) = &mut self.group {
+            group.moment = None;
             group.cut.fill(false);
         }
     }

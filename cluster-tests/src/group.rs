@@ -6,9 +6,10 @@
 
 use crate::defects::{self, Planted};
 use crate::disk::Disk;
+use crate::moments::Moment;
 use crate::node::Node;
 use crate::plan::Plan;
-use crate::schedule::{Event, Mail};
+use crate::schedule::Event;
 use crate::seen::Seen;
 use crate::sim::Sim;
 use crate::view::{self, View};
@@ -103,6 +104,8 @@ pub struct Group {
     pub served: bool,
     /// When anybody served first, microseconds.
     pub(crate) first_served: Option<u64>,
+    /// See [`crate::moments`].
+    pub(crate) moment: Option<Moment>,
 }
 
 impl Group {
@@ -125,6 +128,7 @@ impl Group {
             hint: 0,
             served: false,
             first_served: None,
+            moment: None,
         }
     }
 
@@ -227,99 +231,6 @@ impl Sim {
         self.group.as_ref().map_or(0, |g| g.here)
     }
 
-    /// A message leaves this node.
-    pub fn send(&mut self, to: u64, bytes: Bytes) {
-        let Some(group) = &self.group else {
-            return self.fail("shell", format!("a node alone sends to {to}"));
-        };
-        let (from, to) = (group.here, to as usize - 1);
-        if to >= group.places.len() {
-            return self.fail("shell", format!("a message to node {}", to + 1));
-        }
-        self.counters.messages += 1;
-        let calm = self.is_calm();
-        if group.is_cut(from, to) {
-            self.counters.messages_cut += 1;
-            if self.rng.chance(1, 8) {
-                self.post_shard(ShardInput::Unreachable {
-                    node: to as u64 + 1,
-                });
-            }
-            return;
-        }
-        if !calm && self.rng.chance(self.plan.net.loss, 100) {
-            self.counters.messages_lost += 1;
-            return;
-        }
-        let mut delay = 50 + self.rng.below(self.plan.net.delay_us);
-        if !calm && self.rng.chance(self.plan.net.double, 100) {
-            self.counters.messages_doubled += 1;
-            // Also long after.
-            let again = delay + self.rng.below(5_000_000);
-            self.packet(again, from, to, bytes.clone());
-        }
-        if !calm && self.rng.chance(self.plan.net.late, 1000) {
-            self.counters.messages_late += 1;
-            delay += self.rng.below(3_000_000);
-        }
-        self.packet(delay, from, to, bytes);
-    }
-
-    pub(crate) fn packet(&mut self, delay_us: u64, from: usize, to: usize, bytes: Bytes) {
-        self.schedule
-            .after(delay_us, Event::Packet { from, to, bytes });
-    }
-
-    /// A message arrives, unless the node is down or the line was cut meanwhile.
-    pub fn arrived(&mut self, from: usize, to: usize, bytes: Bytes) {
-        if self.group.as_ref().is_some_and(|g| g.is_cut(from, to)) {
-            return;
-        }
-        self.enter(to);
-        if let Some(wait) = self.links_stall() {
-            // Links keep their order.
-            return self.packet(wait, from, to, bytes);
-        }
-        if self.node.is_some() {
-            let bytes = match self.defect {
-                Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),
-                Some(Planted::PartsUnchecked) => self.spoiled(bytes),
-                _ => bytes,
-            };
-            let from = from as u64 + 1;
-            self.deliver(Mail::Shard(ShardInput::Message { from, bytes }));
-        }
-    }
-
-    /// (planted) A link without a checksum.
-    fn flipped(&mut self, bytes: &Bytes) -> Bytes {
-        let mut bytes = bytes.to_vec();
-        let at = self.rng.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << self.rng.below(8);
-        bytes.into()
-    }
-
-    /// (planted) Changes a part of a snapshot now and then.
-    fn spoiled(&mut self, bytes: Bytes) -> Bytes {
-        let bit = self.rng.below(32) as u32;
-        match bit {
-            0..8 => troupemq::raft::spoiled_snapshot(&bytes, bit).unwrap_or(bytes),
-            _ => bytes,
-        }
-    }
-
-    /// A node went down: the others' connections to it close.
-    pub fn lost_by_others(&mut self) {
-        let me = self.here();
-        for node in (0..self.nodes()).filter(|n| *n != me) {
-            if self.rng.chance(2, 3) {
-                let after = self.rng.below(20_000);
-                self.schedule
-                    .after(after, Event::LinkClosed { node, to: me });
-            }
-        }
-    }
-
     /// Whether the class allows this node to lose power now: where entries are unsynced, only a
     /// minority may be without its tail at a time.
     pub fn may_lose_power(&self) -> bool {
@@ -342,6 +253,8 @@ impl Sim {
     /// The node here comes back with an empty disk.
     pub fn lose_store(&mut self) {
         self.counters.stores_lost += 1;
+        let node = self.here();
+        self.see(Seen::StoreLost { node });
         self.store = SimStore::new(&[crate::SHARD]);
         defects::spoil(&mut self.store, self.defect);
         self.store_number += 1;
@@ -388,6 +301,7 @@ impl Sim {
         }
         group.log.push((term, sum));
         let bytes = entry.data.len() as u64 + 64;
+        let before = group.oracle.members.clone();
         let applied = match group.oracle.apply(entry) {
             Ok(applied) => applied,
             Err(error) => return self.fail("I3", format!("the oracle: {error}")),
@@ -397,6 +311,7 @@ impl Sim {
             self.see(Seen::Digest { index, digest });
         }
         self.see(Seen::Logged { index, bytes });
+        self.see_changes(entry, Some(&before));
         for event in applied.events {
             self.happened(event, entry, applied.at_ms);
         }
@@ -452,6 +367,15 @@ impl Sim {
         let Some(node) = &self.node else { return };
         let machine = node.shard.machine();
         let index = machine.applied.0;
+        let raft = node.shard.raft().members();
+        if *raft != machine.members && node.shard.failed().is_none() {
+            let what = format!(
+                "node {} goes by {raft:?}, and its state says {:?}",
+                self.here(),
+                machine.members
+            );
+            return self.fail("I16", what);
+        }
         if machine.is_filling() {
             return;
         }

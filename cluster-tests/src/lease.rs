@@ -1,5 +1,7 @@
 //! Leases: while a leader answers reads from memory nobody else may serve.
 
+use crate::defects::Planted;
+use crate::seen::{Claim, Seen};
 use crate::sim::Sim;
 use troupemq::actors::shard::core::ShardInput;
 
@@ -31,8 +33,13 @@ impl Sim {
 
     /// A majority followed after this time, and so long from then.
     pub(crate) fn lease(&mut self, stamp: u64, lease_ms: u64) {
-        self.lease_until = stamp + self.rhythm().world_us(lease_ms);
+        let from = match self.defect {
+            Some(Planted::LeaseFromAnswer) => self.schedule.now_us(),
+            _ => stamp,
+        };
+        self.lease_until = from + self.rhythm().world_us(lease_ms);
         self.counters.leases += 1;
+        self.see_claims(false);
     }
 
     /// It has carried out what came of it.
@@ -43,24 +50,39 @@ impl Sim {
         }
     }
 
-    /// The node here begins to serve.
-    pub(crate) fn nobody_else_answers(&mut self) {
+    /// Who serves, and may answer from memory. `between`: nothing is half done.
+    pub(crate) fn see_claims(&mut self, between: bool) {
         let now = self.schedule.now_us();
-        let Some(group) = &self.group else { return };
-        let others = group.places.iter().enumerate();
-        let mut others = others.filter(|(at, p)| *at != group.here && p.node.is_some());
-        // One that was stopped may come to serve in a term that is over: what it says rests on a lease
-        // or the log of its own.
-        let own = self.view.serving;
-        let older = |theirs: u64| own.is_some_and(|own| theirs < own);
-        let other = others.find(|(_, p)| p.view.serving.is_some_and(older) && p.lease_until > now);
-        if let Some((at, place)) = other {
-            let what = format!(
-                "node {} serves while node {at} may answer from memory for {} us",
-                group.here,
-                place.lease_until - now
-            );
-            self.fail("I16", what);
+        let Some(here) = self.group.as_ref().map(|g| g.here) else {
+            return;
+        };
+        let mut claims = Vec::new();
+        for node in 0..self.nodes() {
+            self.enter(node);
+            let (Some(up), Some(term)) = (&self.node, self.view.serving) else {
+                continue;
+            };
+            let lease = self.lease_until > now;
+            let machine = up.shard.machine();
+            if lease && between {
+                if let Some(what) = self.view.differs(machine) {
+                    let what = format!("node {node} would answer from memory: {what}");
+                    return self.fail("I16", what);
+                }
+            }
+            let applied = machine.applied.0;
+            claims.push(Claim {
+                node,
+                term,
+                lease,
+                applied,
+            });
+        }
+        self.enter(here);
+        self.counters.claims += u64::from(claims.iter().any(|c| c.lease));
+        self.counters.claims_of_several += u64::from(claims.len() > 1);
+        if !claims.is_empty() {
+            self.see(Seen::Claims(claims));
         }
     }
 

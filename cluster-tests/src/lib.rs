@@ -12,6 +12,8 @@
 //!
 //! [`processes`] is the other half: real processes under real faults.
 
+mod answers;
+mod changes;
 pub mod clients;
 pub mod clock;
 pub mod counters;
@@ -22,8 +24,11 @@ pub mod faults;
 pub mod group;
 pub mod invariants;
 mod lease;
+pub mod moments;
+mod network;
 pub mod node;
 pub mod plan;
+mod probe;
 pub mod processes;
 pub mod publish;
 pub mod restart;
@@ -32,6 +37,7 @@ mod rot;
 pub mod schedule;
 pub mod seen;
 pub mod sim;
+mod stops;
 pub mod view;
 
 use counters::Counters;

@@ -229,7 +229,7 @@ impl Sim {
                 }
             }
             Mail::Answer(token, outcome) => self.answered(token, outcome),
-            Mail::Proposal(id, _) => self.proposed(id),
+            Mail::Proposal(id, result) => self.proposed(id, result),
         }
     }
 
@@ -313,6 +313,9 @@ impl Sim {
                             | DiskWork::Mend { .. }
                             | DiskWork::Condemn(_) => {}
                         }
+                    } else if let DiskWork::State { applied, .. } = &work {
+                        let applied = *applied;
+                        self.see_changes_to(applied);
                     } else if let DiskWork::Append { append, .. } = &work {
                         for e in &append.entries {
                             let bytes = e.data.len() as u64 + 64;
@@ -382,7 +385,9 @@ impl Sim {
         if !matches!(input, QueueInput::Append { .. } | QueueInput::Park(_)) {
             return;
         }
-        let core = QueueCore::new(key, epoch, node.shard.machine().queue(key).next);
+        let twice = self.defect == Some(Planted::AnsweredTwice);
+        let next = node.shard.machine().queue(key).next;
+        let core = QueueCore::new(key, epoch, next).that_answers_twice(twice);
         node.next_queue += 1;
         let life = node.next_queue;
         node.queues.insert(

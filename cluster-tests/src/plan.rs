@@ -70,6 +70,8 @@ pub struct Net {
     pub members: u64,
     /// Percent of crashes that take the disk.
     pub wipes: u64,
+    /// Of 1000 ticks of a leader, those that prepare a bad moment.
+    pub moments: u64,
     /// Bytes of a snapshot in one message, and in all a tick; 0: no limit.
     pub snapshot_part: u64,
     pub snapshot_pace: u64,
@@ -95,6 +97,7 @@ impl Net {
             wipes: [0, 0, 20, 100][rng.below(4) as usize],
             snapshot_part: [40, 300, 1 << 18][rng.below(3) as usize],
             snapshot_pace: [0, 1_000, 10_000][rng.below(3) as usize],
+            moments: [0, 0, 50, 200][rng.below(4) as usize],
             unequal: rng.chance(1, 3),
             busy: false,
             sole: false,
@@ -135,6 +138,10 @@ impl Plan {
         if nodes > 1 {
             plan.net = Net::draw(rng);
             plan.unequal = rng.chance(1, 3);
+            if plan.unequal {
+                // The largest segment of any node is much less.
+                plan.retention_bytes *= 2;
+            }
             plan.misconfigured = rng.chance(1, 4);
             // A node has that many events, not all of them together.
             plan.crash_every = [0, 2_000, 6_000, 20_000][rng.below(4) as usize];
@@ -151,6 +158,10 @@ impl Plan {
                 plan.timer_policy.flush = FlushPolicy::Sync;
             }
             plan.synced = synced;
+            if plan.net.moments > 0 {
+                // There are to be several of them.
+                plan.op_gap_us = 200_000;
+            }
             if plan.net.unequal {
                 plan.net.partitions = 30;
             }
@@ -159,7 +170,7 @@ impl Plan {
                 (plan.crash_every, plan.disk_errors, plan.stalls) = (0, false, false);
             } else if rng.chance(1, 10) {
                 plan.net.sole = true;
-                (plan.net.members, plan.net.wipes) = (300, 50);
+                (plan.net.members, plan.net.wipes, plan.net.moments) = (300, 50, 0);
                 plan.crash_every = [400, 1_200][rng.below(2) as usize];
                 plan.stalls = true;
             }
@@ -175,6 +186,7 @@ impl Plan {
             None => rng.between(200, 600) as u32,
         };
         let sync_share = [0, 30, 70, 100][rng.below(4) as usize];
+        let segment_bytes = [2_000, 8_000, 40_000][rng.below(3) as usize];
         // A shard writes due messages in its own class, which is the strictest of its messages.
         let timer_share = if sync_share == 0 { rng.below(101) } else { 100 };
         Self {
@@ -196,9 +208,9 @@ impl Plan {
             power_share: [0, 50, 100][rng.below(3) as usize],
             disk_errors: rng.chance(1, 4),
             clock_jumps: rng.chance(1, 4),
-            segment_bytes: [2_000, 8_000, 40_000][rng.below(3) as usize],
+            segment_bytes,
             retention_ms: [3_000, 15_000, 100_000_000][rng.below(3) as usize],
-            retention_bytes: [0, 10_000, 60_000][rng.below(3) as usize],
+            retention_bytes: segment_bytes * [0, 5, 15][rng.below(3) as usize],
             max_entry_bytes: [300, 2_000, 1 << 20][rng.below(3) as usize],
             max_open_writes: rng.between(1, 4) as usize,
             unequal: false,

@@ -25,7 +25,7 @@ impl Sim {
                 let Some(node) = &mut self.node else { return };
                 node.restart_timer(policy);
                 self.entries_shown = node.shard.machine().applied.0;
-                self.view = View::default();
+                self.view = View::filling();
             }
             Publish::Filled(queues) => {
                 let Some(node) = &self.node else { return };
@@ -43,6 +43,11 @@ impl Sim {
             }
             Publish::AckedTruncated(lost) => {
                 self.counters.acked_truncated += lost.entries;
+                self.see(Seen::Truncated {
+                    first: lost.first,
+                    last: lost.last,
+                    messages: lost.messages,
+                });
             }
             Publish::Role(_) | Publish::Locks { .. } => {}
             Publish::Confirmed { stamp, lease_ms } => self.lease(stamp, lease_ms),
@@ -54,9 +59,9 @@ impl Sim {
                 }
                 match term {
                     Some(_) => {
-                        self.nobody_else_answers();
-                        self.no_needless_leader();
                         self.serving();
+                        self.see_claims(false);
+                        self.no_needless_leader();
                     }
                     None => self.close_queues(|_| true, Refusal::NotLeader),
                 }
@@ -186,6 +191,7 @@ impl Sim {
         if offset >= shown.len() as u64 {
             shown.push(at.index);
             self.counters.visible += 1;
+            self.probe.last = self.schedule.now_us();
         }
         self.see_clock();
         self.see(Seen::Visible {

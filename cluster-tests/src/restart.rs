@@ -12,7 +12,7 @@ use troupemq::actors::shard::recover::{recover, RecoverError, Recovery};
 use troupemq::actors::timer::core::TimerCore;
 use troupemq::model::QueueKey;
 use troupemq::raft::members::Members;
-use troupemq::raft::RaftOptions;
+use troupemq::raft::{Defect, RaftOptions};
 use troupemq::storage::keys::index::IndexRow;
 use troupemq::storage::{keys, Fault, StateBatch, StateOp, StateStore};
 
@@ -88,9 +88,11 @@ impl Sim {
             store: self.store_number,
             snapshot_part: self.plan.net.snapshot_part.max(1),
             snapshot_per_tick: self.plan.net.snapshot_pace,
-            trusts_parts: self.defect == Some(Planted::PartsUnchecked),
-            guesses_promises: self.defect == Some(Planted::GuessedPromises),
-            speaks_early: self.defect == Some(Planted::SpeaksEarly),
+            defect: match self.defect {
+                Some(Planted::Raft(defect)) => Some(defect),
+                Some(Planted::PartsUnchecked) => Some(Defect::TrustsParts),
+                _ => None,
+            },
             tick_ms: rhythm.tick_ms,
             election_ticks: rhythm.election_ticks,
             promise_ticks: rhythm.promise_ticks,
@@ -133,7 +135,7 @@ impl Sim {
         let staged = shard.raft().receiving().is_some_and(|(have, _)| have > 0);
         self.counters.snapshots_resumed += u64::from(staged);
         self.view = match shard.machine().is_filling() {
-            true => View::default(),
+            true => View::filling(),
             false => View::restored(shard.machine()),
         };
         let applied = shard.machine().applied.0;
@@ -165,6 +167,7 @@ impl Sim {
 
     /// Records and minimums that the recovery applied without telling anybody.
     fn show_replayed(&mut self, shard: &ShardCore) {
+        self.see_changes_to(shard.machine().applied.0);
         let queues: Vec<_> = shard.machine().queues().collect();
         for (key, meta) in queues {
             let mut next = self.shown.get(&key).map_or(0, Vec::len) as u64;

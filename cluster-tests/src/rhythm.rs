@@ -54,6 +54,20 @@ impl Sim {
         rhythm
     }
 
+    /// The longest election timeout of any node, in ms of the world.
+    pub(crate) fn slowest_election_ms(&mut self) -> u64 {
+        let here = self.here();
+        let mut slowest = 0;
+        for node in 0..self.nodes() {
+            self.enter(node);
+            let rhythm = self.rhythm();
+            let ms = rhythm.tick_ms * rhythm.election_ticks as u64;
+            slowest = slowest.max(rhythm.world_us(ms) / 1_000);
+        }
+        self.enter(here);
+        slowest
+    }
+
     /// Time until the next tick. Ticks come late, up to half of their distance, and do not put off
     /// those that follow.
     pub(crate) fn next_tick(&mut self) -> u64 {

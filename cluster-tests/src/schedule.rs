@@ -98,6 +98,25 @@ pub enum Event {
         node: usize,
         life: u64,
     },
+    /// A bad moment, see [`crate::moments`].
+    Stop {
+        node: usize,
+        life: u64,
+        wipe: bool,
+        power: bool,
+    },
+    /// The process is stopped for so long.
+    Pause {
+        node: usize,
+        lasts_us: u64,
+    },
+    /// Nothing gets through from one node to another, or between them.
+    Cut {
+        from: usize,
+        to: usize,
+        both: bool,
+        until: u64,
+    },
     Tick {
         node: usize,
     },
@@ -213,6 +232,13 @@ impl Schedule {
     /// All mailboxes of a node are empty: it is gone.
     pub fn forget_mailboxes(&mut self, node: usize) {
         self.tails.retain(|(of, _), _| *of != node);
+    }
+
+    /// Messages between nodes that would arrive later than that from now are lost.
+    pub fn lose_late(&mut self, delay_us: u64) {
+        let last = self.now_us + delay_us;
+        let late = |e: &Entry| e.at_us > last && matches!(e.event, Event::Packet { .. });
+        self.heap.retain(|Reverse(e)| !late(e));
     }
 
     /// The next thing to happen.

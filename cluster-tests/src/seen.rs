@@ -20,6 +20,55 @@ pub enum Seen {
         at: Position,
         offset: Option<u64>,
     },
+    /// The producer of an ASYNC_MASTER message was told that this node has it. Another leader may
+    /// put something else in its place.
+    AckedAlone {
+        uid: u64,
+        node: usize,
+        at: Position,
+        offset: Option<u64>,
+    },
+    /// A node told that entries of its log, among them such that leaders had answered for alone, are
+    /// lost to another leader's.
+    Truncated {
+        first: u64,
+        last: u64,
+        messages: u64,
+    },
+    /// The machine of a node stopped: of its log nothing is left behind `last`.
+    TailLost {
+        node: usize,
+        last: u64,
+    },
+    /// The disk of a node is gone.
+    StoreLost {
+        node: usize,
+    },
+    /// The nodes of the group when all is over.
+    Members {
+        nodes: Vec<usize>,
+    },
+    /// A client asked for a change of metadata, offsets, locks or members. Equal texts, equal changes.
+    Asked {
+        id: u64,
+        change: String,
+    },
+    /// It was told that the change is made, by the entry at this index.
+    Done {
+        id: u64,
+        index: u64,
+    },
+    /// It was told that nothing happened.
+    NotDone {
+        id: u64,
+    },
+    /// The committed entry at this index makes these changes.
+    Changes {
+        index: u64,
+        changes: Vec<String>,
+    },
+    /// The nodes that serve now.
+    Claims(Vec<Claim>),
     /// The producer was told that nothing happened.
     Refused {
         uid: u64,
@@ -102,8 +151,22 @@ pub enum Seen {
     Read {
         key: QueueKey,
         offset: u64,
+        /// The node has applied all that is committed. Another one may be behind, and no more.
+        current: bool,
         answer: Answer,
     },
+}
+
+/// A node that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub node: usize,
+    /// The term in which it serves.
+    pub term: u64,
+    /// It answers reads from memory: its lease has not run out.
+    pub lease: bool,
+    /// All up to this entry is in its answers.
+    pub applied: u64,
 }
 
 /// What a node says it holds when it begins to serve.

@@ -8,6 +8,7 @@ use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
 use crate::node::Node;
 use crate::plan::Plan;
+use crate::probe::Probe;
 use crate::restart::SOON;
 use crate::schedule::{Event, Schedule};
 use crate::seen::Seen;
@@ -19,8 +20,6 @@ use troupemq::model::QueueKey;
 use troupemq::storage::{Fault, LogStore, SimRng, SimStore};
 
 const PAUSE_STEP_US: u64 = 100_000;
-/// After this time without faults a group serves: a restart, and an election that may be split.
-const PROBE_US: u64 = 9_000_000;
 /// Quiet time after the faults, microseconds: longer than the longest delay.
 const SETTLE_US: u64 = 25_000_000;
 /// Within this time after it nothing must be under way for [`REST_US`]: a message may come due at any
@@ -90,6 +89,10 @@ pub struct Sim {
     ops_left: u32,
     /// Faults and clients have stopped since this time.
     pub(crate) settling: Option<u64>,
+    /// What is written then, see [`crate::probe`].
+    pub(crate) probe: Probe,
+    /// The next that stops is back so soon, microseconds.
+    pub(crate) comes_back_in: Option<u64>,
     trace: Option<Vec<u64>>,
     /// Print what happens.
     pub tell: bool,
@@ -110,8 +113,7 @@ impl Sim {
             retention_ms: plan.retention_ms,
             retention_bytes: plan.retention_bytes,
             // A segment ends with the entry that fills it, and the trim itself is an entry.
-            slack_bytes: 2 * plan.segment_bytes * most
-                + 3 * most * (plan.max_entry_bytes as u64).min(100_000),
+            slack_bytes: plan.segment_bytes * most,
         };
         let mut store = SimStore::new(&[crate::SHARD]);
         let ops_left = plan.ops;
@@ -151,6 +153,8 @@ impl Sim {
             crash_in: None,
             ops_left,
             settling: None,
+            probe: Probe::default(),
+            comes_back_in: None,
             trace: trace.then(Vec::new),
             tell: false,
         }
@@ -222,8 +226,7 @@ impl Sim {
             if self.paused_until > now_us {
                 // All look again at the same times, so that their order stays; the pause may be
                 // cut short.
-                let look = (now_us / PAUSE_STEP_US + 1) * PAUSE_STEP_US;
-                let at = look.min(self.paused_until);
+                let at = self.looks_at().min(self.paused_until);
                 return self.schedule.after(at - now_us, event);
             }
         }
@@ -248,6 +251,27 @@ impl Sim {
                 if life == self.life {
                     self.restart();
                 }
+            }
+            Event::Stop {
+                node,
+                life,
+                wipe,
+                power,
+            } => {
+                self.enter(node);
+                if life == self.life {
+                    self.stop(wipe, power);
+                }
+            }
+            Event::Cut {
+                from,
+                to,
+                both,
+                until,
+            } => self.cut(from, to, both, until),
+            Event::Pause { node, lasts_us } => {
+                self.enter(node);
+                self.pause(lasts_us);
             }
             Event::Packet { from, to, bytes } => {
                 self.arrived(from, to, bytes);
@@ -274,6 +298,11 @@ impl Sim {
             }
             Event::Client => self.client_turn(),
         }
+    }
+
+    /// When what waits for a stopped process looks again whether it runs.
+    pub(crate) fn looks_at(&self) -> u64 {
+        (self.schedule.now_us() / PAUSE_STEP_US + 1) * PAUSE_STEP_US
     }
 
     /// Crashes come after a drawn number of the node's events: between any two of them.
@@ -315,6 +344,11 @@ impl Sim {
         }
         if self.ops_left == 0 {
             return self.settle();
+        }
+        self.see_claims(true);
+        let quiet_us = self.lull_left();
+        if quiet_us > 0 {
+            return self.schedule.after(quiet_us, Event::Client);
         }
         self.ops_left -= 1;
         if let Some(group) = &self.group {
@@ -407,97 +441,13 @@ impl Sim {
         self.wake_disk();
     }
 
-    fn last_index(&mut self) -> u64 {
+    pub(crate) fn last_index(&mut self) -> u64 {
         self.store.bounds(crate::SHARD).map_or(0, |b| b.last)
-    }
-
-    fn crash(&mut self, power: bool) {
-        let before = self.last_index();
-        self.life += 1;
-        self.node = None;
-        self.disk = Disk::default();
-        self.schedule.forget_mailboxes(self.here());
-        self.paused_until = 0;
-        self.lost_by_others();
-        self.view.serving = None;
-        self.lease_until = 0;
-        self.links_stall_until = 0;
-        self.crash_in = None;
-        self.disconnected();
-        if power {
-            self.counters.power_losses += 1;
-            if self.group.is_some() && !self.plan.synced {
-                self.counters.recovering += 1;
-                self.hurt = true;
-            }
-            self.store.crash(&mut self.rng);
-        } else {
-            self.counters.kills += 1;
-            match self.defect {
-                Some(Planted::TailLostAtKill) => self.store.crash(&mut self.rng),
-                _ => self.store.kill(&mut self.rng),
-            }
-        }
-        self.fault_planted = false;
-        self.sync_failed = false;
-        let last = self.last_index();
-        self.counters.lost_tails += u64::from(last < before);
-        if self.group.is_none() {
-            for shown in self.shown.values_mut() {
-                shown.truncate(shown.partition_point(|index| *index <= last));
-            }
-            self.see(Seen::Crashed { power, last });
-        }
-        let mut after = self.rng.below(1_000_000);
-        if self.group.is_some() && self.settling.is_none() && self.rng.chance(1, 4) {
-            after += self.rng.below(8_000_000);
-        }
-        let (node, life) = (self.here(), self.life);
-        self.schedule.after(after, Event::Restart { node, life });
-    }
-
-    /// Faults and clients stop; everything restarts and gets time to converge.
-    fn settle(&mut self) {
-        self.settling = Some(self.schedule.now_us());
-        self.heal();
-        let all_hurt = self.group.is_some() && !self.plan.synced && self.rng.chance(1, 8);
-        self.counters.all_recovering += u64::from(all_hurt);
-        for node in 0..self.nodes() {
-            self.enter(node);
-            // Nothing is lost, but nobody knows: they must all come together.
-            self.hurt |= all_hurt;
-            // A clock that was set back would hold delayed messages for longer than we wait.
-            self.skew_ms = self.skew_ms.max(30_000);
-            self.most_ahead_ms = self.most_ahead_ms.max(self.skew_ms);
-            let power = self.sync_failed;
-            self.crash(power);
-        }
-        if self.group.is_some() {
-            // With timeouts of up to 2 s on slow clocks two votes may come to nothing until then.
-            let times = 1 + u64::from(self.plan.net.unequal);
-            self.schedule.after(PROBE_US * times, Event::Probe);
-        }
     }
 
     /// Faults have stopped.
     pub fn is_calm(&self) -> bool {
         self.settling.is_some()
-    }
-
-    fn probe(&mut self) {
-        let serves = (0..self.nodes()).find(|node| {
-            self.enter(*node);
-            let node = self.node.as_ref();
-            node.is_some_and(|node| node.shard.serving().is_some())
-        });
-        match serves {
-            // One more operation: a write is taken at once.
-            Some(node) => {
-                self.enter(node);
-                self.client();
-            }
-            None => self.fail("I19", "nobody serves after the faults stopped".into()),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use troupemq::actors::shard::machine::Machine;
 use troupemq::model::topic::TopicConfig;
-use troupemq::model::{record, Position, QueueKey};
+use troupemq::model::{record, Position, QueueKey, TopicId};
 use troupemq::raft::entry::AppendBlock;
 use troupemq::storage::keys::index::IndexRow;
 use troupemq::storage::{keys, LogStore, SimStore, StateStore, StoreError};
@@ -61,6 +61,8 @@ struct Cached {
 #[derive(Debug, Default)]
 pub struct View {
     pub serving: Option<u64>,
+    /// A snapshot came, and nothing of it is shown yet.
+    pub filling: bool,
     pub topics: BTreeMap<String, TopicConfig>,
     pub topic_names: BTreeMap<u32, String>,
     pub groups: BTreeMap<String, u32>,
@@ -71,6 +73,14 @@ pub struct View {
 }
 
 impl View {
+    /// What is shown while a snapshot's rows are made: nothing.
+    pub fn filling() -> Self {
+        Self {
+            filling: true,
+            ..Self::default()
+        }
+    }
+
     /// What a restored shard begins with.
     pub fn restored(machine: &Machine) -> Self {
         let mut view = Self::default();
@@ -98,6 +108,28 @@ impl View {
         self.queues.retain(|key, _| key.topic.0 != id);
         self.offsets.retain(|(_, key), _| key.topic.0 != id);
         self.tail.retain(|(key, _), _| key.topic.0 != id);
+    }
+
+    /// What is shown, and is not the state.
+    pub fn differs(&self, machine: &Machine) -> Option<String> {
+        let topics = machine.topics().map(|t| (&t.name, t));
+        if !self.topics.iter().eq(topics) {
+            return Some(format!("topics {:?}", self.topics));
+        }
+        let shown = self.queues.iter().map(|(key, bounds)| (*key, *bounds));
+        let queues = machine.queues().map(|(key, m)| (key, (m.min, m.next)));
+        if !shown.eq(queues) {
+            return Some(format!("queues {:?}", self.queues));
+        }
+        let offsets = machine.groups().flat_map(|group| {
+            let one = |((topic, queue), offset)| {
+                let key = QueueKey::new(TopicId(topic), queue);
+                ((group.id, key), offset)
+            };
+            machine.offsets_of(group.id).into_iter().map(one)
+        });
+        let offsets: BTreeMap<(u32, QueueKey), u64> = offsets.collect();
+        (self.offsets != offsets).then(|| format!("offsets {:?}", self.offsets))
     }
 
     pub fn bounds(&self, key: QueueKey) -> (u64, u64) {

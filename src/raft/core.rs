@@ -83,6 +83,13 @@ struct Outgoing {
     promise_ms: Option<u32>,
 }
 
+impl Outgoing {
+    /// It says that the leader was heard, and nothing of a log.
+    fn hears_leader(&self) -> bool {
+        self.message.get_msg_type() == MessageType::MsgHeartbeatResponse
+    }
+}
+
 /// See the module text.
 pub struct RaftCore {
     node: RawNode<LogWindow>,
@@ -208,6 +215,7 @@ impl RaftCore {
         let budget = Budget::new(options.snapshot_per_tick);
         let promise = Promise::new(match options.life {
             0 => 0,
+            _ if options.has(Defect::ForgetsPromise) => 0, // (planted)
             _ => options.mute_ticks(),
         });
         let mut core = Self {

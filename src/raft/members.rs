@@ -228,6 +228,22 @@ pub(super) fn from_entry(entry: &LogEntry) -> Result<Option<ConfChangeV2>, Strin
     }
 }
 
+/// The changes that an entry of kind 2 asks for, and whether the leader made them by itself for a
+/// member with a new store. Empty for the end of a joint change, and for any other entry.
+pub fn changes_of(entry: &LogEntry) -> Result<(Vec<Change>, bool), String> {
+    let change = match entry.kind {
+        2 => from_entry(entry)?.unwrap_or_default(),
+        _ => return Ok((Vec::new(), false)),
+    };
+    let one = |c: &ConfChangeSingle| match c.get_change_type() {
+        ConfChangeType::AddNode => Change::AddVoter(c.get_node_id()),
+        ConfChangeType::AddLearnerNode => Change::AddLearner(c.get_node_id()),
+        ConfChangeType::RemoveNode => Change::Remove(c.get_node_id()),
+    };
+    let admits = !admissions(&change).is_empty();
+    Ok((change.get_changes().iter().map(one).collect(), admits))
+}
+
 /// The members after an applied entry of kind 1 or 2: what raft itself comes to, without a
 /// running replica. For the replay of the log at start.
 pub fn replay(members: &Members, entry: &LogEntry) -> Result<Members, String> {
@@ -289,6 +305,12 @@ mod tests {
         assert!(!left.has_vote(1));
         let back = replay(&left, &entry(&to_raft(&[AddLearner(1)]))).unwrap();
         assert!(back.removed.is_empty(), "it may speak again");
+
+        let asked = [AddVoter(4), Remove(1)];
+        let found = changes_of(&entry(&to_raft(&asked))).unwrap();
+        assert_eq!(found, (asked.to_vec(), false));
+        let found = changes_of(&entry(&admission(3, 77))).unwrap();
+        assert_eq!(found, (vec![AddLearner(3)], true));
 
         let lost = replay(&left, &entry(&admission(3, 77))).unwrap();
         assert_eq!(

@@ -152,6 +152,48 @@ pub fn spoiled_snapshot(bytes: &Bytes, bit: u32) -> Option<Bytes> {
     encode(&m, head)
 }
 
+/// What a message rests on, see [`said`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// The sender has entered this term.
+    pub term: u64,
+    /// The sender gave its vote in it to this node.
+    pub vote: Option<u64>,
+    /// The sender's log holds what the leader's does, up to this index.
+    pub holds: Option<u64>,
+    /// The sender follows the leader that it says so to.
+    pub follows: bool,
+    /// The sender leads, and gives the receiver entries of its log, or says how far it is committed.
+    pub appends: bool,
+}
+
+/// For the simulation: what must be on the sender's disk before this message leaves. `None` for one
+/// that rests on nothing: a question before a vote, the answer to it, what is held of a snapshot.
+pub fn said(bytes: &Bytes) -> Option<Said> {
+    let (_, m) = decode(bytes).ok()?;
+    let kind = m.get_msg_type();
+    let of_no_term = matches!(
+        kind,
+        MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgSnapStatus
+    );
+    let votes = kind == MessageType::MsgRequestVoteResponse && !m.reject;
+    let stands = kind == MessageType::MsgRequestVote;
+    let holds = kind == MessageType::MsgAppendResponse && !m.reject;
+    (!of_no_term).then_some(Said {
+        term: m.term,
+        vote: match (votes, stands) {
+            (true, _) => Some(m.to),
+            (_, true) => Some(m.from),
+            _ => None,
+        },
+        holds: holds.then_some(m.index),
+        follows: kind == MessageType::MsgHeartbeatResponse,
+        appends: kind == MessageType::MsgAppend,
+    })
+}
+
 /// Checks that need no state of the replica.
 pub(super) fn check(node: u64, from: u64, m: &Message) -> Result<(), MessageError> {
     use MessageType::*;

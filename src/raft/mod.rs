@@ -13,8 +13,8 @@ mod snapshot;
 pub mod staged;
 mod transfer;
 
-pub use self::core::{PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
+pub use self::core::{Defect, PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
 pub use log_window::Fetch;
-pub use message::{spoiled_snapshot, MessageError};
+pub use message::{said, spoiled_snapshot, MessageError, Said};
 pub use snapshot::Snapshot;
 pub use transfer::{SnapshotId, Stage, Staged};

@@ -13,7 +13,7 @@ pub struct Policy {
     pub retention_ms: i64,
     /// The oldest records beyond this many bytes of log; 0 for no limit.
     pub retention_bytes: u64,
-    /// Segments go as a whole: this much may go too much.
+    /// Segments go as a whole, with the entry that fills them: this much may go too much, and two entries.
     pub slack_bytes: u64,
 }
 
@@ -23,6 +23,8 @@ pub struct Retention {
     clock_ms: i64,
     /// Bytes of log entries by index.
     log: BTreeMap<u64, u64>,
+    /// The most of them.
+    longest: u64,
     /// Log index and store time of visible records by offset.
     queues: BTreeMap<QueueKey, Vec<(u64, i64)>>,
     mins: BTreeMap<QueueKey, u64>,
@@ -35,6 +37,7 @@ impl Retention {
             policy,
             clock_ms: 0,
             log: BTreeMap::new(),
+            longest: 0,
             queues: BTreeMap::new(),
             mins: BTreeMap::new(),
         }
@@ -60,7 +63,8 @@ impl Retention {
         let old_enough = store_ts < self.clock_ms - self.policy.retention_ms;
         let behind: u64 = self.log.range(index..).map(|(_, bytes)| bytes).sum();
         let limit = self.policy.retention_bytes;
-        let too_much = limit > 0 && behind + self.policy.slack_bytes > limit;
+        let slack = self.policy.slack_bytes + 2 * self.longest;
+        let too_much = limit > 0 && behind + slack > limit;
         if !old_enough && !too_much {
             return Err(format!(
                 "{key:?}: the record at {} of {store_ts} was removed at {}, with {behind} bytes of log from it on",
@@ -94,6 +98,7 @@ impl Checker for Retention {
             Seen::Logged { index, bytes } => {
                 self.log.split_off(index);
                 self.log.insert(*index, *bytes);
+                self.longest = self.longest.max(*bytes);
             }
             Seen::Visible {
                 key,
@@ -124,17 +129,21 @@ impl Checker for Retention {
             Seen::Read {
                 key,
                 offset,
+                current,
                 answer,
             } => {
                 let min = self.mins.get(key).copied().unwrap_or(0);
+                // Who is behind says what was so.
+                let own = |told: u64| told == min || !current && told < min;
                 match answer {
-                    Answer::TooSmall { min: told } if *offset >= min || *told != min => {
+                    Answer::TooSmall { min: told } if offset >= told || !own(*told) => {
                         return Err(format!(
                             "{key:?} says {told} to a read at {offset}, but begins at {min}"
                         ));
                     }
                     Answer::Records(records)
-                        if records.iter().any(|(o, _, _)| *o < min) || *offset < min =>
+                        if *current
+                            && (records.iter().any(|(o, _, _)| *o < min) || *offset < min) =>
                     {
                         return Err(format!(
                             "{key:?} begins at {min}, but a read at {offset} was served"
@@ -179,18 +188,25 @@ mod tests {
         let clock = |now_ms| Seen::Clock { now_ms };
         let log = |index, bytes| Seen::Logged { index, bytes };
         let trim = |min| Seen::Trimmed { key: KEY, min };
-        let base = [log(5, 40), visible(1, 5, 0), visible(2, 5, 1)];
+        let base = [log(5, 30), visible(1, 5, 0), visible(2, 5, 1)];
         let with = |tail: &[Seen]| run(&[&base[..], tail].concat());
         assert!(with(&[clock(1501), trim(1)]).is_none());
         assert!(with(&[clock(1500), trim(1)]).is_some(), "young");
         assert!(
-            with(&[clock(1500), log(6, 60), trim(1)]).is_none(),
+            with(&[clock(1500), log(6, 30), trim(1)]).is_none(),
             "too much"
         );
         assert!(with(&[clock(9000), trim(3)]).is_some(), "beyond the end");
         let read = |offset, answer| Seen::Read {
             key: KEY,
             offset,
+            current: true,
+            answer,
+        };
+        let behind = |offset, answer| Seen::Read {
+            key: KEY,
+            offset,
+            current: false,
             answer,
         };
         assert!(with(&[clock(9000), trim(1), read(0, Answer::TooSmall { min: 1 })]).is_none());
@@ -207,6 +223,11 @@ mod tests {
         ])
         .is_some());
         assert!(with(&[read(0, Answer::TooSmall { min: 1 })]).is_some());
+        let first = Answer::Records(vec![(0, 1, at(5))]);
+        assert!(with(&[clock(9000), trim(1), behind(0, first.clone())]).is_none());
+        assert!(with(&[clock(9000), trim(1), behind(1, first)]).is_some());
+        assert!(with(&[behind(0, Answer::TooSmall { min: 1 })]).is_some());
+        assert!(with(&[behind(0, Answer::Empty { max: 2 })]).is_some());
         assert!(with(&[read(0, Answer::Empty { max: 2 })]).is_some());
     }
 }

@@ -76,6 +76,20 @@ impl Checker for Offsets {
             }
             Seen::Read {
                 key,
+                offset,
+                current,
+                answer: Answer::Empty { max },
+            } => {
+                let end = self.queues.get(key).map_or(0, Vec::len) as u64;
+                let gone = self.deleted.contains(&key.topic.0);
+                if *max > end || offset < max || *current && *max != end && !gone {
+                    return Err(format!(
+                        "{key:?} ends at {end}, and a read at {offset} was told {max}"
+                    ));
+                }
+            }
+            Seen::Read {
+                key,
                 answer: Answer::Records(records),
                 ..
             } => {
@@ -215,6 +229,23 @@ mod tests {
             crash(true),
             visible(1, 5, 0)
         ]));
+        let told = |current, max| Seen::Read {
+            key: KEY,
+            offset: max,
+            current,
+            answer: Answer::Empty { max },
+        };
+        let shown = |read| bad(&[two.clone(), visible(2, 5, 0), read]);
+        assert!(!shown(told(true, 1)) && !shown(told(false, 0)));
+        assert!(shown(told(true, 0)), "less than there is");
+        assert!(shown(told(false, 2)), "more than there is");
+        let other = Answer::Records(vec![(0, 7, at(5))]);
+        assert!(shown(Seen::Read {
+            key: KEY,
+            offset: 0,
+            current: false,
+            answer: other
+        }));
         assert!(judge(
             &mut Offsets::default(),
             &[two, visible(2, 5, 0)],

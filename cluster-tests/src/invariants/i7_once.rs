@@ -20,7 +20,10 @@ impl Checker for Once {
 
     fn see(&mut self, seen: &Seen) -> Result<(), String> {
         match seen {
-            Seen::Acked { uid, .. } | Seen::Refused { uid } | Seen::Unknown { uid }
+            Seen::Acked { uid, .. }
+            | Seen::AckedAlone { uid, .. }
+            | Seen::Refused { uid }
+            | Seen::Unknown { uid }
                 if !self.answered.insert(*uid) =>
             {
                 return Err(format!("message {uid} was answered twice"));

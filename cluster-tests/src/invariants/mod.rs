@@ -2,6 +2,9 @@
 //! history and knows nothing of the simulator.
 
 mod i13_delay;
+mod i15_alone;
+mod i16_changes;
+mod i16_current;
 mod i17_retention;
 mod i1_no_acked_lost;
 mod i2_log;
@@ -13,6 +16,9 @@ mod i7_once;
 mod i8_consumer_offsets;
 
 pub use i13_delay::Delay;
+pub use i15_alone::Alone;
+pub use i16_changes::Changes;
+pub use i16_current::Current;
 pub use i17_retention::{Policy, Retention};
 pub use i1_no_acked_lost::NoAckedLost;
 pub use i2_log::CommittedLog;
@@ -49,6 +55,9 @@ pub fn all(policy: Policy) -> Vec<Box<dyn Checker>> {
         Box::<Once>::default(),
         Box::<ConsumerOffsets>::default(),
         Box::<Delay>::default(),
+        Box::<Alone>::default(),
+        Box::<Changes>::default(),
+        Box::<Current>::default(),
         Box::new(Retention::new(policy)),
     ]
 }

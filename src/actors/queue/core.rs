@@ -74,6 +74,7 @@ pub struct QueueCore {
     /// Set once the queue may take nothing more in this term.
     closed: Option<Refusal>,
     idle_since_ms: Option<i64>,
+    answers_twice: bool,
 }
 
 impl QueueCore {
@@ -89,7 +90,16 @@ impl QueueCore {
             parked: Vec::new(),
             closed: None,
             idle_since_ms: None,
+            answers_twice: false,
         }
+    }
+
+    /// Planted defect: who is answered when the leader has a message is answered again when a
+    /// majority has it.
+    #[must_use]
+    pub fn that_answers_twice(mut self, twice: bool) -> Self {
+        self.answers_twice = twice;
+        self
     }
 
     /// Nothing is pending or parked since `now_ms - for_ms`.
@@ -197,7 +207,9 @@ impl QueueCore {
                         p.token,
                         appended(self.key, p.base, position(p)),
                     ));
-                    p.token = Token::NONE;
+                    if !self.answers_twice {
+                        p.token = Token::NONE;
+                    }
                 }
             }
             return;

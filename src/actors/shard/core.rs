@@ -10,6 +10,7 @@ mod apply;
 mod base;
 mod digests;
 mod late;
+mod members;
 mod mend;
 mod other_log;
 mod propose;
@@ -216,7 +217,17 @@ impl ShardCore {
             ShardInput::Propose { epoch, .. } if epoch != self.epoch => {
                 self.refuse(input, &Refusal::NotLeader, out)
             }
-            ShardInput::Propose { id, op, .. } => self.take_command(id, op, out),
+            // (planted)
+            ShardInput::Propose { id, op, .. }
+                if self.options.defect.is_some_and(|d| d.drops(id, &op)) =>
+            {
+                let result = Ok(self.machine.applied.0);
+                out.push(Effect::Proposal { id, result });
+            }
+            ShardInput::Propose { id, op, .. } => {
+                let op = self.options.defect.map_or(op.clone(), |d| d.spoil(op));
+                self.take_command(id, op, out)
+            }
             ShardInput::Orphans(timers) => self.orphans.extend(timers),
             ShardInput::Flush { now_ms } => self.flush(now_ms, out),
             ShardInput::AppendDone { ticket } => self.append_done(ticket, out),
@@ -268,36 +279,6 @@ impl ShardCore {
             ShardInput::KeepMembers => self.keep_members(out),
             ShardInput::Members { id, changes } => self.change_members(id, &changes, out),
         }
-    }
-
-    fn keep_members(&self, out: &mut Vec<Effect>) {
-        let batch = StateBatch {
-            ops: vec![self.machine.members_row()],
-        };
-        out.push(Effect::Disk(DiskWork::Stage { batch }));
-    }
-
-    fn change_members(&mut self, id: u64, changes: &[Change], out: &mut Vec<Effect>) {
-        let result = match self.raft.propose_members(changes) {
-            Ok(index) => {
-                self.in_flight.push_back(InFlight {
-                    index,
-                    term: self.raft.term(),
-                    epoch: self.epoch,
-                    blocks: vec![],
-                    schedules: vec![],
-                    proposals: vec![id],
-                    early_done: true,
-                    since: self.ticks,
-                    late: true,
-                });
-                return self.drive(out);
-            }
-            Err(MemberError::NotLeader) => Err(Refusal::NotLeader),
-            Err(MemberError::Pending) => Err(Refusal::Busy),
-            Err(why) => Err(Refusal::Invalid(why.to_string())),
-        };
-        out.push(Effect::Proposal { id, result });
     }
 
     fn refuse(&self, input: ShardInput, why: &Refusal, out: &mut Vec<Effect>) {
@@ -515,7 +496,11 @@ impl ShardCore {
         for s in std::mem::take(&mut self.schedules) {
             self.refuse(ShardInput::Schedule(s), &why, out);
         }
+        let keeps = self.options.defect == Some(Defect::RefusedAndKept);
         for (id, op) in std::mem::take(&mut self.proposals) {
+            if keeps {
+                self.proposals.push_back((id, op.clone())); // (planted)
+            }
             let epoch = self.epoch;
             self.refuse(ShardInput::Propose { id, epoch, op }, &why, out);
         }

@@ -154,7 +154,7 @@ impl RaftCore {
         if m.get_snapshot().get_metadata().index <= self.committed() {
             return Ok(Some(m));
         }
-        let trusting = self.options.trusts_parts;
+        let trusting = self.options.has(Defect::TrustsParts);
         let taken = Receiving::take(&mut self.receiving, &m, trusting);
         let received = taken.map_err(MessageError::Impossible)?;
         self.staged.extend(received.stage);

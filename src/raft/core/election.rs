@@ -263,6 +263,7 @@ impl RaftCore {
             && !all
             && m.context[..] != *raft::CAMPAIGN_TRANSFER
             && self.options.life != 0
+            && !self.options.has(Defect::ForgetsPromise) // (planted)
             && self.age < self.options.mute_ticks()
     }
 

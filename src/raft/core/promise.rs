@@ -132,7 +132,7 @@ impl RaftCore {
     /// what a majority promised after it was asked, less what clocks may differ in.
     pub(super) fn lease_ms(&self, stamp: u64) -> u64 {
         let term = self.term();
-        if self.options.guesses_promises {
+        if self.options.has(Defect::GuessesPromises) {
             return self.options.ms(self.options.promise_ticks) / 4 * 3; // (planted)
         }
         let answers = self.promise.answers.iter();

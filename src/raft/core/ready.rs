@@ -120,15 +120,21 @@ impl RaftCore {
             } else if self.open_writes.is_empty() {
                 self.node.on_persist_ready(number);
             }
-            let early = self.options.speaks_early && self.is_leader(); // (planted)
+            let early = self.options.has(Defect::SpeaksEarly) && self.is_leader(); // (planted)
             let held: Vec<Outgoing> = match self.writes_term() && !early {
+                // (planted)
+                true if self.options.has(Defect::AnswersEarly) => {
+                    let all = now.into_iter().chain(held);
+                    let (held, now): (Vec<_>, Vec<_>) = all.partition(|o| !o.hears_leader());
+                    self.send(&now, out);
+                    held
+                }
                 // Whatever it is: a sole voter leads before its term is on disk.
                 true => now.into_iter().chain(held).collect(),
                 false => {
                     self.send(&now, out);
-                    let (held, now): (Vec<_>, Vec<_>) = held.into_iter().partition(|o| {
-                        o.message.get_msg_type() != MessageType::MsgHeartbeatResponse
-                    });
+                    let held = held.into_iter();
+                    let (held, now): (Vec<_>, Vec<_>) = held.partition(|o| !o.hears_leader());
                     self.send(&now, out);
                     held
                 }
@@ -170,7 +176,7 @@ impl RaftCore {
         }
         let data = Bytes::copy_from_slice(ready.snapshot().get_data());
         // It was checked when it came.
-        let (members, base) = snapshot::decode(data, self.options.trusts_parts).ok()?;
+        let (members, base) = snapshot::decode(data, self.options.has(Defect::TrustsParts)).ok()?;
         let applied = self.node.raft.raft_log.applied;
         let gone = self.node.mut_store().restore(index, term, applied);
         out.replaced.extend(gone);

@@ -51,7 +51,8 @@ impl RaftCore {
         }
         let confirms = self.recovering
             && kind == MessageType::MsgAppend
-            && head.receiver_life == self.options.life;
+            && (head.receiver_life == self.options.life
+                || self.options.has(Defect::AnyLifeConfirms)); // (planted)
         let confirmed = confirms.then_some((m.commit, m.term));
         let term = m.term;
         if self.is_leader() && term == self.term() && message::answers_leader(kind) {
@@ -121,7 +122,8 @@ impl RaftCore {
         let elects = message::asks_vote(kind) || message::answers_vote(kind);
         match kind {
             MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
-                admitted || !self.members.has_vote(from)
+                let counts = self.options.has(Defect::CountsForgotten); // (planted)
+                admitted || !self.members.has_vote(from) || counts
             }
             _ => !elects || head.all,
         }
@@ -158,7 +160,7 @@ impl RaftCore {
         if now != *known {
             *known = now;
             let last = self.node.raft.raft_log.last_index();
-            let leads = self.node.raft.state == StateRole::Leader;
+            let leads = self.is_leader() && !self.options.has(Defect::KeepsMatch); // (planted)
             if let Some(progress) = self.node.raft.mut_prs().get_mut(from).filter(|_| leads) {
                 progress.matched = 0;
                 progress.become_probe();
@@ -209,7 +211,7 @@ impl RaftCore {
                         _ => Ok(()),
                     };
                 }
-                snapshot::check(m, self.options.trusts_parts)?;
+                snapshot::check(m, self.options.has(Defect::TrustsParts))?;
                 let members = m.get_snapshot().get_metadata().get_conf_state();
                 let own = [members.get_voters(), members.get_learners()];
                 if !own.iter().any(|ids| ids.contains(&self.options.node)) {

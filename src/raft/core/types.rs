@@ -45,12 +45,29 @@ pub struct RaftOptions {
     pub snapshot_part: u64,
     /// Bytes of snapshots a leader sends a tick; 0 for no limit.
     pub snapshot_per_tick: u64,
-    /// Planted defect: checksums of snapshots are not looked at.
-    pub trusts_parts: bool,
-    /// Planted defect: a leader speaks before its own term is on its disk.
-    pub speaks_early: bool,
-    /// Planted defect: a leader takes its followers' promises for as long as its own.
-    pub guesses_promises: bool,
+    /// A deliberate defect the simulator must find; never set by a product.
+    pub defect: Option<Defect>,
+}
+
+/// Deliberate defects, to prove that the simulator's checkers can see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Checksums of snapshots are not looked at.
+    TrustsParts,
+    /// A leader speaks before its own term is on its disk.
+    SpeaksEarly,
+    /// A leader takes its followers' promises for as long as its own.
+    GuessesPromises,
+    /// Acknowledgements of a member that has forgotten count.
+    CountsForgotten,
+    /// Recovering ends by a leader's word that was meant for an earlier life.
+    AnyLifeConfirms,
+    /// A replica that was restarted gives votes as if it had promised nothing before.
+    ForgetsPromise,
+    /// A leader is answered before the term in which it is followed is on disk.
+    AnswersEarly,
+    /// A leader goes on counting what a replica held in an earlier life.
+    KeepsMatch,
 }
 
 impl RaftOptions {
@@ -78,10 +95,13 @@ impl RaftOptions {
             quiet: false,
             snapshot_part: 256 << 10,
             snapshot_per_tick: 0,
-            trusts_parts: false,
-            guesses_promises: false,
-            speaks_early: false,
+            defect: None,
         }
+    }
+
+    /// This defect is planted.
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
     }
 }
 

@@ -204,6 +204,12 @@ impl SimLogStore {
         self.sync_all()
     }
 
+    /// Term and vote that a power cut now would leave.
+    pub fn durable_state(&self, shard: ShardId) -> HardState {
+        let log = self.durable.get(&shard);
+        log.map_or_else(HardState::default, |log| log.hard_state)
+    }
+
     /// Number of writes so far: a position in the order of the WAL.
     pub fn written(&self) -> u64 {
         self.written

@@ -71,6 +71,11 @@ impl SimStore {
         self.log.unchecked = unchecked;
     }
 
+    /// See [`SimLogStore::durable_state`].
+    pub fn durable_state(&self, shard: ShardId) -> HardState {
+        self.log.durable_state(shard)
+    }
+
     /// See [`SimLogStore::corrupt`].
     pub fn corrupt(&mut self, shard: ShardId, index: u64, bit: usize) {
         self.log.corrupt(shard, index, bit);

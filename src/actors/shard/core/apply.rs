@@ -15,7 +15,8 @@ impl ShardCore {
             }
         };
         // A snapshot's members are newer.
-        if entry.kind != 0 && !filling {
+        let anyway = self.options.defect == Some(Defect::MembersWhileFilling); // (planted)
+        if entry.kind != 0 && (!filling || anyway) {
             self.base.not_before(entry.index);
             if let Err(why) = self.raft.apply_members(&entry) {
                 self.fail(why, out);
@@ -264,7 +265,7 @@ impl ShardCore {
                 }
             }
         }
-        if lost.entries > 0 {
+        if lost.entries > 0 && self.options.defect != Some(Defect::LossUntold) {
             let ranges = queues.into_iter().map(|(key, (from, to))| (key, from, to));
             lost.queues = ranges.collect();
             out.push(Effect::Publish(Publish::AckedTruncated(lost)));

@@ -91,6 +91,13 @@ impl ShardCore {
                     // (planted)
                     Self::answer(&mut flight, Stage::Committed, out);
                 }
+                if self.options.defect == Some(Defect::MetaWhenProposed) {
+                    // (planted)
+                    for id in flight.proposals.drain(..) {
+                        let result = Ok(index);
+                        out.push(Effect::Proposal { id, result });
+                    }
+                }
                 self.in_flight.push_back(flight);
                 self.drive(out);
             }

@@ -49,7 +49,10 @@ impl ShardCore {
         }
         self.retention.last_ms = now_ms;
         let before = now_ms.saturating_sub(self.options.retention_ms);
-        let limit = self.options.retention_bytes;
+        let limit = match self.options.defect {
+            Some(Defect::KeepsHalf) => self.options.retention_bytes / 2, // (planted)
+            _ => self.options.retention_bytes,
+        };
         let Some(segment) = self.machine.droppable(before, limit) else {
             return;
         };

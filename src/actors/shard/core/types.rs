@@ -209,6 +209,20 @@ pub enum Defect {
     TrimBySegment,
     /// A member that does not answer counts as one without a good copy of a bad entry.
     SilentHasNone,
+    /// The members change by entries that the snapshot's members have taken in.
+    MembersWhileFilling,
+    /// Metadata is answered when it is proposed.
+    MetaWhenProposed,
+    /// A third of the offset commits is answered and dropped.
+    OffsetsDropped,
+    /// Changes of members are answered when they are proposed.
+    MembersWhenProposed,
+    /// Half of the bytes that retention allows are kept.
+    KeepsHalf,
+    /// What was answered for alone and is lost to another leader is not told.
+    LossUntold,
+    /// What waits to be proposed when leadership ends is refused, and proposed later.
+    RefusedAndKept,
 }
 
 impl Defect {
@@ -217,5 +231,11 @@ impl Defect {
             commit.reset = true;
         }
         op
+    }
+
+    /// This commit is answered and forgotten.
+    pub(super) fn drops(self, id: u64, op: &MetaOp) -> bool {
+        let commit = matches!(op, MetaOp::CommitOffsets(_));
+        self == Defect::OffsetsDropped && commit && id.is_multiple_of(3)
     }
 }

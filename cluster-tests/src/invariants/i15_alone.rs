@@ -1,0 +1,182 @@
+//! I15: a message that one node answered for alone (ASYNC_MASTER) is lost only when another leader
+//! followed, and every such loss is told; or with the disk that had it, or with what was unsynced there.
+
+use super::Checker;
+use crate::seen::{End, Seen};
+use std::collections::{BTreeMap, BTreeSet};
+use troupemq::model::{Position, QueueKey};
+
+#[derive(Debug)]
+struct Message {
+    key: QueueKey,
+    sync: bool,
+    due_ms: Option<i64>,
+    /// The node that answered, where it is and its offset.
+    acked: Option<(usize, Position, Option<u64>)>,
+    visible: bool,
+    /// What may have taken it is known.
+    excused: bool,
+}
+
+/// See the module text.
+#[derive(Default)]
+pub struct Alone {
+    messages: BTreeMap<u64, Message>,
+    /// First and last index, messages.
+    told: Vec<(u64, u64, u64)>,
+    deleted: BTreeSet<u32>,
+    members: BTreeSet<usize>,
+}
+
+impl Alone {
+    /// What this node has answered for behind `last` is gone with its machine.
+    fn gone(&mut self, node: usize, last: u64, all: bool) {
+        for m in self.messages.values_mut() {
+            let held = m
+                .acked
+                .is_some_and(|(by, at, _)| by == node && at.index > last);
+            m.excused |= held && (all || !m.sync);
+        }
+    }
+
+    fn visible(&mut self, uid: u64, at: Position, offset: u64) -> Result<(), String> {
+        let Some(m) = self.messages.get_mut(&uid) else {
+            return Ok(());
+        };
+        m.visible = true;
+        match m.acked.filter(|_| m.due_ms.is_none()) {
+            Some((_, told, first)) if (told, first) != (at, Some(offset)) => Err(format!(
+                "message {uid} was told to be at {told:?}, {first:?} and is at {at:?}, {offset}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Checker for Alone {
+    fn id(&self) -> &'static str {
+        "I15"
+    }
+
+    fn see(&mut self, seen: &Seen) -> Result<(), String> {
+        match seen {
+            Seen::Sent {
+                uid,
+                key,
+                sync,
+                due_ms,
+                ..
+            } => {
+                let new = Message {
+                    key: *key,
+                    sync: *sync,
+                    due_ms: *due_ms,
+                    acked: None,
+                    visible: false,
+                    excused: false,
+                };
+                self.messages.insert(*uid, new);
+            }
+            Seen::AckedAlone {
+                uid,
+                node,
+                at,
+                offset,
+            } => {
+                if let Some(m) = self.messages.get_mut(uid) {
+                    m.acked = Some((*node, *at, *offset));
+                }
+            }
+            Seen::Visible {
+                uid, at, offset, ..
+            } => return self.visible(*uid, *at, *offset),
+            Seen::TopicDeleted { id } => {
+                self.deleted.insert(*id);
+            }
+            Seen::Truncated {
+                first,
+                last,
+                messages,
+            } => self.told.push((*first, *last, *messages)),
+            Seen::TailLost { node, last } => self.gone(*node, *last, false),
+            Seen::StoreLost { node } => self.gone(*node, 0, true),
+            Seen::Members { nodes } => self.members = nodes.iter().copied().collect(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), String> {
+        let lost = self.messages.iter().filter_map(|(uid, m)| {
+            let (node, at, _) = m.acked?;
+            // Who is none of the group any more may hold what the group does not.
+            let due = m.due_ms.is_none_or(|due| due <= end.now_ms);
+            let open = due && !m.visible && !m.excused && self.members.contains(&node);
+            let lost = open && !self.deleted.contains(&m.key.topic.0);
+            lost.then_some((*uid, node, at.index))
+        });
+        let lost: Vec<(u64, usize, u64)> = lost.collect();
+        let told = |index: u64| {
+            self.told
+                .iter()
+                .any(|(first, last, _)| (*first..=*last).contains(&index))
+        };
+        if let Some((uid, node, index)) = lost.iter().find(|(_, _, index)| !told(*index)) {
+            return Err(format!(
+                "message {uid} of entry {index} on node {node} is lost, and nobody told"
+            ));
+        }
+        let sum: u64 = self.told.iter().map(|(_, _, messages)| messages).sum();
+        match lost.len() as u64 > sum {
+            true => Err(format!("{} messages are lost, {sum} were told", lost.len())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::histories::*;
+    use super::*;
+
+    #[test]
+    fn losses_that_nobody_told_and_those_with_no_reason_are_seen() {
+        let run = |sync, tail: &[Seen]| {
+            let alone = Seen::AckedAlone {
+                uid: 1,
+                node: 0,
+                at: at(5),
+                offset: Some(3),
+            };
+            let mut history = vec![sent(1, sync), alone];
+            history.extend(tail.iter().cloned());
+            history.push(Seen::Members { nodes: vec![0, 1] });
+            judge(&mut Alone::default(), &history, Some(&End::default()))
+        };
+        let told = |first, last, messages| Seen::Truncated {
+            first,
+            last,
+            messages,
+        };
+        let tail = |node, last| Seen::TailLost { node, last };
+        assert!(run(true, &[]).is_some(), "lost");
+        assert!(run(true, &[visible(1, 5, 3)]).is_none());
+        assert!(run(true, &[visible(1, 5, 4)]).is_some(), "another offset");
+        assert!(run(true, &[visible(1, 6, 3)]).is_some(), "another entry");
+        assert!(run(true, &[told(4, 5, 2)]).is_none());
+        assert!(run(true, &[told(6, 7, 2)]).is_some(), "of other entries");
+        assert!(
+            run(true, &[told(4, 5, 0)]).is_some(),
+            "fewer than were lost"
+        );
+        assert!(run(false, &[tail(0, 4)]).is_none(), "unsynced");
+        assert!(run(true, &[tail(0, 4)]).is_some(), "synced");
+        assert!(
+            run(false, &[tail(0, 5)]).is_some(),
+            "it was not in the tail"
+        );
+        assert!(run(false, &[tail(1, 4)]).is_some(), "of another node");
+        assert!(run(true, &[Seen::StoreLost { node: 0 }]).is_none());
+        assert!(run(true, &[Seen::TopicDeleted { id: 1 }]).is_none());
+    }
+}
