@@ -25,6 +25,7 @@ pub mod group;
 pub mod invariants;
 mod lease;
 pub mod moments;
+pub mod mutants;
 mod network;
 pub mod node;
 pub mod plan;
