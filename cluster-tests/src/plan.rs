@@ -107,7 +107,8 @@ impl Net {
     /// No fault but that processors are busy.
     fn busy(&self) -> Self {
         Self {
-            delay_us: self.delay_us,
+            // A slow network beside that takes the rest of an election timeout.
+            delay_us: self.delay_us.min(3_000),
             snapshot_part: self.snapshot_part,
             busy: true,
             ..Self::default()

@@ -15,6 +15,8 @@ use troupemq::model::{QueueKey, TopicId};
 const STARTED_US: u64 = 1_000_000;
 /// And a message of the strictest class is stored so long after it, with an election timeout of 1 s.
 const WITHIN_US: u64 = 5_000_000;
+/// Steps of the disk for what was asked before: commands are no messages, so nothing tells of them here.
+const BACKLOG: u64 = 200;
 /// With a voter that recovers all must come together, which some elections later is tried.
 const RECOVERING: u64 = 3;
 /// A client that waits asks again.
@@ -77,7 +79,8 @@ impl Sim {
 
     fn stored_within(&mut self) -> u64 {
         let times = if self.probe.recovers { RECOVERING } else { 1 };
-        WITHIN_US * times * self.slowest_election_ms() / 1_000
+        let slow = self.plan.disk_us * BACKLOG;
+        slow + WITHIN_US * times * self.slowest_election_ms() / 1_000
     }
 
     /// The node here may have to be filled before the group can do without all others.

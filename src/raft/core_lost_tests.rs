@@ -66,7 +66,8 @@ fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
     net.replicas.remove(&node);
     let store = net.blank.get(&node).map_or(100, |old| old + 100);
     net.blank.insert(node, store);
-    net.start(node, voters, 1);
+    // Lives of another store are no lives of the one before.
+    net.start(node, voters, store - 99);
 }
 
 #[test]
@@ -387,4 +388,36 @@ fn who_went_on_to_a_later_term_before_it_heard_of_the_leader_gets_in() {
     net.tick(10);
     assert_eq!(net.at(3).texts(), [b"a"]);
     assert_eq!(net.at(3).raft.members().voters, all);
+}
+
+#[test]
+fn a_request_for_a_vote_of_an_earlier_life_is_not_answered() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&[], &all);
+    for node in all {
+        lose_store(&mut net, node, &all);
+    }
+    net.at(1).raft.campaign();
+    net.drive(1);
+    let mut old = None;
+    while let Some((from, to, bytes)) = net.wire.pop_front() {
+        let (_, m) = message::decode(&bytes).unwrap();
+        if (m.get_msg_type(), to) == (MessageType::MsgRequestVote, 3) {
+            old = Some(bytes.clone());
+        }
+        net.at(to).raft.step(from, &bytes).unwrap();
+        net.drive(to);
+    }
+    assert!(net.at(1).raft.is_leader(), "all have voted");
+    // It could have promised more by now, and another disk tells of none of it.
+    lose_store(&mut net, 3, &all);
+    net.at(3).raft.step(1, &old.expect("was asked")).unwrap();
+    net.drive(3);
+    let said = net
+        .wire
+        .iter()
+        .map(|(_, _, bytes)| message::decode(bytes).unwrap().1);
+    let votes = said.filter(|m| m.get_msg_type() == MessageType::MsgRequestVoteResponse);
+    assert_eq!(votes.count(), 0);
+    assert_eq!(net.at(3).raft.term(), 0);
 }

@@ -225,7 +225,10 @@ impl ShardCore {
                 out.push(Effect::Proposal { id, result });
             }
             ShardInput::Propose { id, op, .. } => {
-                let op = self.options.defect.map_or(op.clone(), |d| d.spoil(op));
+                let op = match self.options.defect {
+                    Some(defect) => defect.spoil(op),
+                    None => op,
+                };
                 self.take_command(id, op, out)
             }
             ShardInput::Orphans(timers) => self.orphans.extend(timers),

@@ -40,10 +40,16 @@ impl RaftCore {
         if message::asks_vote(kind) && self.owed().is_some_and(|owed| m.index < owed) {
             return Ok(());
         }
+        // A request that was under way for long. The replica's store may be another since, and what the
+        // one before promised after it is not known here.
+        let of_old = head.receiver_life != self.options.life;
+        if kind == MessageType::MsgRequestVote && head.all && of_old {
+            return Ok(());
+        }
         if self.keeps_a_promise(&m, head.all) {
             return Ok(());
         }
-        if head.forgotten && !self.hear_stranger(from, &head, kind, m.term) {
+        if head.forgotten && !self.hear_stranger(&m, &head) {
             return Ok(());
         }
         if message::asks_vote(kind) {
@@ -109,12 +115,17 @@ impl RaftCore {
 
     /// A replica that has forgotten speaks. Returns whether raft may hear what it says: as long as
     /// its answers would count for a majority it may not.
-    fn hear_stranger(&mut self, from: u64, head: &Head, kind: MessageType, term: u64) -> bool {
+    fn hear_stranger(&mut self, m: &Message, head: &Head) -> bool {
+        let (from, kind) = (m.from, m.get_msg_type());
+        // A question before an election, and a yes to it, name a term that nobody is in yet.
+        let asks = kind == MessageType::MsgRequestPreVote
+            || kind == MessageType::MsgRequestPreVoteResponse && !m.reject;
+        let later = m.term > self.term() && !asks;
         let admitted = self.members.admitted.get(&from) == Some(&head.store);
         // It has voted for this leader with all others, and is about to hear of it; in a later term it
         // will not.
         let elector = self.elected_by_all == Some(self.term())
-            && term <= self.term()
+            && !later
             && self.electors.get(&from) == Some(&head.store);
         if self.is_leader() && !admitted && !elector {
             self.strangers.insert(from, head.store);

@@ -154,14 +154,17 @@ impl RocksStore {
         let shared = self.shared.clone();
         let cf = shared.cf(CF_META)?;
         let mut batch = WriteBatch::default();
-        let found = meta_row(&shared, meta::LIFE)?;
-        let lives = found.map_or(Ok(0), |row| meta::parse_life(&row))?;
-        self.life = lives.saturating_add(1);
         // What was damaged is another store from now on: nobody counts on it for what it held.
         self.number = match meta_row(&shared, meta::STORE)? {
             Some(row) if self.losses.is_empty() => meta::parse_store(&row)?,
             _ => new_number()?,
         };
+        // A message for a life of the store before must not be taken for one to a life of this one.
+        let lives = match meta_row(&shared, meta::LIFE)? {
+            Some(row) => meta::parse_life(&row)?,
+            None => self.number,
+        };
+        self.life = lives.saturating_add(1);
         batch.delete_cf(cf, meta::CLEAN);
         batch.delete_cf(cf, meta::LOOSE);
         batch.put_cf(cf, meta::LIFE, self.life.to_be_bytes());
