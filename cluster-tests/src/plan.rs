@@ -169,6 +169,8 @@ impl Plan {
             if rng.chance(1, 10) {
                 plan.net = plan.net.busy();
                 (plan.crash_every, plan.disk_errors, plan.stalls) = (0, false, false);
+                // The same for mailboxes and disks.
+                (plan.mail_us, plan.disk_us) = (plan.mail_us.min(500), plan.disk_us.min(5_000));
             } else if rng.chance(1, 10) {
                 plan.net.sole = true;
                 (plan.net.members, plan.net.wipes, plan.net.moments) = (300, 50, 0);

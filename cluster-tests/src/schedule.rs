@@ -198,6 +198,8 @@ pub struct Schedule {
     tails: BTreeMap<(usize, Mailbox), u64>,
     now_us: u64,
     seq: u64,
+    /// Of what was popped last.
+    popped: u64,
 }
 
 impl Schedule {
@@ -212,6 +214,16 @@ impl Schedule {
         let entry = Entry {
             at_us: self.now_us + delay_us,
             seq: self.seq,
+            event,
+        };
+        self.heap.push(Reverse(entry));
+    }
+
+    /// What was popped last happens later, and before everything at that time that was put in after it.
+    pub fn put_off(&mut self, delay_us: u64, event: Event) {
+        let entry = Entry {
+            at_us: self.now_us + delay_us,
+            seq: self.popped,
             event,
         };
         self.heap.push(Reverse(entry));
@@ -245,6 +257,7 @@ impl Schedule {
     pub fn pop(&mut self) -> Option<(u64, Event)> {
         let Reverse(entry) = self.heap.pop()?;
         self.now_us = entry.at_us;
+        self.popped = entry.seq;
         Some((entry.at_us, entry.event))
     }
 }

@@ -227,7 +227,7 @@ impl Sim {
                 // All look again at the same times, so that their order stays; the pause may be
                 // cut short.
                 let at = self.looks_at().min(self.paused_until);
-                return self.schedule.after(at - now_us, event);
+                return self.schedule.put_off(at - now_us, event);
             }
         }
         match event {
