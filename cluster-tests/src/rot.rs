@@ -67,7 +67,10 @@ impl Sim {
         };
         let read = self.store.read(crate::SHARD, index, index + 1, u64::MAX);
         if !matches!(read, Err(StoreError::BadEntry { .. })) {
-            group.places[here].rotten = None;
+            // What a failed sync covered may be bad again after the next start.
+            if !self.fault_planted {
+                group.places[here].rotten = None;
+            }
         } else if self.is_calm() || self.rng.chance(1, 50) {
             self.post_shard(ShardInput::BadEntry { index });
         }
