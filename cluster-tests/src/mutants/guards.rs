@@ -48,7 +48,7 @@ pub const GUARDS: &[Guard] = &[
     },
     Guard {
         file: "raft/core/receive.rs",
-        find: "            && term <= self.term()",
+        find: "            && !later",
         replace: "",
         what: "who went on to a later term is let in",
     },
