@@ -15,6 +15,8 @@ use troupemq::wire::remoting::{Command, Val};
 
 /// The topic of messages that are stored at once.
 pub const TOPIC: &str = "orders";
+/// The broker's clock and this one may differ by so much, ms.
+const CLOCKS_MS: i64 = 5;
 /// The topic of delayed messages.
 pub const LATER: &str = "later";
 pub const QUEUES: i32 = 4;
@@ -243,7 +245,8 @@ fn send_one(
     if turn % 41 == 7 {
         let id = next();
         let (property, due) = match turn % 2 {
-            0 => (("DELAY", "1".to_owned()), now_ms() + 1_000),
+            // Counted from when the broker takes it, by a clock that it keeps itself.
+            0 => (("DELAY", "1".to_owned()), now_ms() + 1_000 - CLOCKS_MS),
             _ => {
                 let at = now_ms() + 1_500 + i64::from(turn % 1_000);
                 (("TIMER_DELIVER_MS", at.to_string()), at)
