@@ -4,7 +4,6 @@ use super::scrub::Scrubs;
 use crate::actors::shard::damage::DamageFigures;
 use crate::actors::shard::status::Losses;
 use serde_json::{json, Value};
-use std::sync::Arc;
 
 /// What a replica lost.
 pub fn losses(l: &Losses) -> Value {
@@ -27,13 +26,11 @@ pub fn damage(d: &DamageFigures) -> Value {
 }
 
 /// Where the scrub of its stored log is.
-pub fn scrub(scrubs: Option<&Arc<Scrubs>>, name: &str) -> Value {
+pub fn scrub(scrubs: Option<&Scrubs>, name: &str) -> Value {
     let places = scrubs.map(|scrubs| scrubs.places()).unwrap_or_default();
     let place = places.into_iter().find(|(shard, ..)| shard == name);
-    place.map_or(Value::Null, |(_, at_once, next)| self::place(at_once, next))
-}
-
-/// Whether all is read at once, and the next index.
-pub fn place(at_once: bool, next: u64) -> Value {
-    json!({"at_once": at_once, "next": next})
+    place.map_or(
+        Value::Null,
+        |(_, at_once, next)| json!({"at_once": at_once, "next": next}),
+    )
 }

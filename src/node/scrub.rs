@@ -143,13 +143,11 @@ impl Scrubs {
 /// Of a single node: it has one shard.
 impl LogView for Scrubs {
     fn figures(&self) -> (serde_json::Value, serde_json::Value) {
-        let damage = self
-            .shards
-            .first()
-            .map(|(_, shard)| figures::damage(&shard.damage()));
-        let scrub = self.places().into_iter().next();
-        let scrub = scrub.map(|(_, at_once, next)| figures::place(at_once, next));
-        (damage.unwrap_or_default(), scrub.unwrap_or_default())
+        let Some((name, shard)) = self.shards.first() else {
+            return Default::default();
+        };
+        let damage = figures::damage(&shard.damage());
+        (damage, figures::scrub(Some(self), name))
     }
     fn scrub(&self, shards: &[String]) -> Result<String, String> {
         self.at_once(shards)

@@ -121,7 +121,7 @@ impl NodeView for ClusterNode {
                 "snapshot_bytes": status.receiving().1,
                 "losses": figures::losses(&status.losses()),
                 "damage": figures::damage(&member.handle.damage()),
-                "scrub": figures::scrub(self.scrubs.get(), &member.place.name),
+                "scrub": figures::scrub(self.scrubs.get().map(|s| &**s), &member.place.name),
                 "replicas": others.collect::<Vec<_>>(),
             })
         });

@@ -70,6 +70,17 @@ fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
     net.start(node, voters, store - 99);
 }
 
+/// All have new stores, and the first one asks for the votes of all.
+fn first_asks(all: &[u64]) -> Net {
+    let mut net = Net::new(&[], all);
+    for node in all {
+        lose_store(&mut net, *node, all);
+    }
+    net.at(1).raft.campaign();
+    net.drive(1);
+    net
+}
+
 #[test]
 fn a_new_group_begins_when_all_its_members_are_there() {
     let all = [1, 2, 3];
@@ -322,12 +333,7 @@ fn a_replica_with_another_history_says_so() {
 #[test]
 fn a_late_answer_from_before_an_election_is_no_vote_in_it() {
     let all = [1, 2, 3];
-    let mut net = Net::new(&[], &all);
-    for node in all {
-        lose_store(&mut net, node, &all);
-    }
-    net.at(1).raft.campaign();
-    net.drive(1);
+    let mut net = first_asks(&all);
     let mut late = Vec::new();
     while let Some((from, to, bytes)) = net.wire.pop_front() {
         let (_, m) = message::decode(&bytes).unwrap();
@@ -351,12 +357,7 @@ fn a_late_answer_from_before_an_election_is_no_vote_in_it() {
 #[test]
 fn who_went_on_to_a_later_term_before_it_heard_of_the_leader_gets_in() {
     let all = [1, 2, 3];
-    let mut net = Net::new(&[], &all);
-    for node in all {
-        lose_store(&mut net, node, &all);
-    }
-    net.at(1).raft.campaign();
-    net.drive(1);
+    let mut net = first_asks(&all);
     while let Some((from, to, bytes)) = net.wire.pop_front() {
         // It votes, and hears nothing of the leader.
         if to == 3 && net.at(1).raft.is_leader() {
@@ -393,12 +394,7 @@ fn who_went_on_to_a_later_term_before_it_heard_of_the_leader_gets_in() {
 #[test]
 fn a_request_for_a_vote_of_an_earlier_life_is_not_answered() {
     let all = [1, 2, 3];
-    let mut net = Net::new(&[], &all);
-    for node in all {
-        lose_store(&mut net, node, &all);
-    }
-    net.at(1).raft.campaign();
-    net.drive(1);
+    let mut net = first_asks(&all);
     let mut old = None;
     while let Some((from, to, bytes)) = net.wire.pop_front() {
         let (_, m) = message::decode(&bytes).unwrap();

@@ -21,7 +21,7 @@ pub fn legal_chars(name: &str) -> bool {
 
 /// A name a topic may have.
 pub fn valid_topic(name: &str) -> bool {
-    let max = if retry_group(name).is_some() || name.starts_with(DLQ_PREFIX) {
+    let max = if special_group(name).is_some() {
         MAX_SPECIAL_TOPIC
     } else {
         MAX_TOPIC
@@ -37,6 +37,11 @@ pub fn valid_group(name: &str) -> bool {
 /// The group of a retry topic.
 pub fn retry_group(topic: &str) -> Option<&str> {
     topic.strip_prefix(RETRY_PREFIX)
+}
+
+/// The group whose retry or dead letter topic it is.
+pub fn special_group(topic: &str) -> Option<&str> {
+    retry_group(topic).or_else(|| topic.strip_prefix(DLQ_PREFIX))
 }
 
 /// The retry topic of a group.

@@ -8,6 +8,7 @@ use super::{attributes, data_version, pages, Answer};
 use crate::model::command::MetaOp;
 use crate::model::quota::QuotaKind;
 use crate::model::topic::{TopicConfig, PERM_INHERIT, PERM_READ, PERM_WRITE};
+use crate::routing::names::special_group;
 use crate::routing::system;
 use crate::wire::message::names;
 use crate::wire::remoting::body::config::TopicConfigList;
@@ -131,8 +132,7 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
         let old = broker.shard.meta().topic(&wanted.topic_name);
         topic.attributes = attributes_of(ctx, old.as_deref(), &changes)?;
         new += usize::from(old.is_none());
-        let special = [names::RETRY_PREFIX, names::DLQ_PREFIX];
-        let special = special.iter().any(|p| wanted.topic_name.starts_with(p));
+        let special = special_group(&wanted.topic_name).is_some();
         plain += u64::from(old.is_none() && !special);
         topics.push(topic);
     }

@@ -125,8 +125,8 @@ impl Book {
 
     /// A send waits that surely was not done.
     pub fn sends_wait(&self) -> bool {
-        let all = self.waiting.iter().chain(&self.late);
-        all.into_iter().any(|r| only_once(r.code))
+        let mut all = self.waiting.iter().chain(&self.late);
+        all.any(|r| only_once(r.code))
     }
 
     /// Lets a request wait, before later ones of the same client.

@@ -4,6 +4,7 @@ use super::super::reply::Reply;
 use crate::config::MAX_MESSAGE_SIZE;
 use crate::model::record::SYS_TRANSACTION_MASK;
 use crate::model::topic::TopicConfig;
+use crate::routing::names::special_group;
 use crate::wire::message::names;
 use crate::wire::message::properties::{self, names as prop, Present, MAX_SENT, MAX_SENT_AGAIN};
 use crate::wire::remoting::code::response as rc;
@@ -49,7 +50,7 @@ pub fn queue(topic: &TopicConfig, asked: i32, random: u32) -> Result<u32, Reply>
 
 /// Whether only consumers send to the topic, what they received before.
 pub(super) fn is_sent_again(topic: &str) -> bool {
-    topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX)
+    special_group(topic).is_some()
 }
 
 /// Sizes, properties, batch rules and what is not supported.

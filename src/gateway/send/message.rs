@@ -16,8 +16,9 @@ use crate::model::record::SYS_MULTI_TAGS;
 use crate::model::topic::TopicConfig;
 use crate::model::{QueueKey, TopicId};
 use crate::routing::auto_create;
+use crate::routing::names::special_group;
 use crate::wire::message::batch::{self, BatchLimits};
-use crate::wire::message::names::{group_of_retry_topic, DLQ_PREFIX};
+use crate::wire::message::names::group_of_retry_topic;
 use crate::wire::message::properties::{self, names as prop, Present};
 use crate::wire::message::record::{RecordError, RecordInput};
 use crate::wire::message::tags::tag_code;
@@ -219,8 +220,7 @@ struct Checked<'a> {
 
 /// It is the retry or dead-letter topic of a group that exists.
 fn is_of_group(broker: &BrokerSide, topic: &str) -> bool {
-    let group = group_of_retry_topic(topic).or_else(|| topic.strip_prefix(DLQ_PREFIX));
-    group.is_some_and(|group| broker.shard.meta().group(group).is_some())
+    special_group(topic).is_some_and(|group| broker.shard.meta().group(group).is_some())
 }
 
 fn queue_is_new(broker: &BrokerSide, topic: u32, queue: u32) -> bool {

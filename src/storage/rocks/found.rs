@@ -3,12 +3,12 @@
 use super::marks::Mark;
 use super::meta::{self, MetaKind};
 use super::open::meta_row;
-use super::reader::Shared;
+use super::reader::{unverified, Shared};
 use super::{default_bounds, log_cf, map_error, ShardLog, CF_STATE};
 use crate::model::ShardId;
 use crate::storage::points::{pass, FailPoint};
 use crate::storage::{entry, keys, LogBounds, Loss, StoreError};
-use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{WriteBatch, WriteOptions};
 use std::ops::Range;
 
 /// What lies on the disk of a shard's log.
@@ -279,13 +279,6 @@ fn contiguous(shared: &Shared, shard: ShardId, from: u64) -> Result<u64, StoreEr
         rows.next();
     }
     Ok(next - 1)
-}
-
-/// Entries have checksums of their own: a bad one is no reason not to read those around it.
-fn unverified() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_verify_checksums(false);
-    options
 }
 
 /// Sets `last`, and looks whether the log begins where it should.

@@ -62,11 +62,8 @@ impl Shared {
         shard: ShardId,
         index: u64,
     ) -> Result<Option<LogEntry>, StoreError> {
-        let mut options = ReadOptions::default();
-        // The entry's own checksum covers its index and all that is in it.
-        options.set_verify_checksums(false);
         let key = index.to_be_bytes();
-        let found = self.db.get_pinned_cf_opt(self.cf(cf)?, key, &options);
+        let found = self.db.get_pinned_cf_opt(self.cf(cf)?, key, &unverified());
         let own = match found {
             Ok(Some(stored)) => entry::decode(index, &stored).map(Some),
             Ok(None) => Ok(None),
@@ -84,10 +81,9 @@ impl Shared {
 
     /// See [`crate::storage::LogStore::read_unverified`].
     pub fn unverified(&self, cf: &str, index: u64) -> Option<LogEntry> {
-        let mut options = ReadOptions::default();
-        options.set_verify_checksums(false);
         let cf = self.cf(cf).ok()?;
-        let found = self.db.get_pinned_cf_opt(cf, index.to_be_bytes(), &options);
+        let key = index.to_be_bytes();
+        let found = self.db.get_pinned_cf_opt(cf, key, &unverified());
         entry::unverified(index, &found.ok().flatten()?)
     }
 
@@ -129,11 +125,9 @@ impl Shared {
         cache: bool,
         mut take: impl FnMut(LogEntry) -> bool,
     ) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
+        let mut options = unverified();
         options.set_iterate_upper_bound(range.end.to_be_bytes());
         options.fill_cache(cache);
-        // As above.
-        options.set_verify_checksums(false);
         let mut rows = self.db.raw_iterator_cf_opt(self.cf(cf)?, options);
         rows.seek(range.start.to_be_bytes());
         for index in range {
@@ -157,6 +151,13 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Entries have checksums of their own: a bad one is no reason not to read those around it.
+pub(super) fn unverified() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(false);
+    options
 }
 
 fn absent(index: u64) -> StoreError {

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::model::quota::{QuotaExceeded, QuotaKind};
-use crate::routing::names;
+use crate::routing::names::special_group;
 
 /// Limits of one shard. Nothing that exists is ever refused by them.
 #[derive(Debug, Clone)]
@@ -68,11 +68,6 @@ impl UnderWay {
     }
 }
 
-/// The group of a retry or dead-letter topic.
-fn group_of(topic: &str) -> Option<&str> {
-    names::retry_group(topic).or_else(|| topic.strip_prefix(names::DLQ_PREFIX))
-}
-
 impl ShardCore {
     /// Its limits.
     pub fn quotas(&self) -> &Quotas {
@@ -117,12 +112,12 @@ impl ShardCore {
         }
         let quotas = &self.options.quotas;
         let (now, more) = (self.machine.holdings(), self.under_way.topics.len() as u64);
-        let free = match group_of(name) {
+        let free = match special_group(name) {
             // Messages would be stuck without it, and groups are counted themselves.
             Some(group) => self.knows_group(group),
             None => quotas.own_topics.contains(name),
         };
-        if !free && group_of(name).is_some() {
+        if !free && special_group(name).is_some() {
             let used = now.special_topics + more;
             if auto {
                 let limit = quotas.auto_groups.saturating_mul(2);

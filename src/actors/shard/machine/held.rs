@@ -4,7 +4,7 @@
 use super::Machine;
 use crate::model::group::GroupConfig;
 use crate::model::topic::TopicConfig;
-use crate::routing::names;
+use crate::routing::names::special_group;
 use prost::Message;
 
 /// Memory for one of each, bytes, as measured with all that a node keeps of it; see
@@ -25,18 +25,13 @@ pub(super) struct Held {
     configs: u64,
 }
 
-/// Whether it is the retry or dead-letter topic of a group.
-fn is_special(topic: &str) -> bool {
-    names::retry_group(topic).is_some() || topic.starts_with(names::DLQ_PREFIX)
-}
-
 impl Held {
     pub fn add_topic(&mut self, topic: &TopicConfig) {
-        self.special += u64::from(is_special(&topic.name));
+        self.special += u64::from(special_group(&topic.name).is_some());
         self.configs += topic.encoded_len() as u64;
     }
     pub fn take_topic(&mut self, topic: &TopicConfig) {
-        self.special -= u64::from(is_special(&topic.name));
+        self.special -= u64::from(special_group(&topic.name).is_some());
         self.configs -= topic.encoded_len() as u64;
     }
     pub fn add_group(&mut self, group: &GroupConfig) {
