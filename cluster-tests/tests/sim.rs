@@ -76,6 +76,9 @@ const OF_GROUPS: [&str; 44] = [
 ];
 
 /// Plays fresh seeds; all must pass, and reach every branch but these.
+///
+/// `rare` names what so few seeds reach less than 20 times on average: chance alone would miss it now and
+/// then. `sim --seeds 10000` tells how often a branch is reached.
 fn play(fixed: &[u64], fresh: u64, nodes: usize, rare: &[&str]) {
     let base = match std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()) {
         Some(seed) => seed,
@@ -134,7 +137,14 @@ fn five_nodes_keep_them() {
         &[],
         FRESH / 5,
         5,
-        &["lost_tails", "failed_recoveries", "snapshots_resumed"],
+        // 220 seeds reach bad_reads 3.4 times and snapshots_resumed 2.4 times; lost_tails and
+        // failed_recoveries 37 times, but in few seeds.
+        &[
+            "bad_reads",
+            "lost_tails",
+            "failed_recoveries",
+            "snapshots_resumed",
+        ],
     );
 }
 
