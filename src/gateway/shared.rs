@@ -106,8 +106,8 @@ pub struct SharedParts {
 pub trait NodeView: Send + Sync {
     /// Why it does not serve clients; `None` when it does.
     fn not_ready(&self) -> Option<String>;
-    /// It has lost the leaders of all its shards for some time: a majority cannot be reached, and
-    /// what its name server knows of leaders is old.
+    /// For some time it has had no leader in any of its shards, or is one that no majority confirms:
+    /// a majority cannot be reached, and what its name server knows of leaders is old.
     fn is_cut_off(&self) -> bool;
     /// Nodes, shards, roles and positions as JSON.
     fn cluster(&self) -> String;

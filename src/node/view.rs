@@ -2,6 +2,7 @@
 
 use super::cluster::ClusterNode;
 use super::figures;
+use crate::actors::shard::status::ShardStatus;
 use crate::gateway::{Doing, NodeView, Operation};
 use crate::raft::PeerProgress;
 use crate::storage::StoreStats;
@@ -56,7 +57,9 @@ impl NodeView for ClusterNode {
     fn is_cut_off(&self) -> bool {
         let mut own = self.members.iter().map(|m| m.handle.status());
         let mut own = own.by_ref().filter(|status| status.is_member()).peekable();
-        own.peek().is_some() && own.all(|status| status.leaderless_for() >= CUT_OFF)
+        // A leader keeps its lead for up to two of its election timeouts without hearing anybody.
+        let alone = |s: &ShardStatus| s.leaderless_for().max(s.unconfirmed_for()) >= CUT_OFF;
+        own.peek().is_some() && own.all(|status| alone(status))
     }
 
     fn cluster(&self) -> String {

@@ -316,6 +316,15 @@ impl ShardStatus {
     pub fn current(&self) -> bool {
         self.serving() && boot_ns() < self.lease_until.load(Ordering::Acquire)
     }
+    /// This replica serves, and for so long no majority has confirmed that it still leads; zero when one has,
+    /// and for a lead that is being handed over.
+    pub fn unconfirmed_for(&self) -> std::time::Duration {
+        let until = self.lease_until.load(Ordering::Acquire);
+        match self.serving() && until > 0 {
+            true => std::time::Duration::from_nanos(boot_ns().saturating_sub(until)),
+            false => std::time::Duration::ZERO,
+        }
+    }
     /// This replica is a member of its group.
     pub fn is_member(&self) -> bool {
         !self.outside.load(Ordering::Relaxed)
@@ -452,7 +461,14 @@ mod tests {
         status.set_serving(true);
         status.transferring();
         assert!(!status.current() && status.transfers() == 1);
-        status.set_lease(boot_ns().saturating_sub(1));
+        assert!(status.unconfirmed_for().is_zero(), "it is handed over");
+        status.set_lease(boot_ns().saturating_sub(1_000_000_000));
         assert!(!status.current());
+        assert!(status.unconfirmed_for().as_secs() >= 1);
+        status.set_lease(boot_ns() + 60_000_000_000);
+        assert!(status.unconfirmed_for().is_zero());
+        status.set_serving(false);
+        status.set_lease(1);
+        assert!(status.unconfirmed_for().is_zero(), "it does not lead");
     }
 }
