@@ -103,6 +103,8 @@ impl ShardActor {
                 tracing::info!(shard = self.deps.shard.0, ?role, "raft role");
             }
             Publish::Serving(term) => {
+                let (shard, serves) = (self.deps.shard.0, term.is_some());
+                tracing::info!(shard, serves, "this replica serves clients, or not any more");
                 // Groups remember what the last leader knew; those made from now on are of this time.
                 self.deps.status.set_epoch(self.core.epoch());
                 self.deps.status.changing();
