@@ -340,6 +340,28 @@ fn offsets_and_locks_end_at_the_quota_and_old_ones_move_on() {
 }
 
 #[test]
+fn a_connection_sends_so_many_delayed_messages_in_a_minute() {
+    let cluster = Cluster::start(|c| c.connection_delayed_messages_per_minute = 2);
+    cluster.nodes[0].topic("Known", 1);
+    for (at, addr) in cluster.ports() {
+        let mut c = Client::open(addr);
+        assert_eq!(delay(&mut c, "Known"), ok(), "{at}");
+        let level = send_ext("Known", 0, "DELAY\u{1}2\u{2}");
+        assert_eq!(ask(&mut c, 310, &level, b"body"), ok(), "{at}");
+        let setting = "connection_delayed_messages_per_minute = 2";
+        assert_refused(delay(&mut c, "Known"), 1, setting);
+        assert_refused(ask(&mut c, 310, &level, b"body"), 1, setting);
+        // What is not delayed goes on, and so does another connection.
+        assert_eq!(send(&mut c, "Known"), ok());
+        assert_eq!(delay(&mut Client::open(addr), "Known"), ok());
+    }
+    until(&cluster.nodes[0], "refusals", |page| {
+        let setting = "connection_delayed_messages_per_minute";
+        quota(page, "refusals_total", setting) >= 4.0
+    });
+}
+
+#[test]
 fn a_connection_creates_so_many_in_a_minute_and_others_go_on() {
     let cluster = Cluster::start(|c| {
         c.connection_topics_per_minute = 2;

@@ -274,6 +274,9 @@ config_keys! {
     /// Most groups that consumers create over one connection in a minute; beyond it pulls are answered
     /// with code 2, and heartbeats leave out groups. 1 to 10000000.
     connection_auto_groups_per_minute: u32 as Integer, Node = 5_000, [];
+    /// Most delayed messages that are sent over one connection in a minute; beyond it producers are
+    /// answered with code 1. Messages that wait to be tried again do not count. 1 to 10000000.
+    connection_delayed_messages_per_minute: u32 as Integer, Node = 1_000_000, [];
 
     section "Retention and disk";
     /// Messages older than this may be deleted. Hours, 1 to 876000.

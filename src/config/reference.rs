@@ -122,7 +122,9 @@ mod tests {
              snapshot_bytes_per_second bind_host allow_insecure_non_loopback listen_port \
              vip_enable namesrv_listen_port peer_listen_port http_enable http_listen_port \
              boot_id max_transfer_count max_transfer_bytes connection_topics_per_minute \
-             connection_auto_topics_per_minute connection_groups_per_minute connection_auto_groups_per_minute disk_space_warning_level_ratio \
+             connection_auto_topics_per_minute connection_groups_per_minute \
+             connection_auto_groups_per_minute \
+             connection_delayed_messages_per_minute disk_space_warning_level_ratio \
              disk_min_free_bytes direct_io block_cache_bytes memtable_bytes tail_cache_bytes \
              max_inflight_bytes huge_pages max_frame_bytes max_connections \
              max_connections_per_address max_pending_requests idle_timeout_secs \

@@ -264,6 +264,12 @@ impl Config {
                 1,
                 MANY,
             ),
+            (
+                "connection_delayed_messages_per_minute",
+                self.connection_delayed_messages_per_minute.into(),
+                1,
+                MANY,
+            ),
             ("max_connections", self.max_connections.into(), 1, 1_000_000),
             (
                 "max_connections_per_address",

@@ -1,15 +1,16 @@
-//! How many topics and groups one connection may create in a minute. Pure.
+//! How many topics, groups and delayed messages one connection may create in a minute. Pure.
 
 use crate::config::Config;
 use crate::model::quota::{QuotaExceeded, QuotaKind};
 
 const MINUTE_MS: i64 = 60_000;
 /// The kinds that are counted here.
-const KINDS: [QuotaKind; 4] = [
+const KINDS: [QuotaKind; 5] = [
     QuotaKind::ConnectionTopics,
     QuotaKind::ConnectionAutoTopics,
     QuotaKind::ConnectionGroups,
     QuotaKind::ConnectionAutoGroups,
+    QuotaKind::ConnectionDelayed,
 ];
 
 /// What a connection has created in the present minute, which begins with the first creation.
@@ -52,6 +53,7 @@ pub fn limit(config: &Config, kind: QuotaKind) -> u32 {
         QuotaKind::ConnectionAutoTopics => config.connection_auto_topics_per_minute,
         QuotaKind::ConnectionGroups => config.connection_groups_per_minute,
         QuotaKind::ConnectionAutoGroups => config.connection_auto_groups_per_minute,
+        QuotaKind::ConnectionDelayed => config.connection_delayed_messages_per_minute,
         _ => u32::MAX,
     }
 }
@@ -63,7 +65,7 @@ mod tests {
     #[test]
     fn a_minute_begins_with_the_first_creation_and_kinds_are_apart() {
         let mut c = Creations::default();
-        let [topics, autos, groups, _] = KINDS;
+        let [topics, autos, groups, ..] = KINDS;
         let start = 1_000_000;
         assert_eq!(c.take(topics, 2, 3, start), Ok(()));
         assert_eq!(c.take(autos, 1, 1, start + 59_999), Ok(()));

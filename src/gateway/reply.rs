@@ -191,7 +191,10 @@ fn quota_code(kind: QuotaKind) -> i32 {
     match kind {
         QuotaKind::AutoTopics => rc::TOPIC_NOT_EXIST,
         QuotaKind::AutoGroups => rc::SUBSCRIPTION_GROUP_NOT_EXIST,
-        QuotaKind::Topics | QuotaKind::Groups | QuotaKind::Delayed => rc::SYSTEM_ERROR,
+        QuotaKind::Topics
+        | QuotaKind::Groups
+        | QuotaKind::Delayed
+        | QuotaKind::ConnectionDelayed => rc::SYSTEM_ERROR,
         QuotaKind::Offsets
         | QuotaKind::StateBytes
         | QuotaKind::ConnectionTopics
@@ -207,7 +210,9 @@ fn quota_text(why: QuotaExceeded) -> String {
         QuotaKind::AutoGroups => {
             format!("subscription group does not exist, and not created: {why}")
         }
-        QuotaKind::Delayed => format!("timer message is under flow control: {why}"),
+        QuotaKind::Delayed | QuotaKind::ConnectionDelayed => {
+            format!("timer message is under flow control: {why}")
+        }
         _ => why.to_string(),
     }
 }

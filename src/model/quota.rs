@@ -1,6 +1,6 @@
 //! Quotas on what clients make a shard keep, and the refusals they lead to.
 
-/// A quota. Each but the last four is a setting by which the leader of a shard goes; the last four
+/// A quota. Each but the last five is a setting by which the leader of a shard goes; the last five
 /// hold for one connection and one minute, where the request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QuotaKind {
@@ -26,11 +26,13 @@ pub enum QuotaKind {
     ConnectionGroups,
     /// Groups that consumers' first requests created.
     ConnectionAutoGroups,
+    /// Delayed messages that producers sent.
+    ConnectionDelayed,
 }
 
 impl QuotaKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [QuotaKind; 11] = [
+    pub const ALL: [QuotaKind; 12] = [
         QuotaKind::Topics,
         QuotaKind::AutoTopics,
         QuotaKind::Groups,
@@ -42,6 +44,7 @@ impl QuotaKind {
         QuotaKind::ConnectionAutoTopics,
         QuotaKind::ConnectionGroups,
         QuotaKind::ConnectionAutoGroups,
+        QuotaKind::ConnectionDelayed,
     ];
 
     /// Its name in the configuration.
@@ -58,6 +61,7 @@ impl QuotaKind {
             QuotaKind::ConnectionAutoTopics => "connection_auto_topics_per_minute",
             QuotaKind::ConnectionGroups => "connection_groups_per_minute",
             QuotaKind::ConnectionAutoGroups => "connection_auto_groups_per_minute",
+            QuotaKind::ConnectionDelayed => "connection_delayed_messages_per_minute",
         }
     }
 
@@ -85,6 +89,9 @@ impl QuotaKind {
             }
             QuotaKind::ConnectionAutoGroups => {
                 "consumer groups that consumers of one connection create in a minute"
+            }
+            QuotaKind::ConnectionDelayed => {
+                "delayed messages that one connection sends in a minute"
             }
         }
     }

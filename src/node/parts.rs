@@ -334,6 +334,9 @@ fn copy_quotas(status: &ShardStatus, config: &Config, shard: &str, metrics: &Met
             QuotaKind::ConnectionAutoTopics => (0, config.connection_auto_topics_per_minute.into()),
             QuotaKind::ConnectionGroups => (0, config.connection_groups_per_minute.into()),
             QuotaKind::ConnectionAutoGroups => (0, config.connection_auto_groups_per_minute.into()),
+            QuotaKind::ConnectionDelayed => {
+                (0, config.connection_delayed_messages_per_minute.into())
+            }
             _ => status.quota(kind),
         };
         figures.used.set(i64::try_from(used).unwrap_or(i64::MAX));

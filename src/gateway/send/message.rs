@@ -260,6 +260,9 @@ fn check_all<'a>(
         true => Delivery::DeadLetter,
         false => props::delivery(props, present, &shared.levels, longest, now_ms)?,
     };
+    if delivery.due_ms().is_some() && !is_sent_again(&topic.name) {
+        conn.may_create(QuotaKind::ConnectionDelayed, 1)?;
+    }
     // What was accepted before the limit was made less must still come through.
     let permit = (command.body.len() + props.len() + RECORD_OVERHEAD) as u64;
     let permit = permit.min(shared.config.max_inflight_bytes);
