@@ -100,12 +100,10 @@ pub fn slow_pushes(faults: &[Fault], pushed: &[check::Pushed]) -> Vec<String> {
 /// Panics in the nodes' logs.
 pub fn panics(nodes: &Nodes) -> Vec<String> {
     let mut out = Vec::new();
-    for node in 1..=nodes.count() {
-        let path = nodes.dir().join(format!("node-{node}.err"));
-        let log = std::fs::read(path).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+    for node in 0..nodes.count() {
+        let log = nodes.log(node);
         if let Some(line) = log.lines().find(|l| l.contains("panicked at")) {
-            out.push(format!("node {node}: {line}"));
+            out.push(format!("node {}: {line}", node + 1));
         }
     }
     out

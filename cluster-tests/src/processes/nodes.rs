@@ -233,6 +233,13 @@ impl Nodes {
         Ok(())
     }
 
+    /// What it wrote to its log so far, over all its starts.
+    pub fn log(&self, node: usize) -> String {
+        let path = self.dir().join(format!("node-{}.err", node + 1));
+        let log = std::fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// Process id, while it runs.
     pub fn pid(&self, node: usize) -> Option<u32> {
         self.nodes[node].child.as_ref().map(Child::id)

@@ -45,7 +45,10 @@ async fn committed(place: Place, routes: &Routes) -> Option<i64> {
     }
 }
 
-async fn commit(place: Place, offset: i64, routes: &Routes) -> bool {
+async fn commit(place: Place, offset: i64, routes: &Routes, shared: &Shared) -> bool {
+    if shared.uncommitted.load(Ordering::Relaxed) {
+        return false;
+    }
     let Some(addr) = routes.master(place.shard.into()) else {
         return false;
     };
@@ -112,13 +115,13 @@ async fn live(
         }
         if next > last_commit.0 && last_commit.1.elapsed() >= COMMIT_EVERY {
             last_commit.1 = Instant::now();
-            if commit(place, next, routes).await {
+            if commit(place, next, routes, shared).await {
                 last_commit.0 = next;
                 session.committed.push(next);
             }
         }
     }
-    if says_goodbye && next > last_commit.0 && commit(place, next, routes).await {
+    if says_goodbye && next > last_commit.0 && commit(place, next, routes, shared).await {
         session.committed.push(next);
     }
     session

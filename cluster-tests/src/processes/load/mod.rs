@@ -43,6 +43,8 @@ pub struct Shared {
     end_sending: AtomicBool,
     /// Producers hold still.
     hold: AtomicBool,
+    /// Consumers commit nothing.
+    uncommitted: AtomicBool,
     /// Consumers end.
     end: AtomicBool,
     positions: Mutex<BTreeMap<Place, i64>>,
@@ -165,6 +167,7 @@ impl Load {
             acked: AtomicUsize::new(0),
             end_sending: AtomicBool::new(false),
             hold: AtomicBool::new(false),
+            uncommitted: AtomicBool::new(false),
             end: AtomicBool::new(false),
             positions: Mutex::default(),
             probed: SHARDS.iter().map(|_| AtomicI64::new(-1)).collect(),
@@ -237,6 +240,14 @@ impl Load {
     /// Producers and probers hold still, or go on.
     pub fn hold(&self, hold: bool) {
         self.shared.hold.store(hold, Ordering::Relaxed);
+    }
+
+    /// Consumers commit nothing from now on, or do again: an offset is synced in every class, and with it what
+    /// stands before it in the log.
+    pub fn leave_uncommitted(&self, uncommitted: bool) {
+        self.shared
+            .uncommitted
+            .store(uncommitted, Ordering::Relaxed);
     }
 
     /// A client that sends to all shards of one node and follows no route, until it is dropped.

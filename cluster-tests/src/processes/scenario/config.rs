@@ -126,8 +126,7 @@ fn unequal(stage: &mut Stage) -> Result<(), String> {
 
 /// What a node said last.
 fn last_words(stage: &Stage, node: usize) -> String {
-    let log = stage.nodes.dir().join(format!("node-{}.err", node + 1));
-    let log = std::fs::read_to_string(log).unwrap_or_default();
+    let log = stage.nodes.log(node);
     log.lines().last().unwrap_or_default().to_owned()
 }
 

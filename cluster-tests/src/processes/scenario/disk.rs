@@ -159,19 +159,23 @@ fn power_async(stage: &mut Stage) -> Result<(), String> {
     let seconds = stage.rng.between(3, 8) as f64;
     stage.sleep(seconds);
     let before: f64 = unclean(stage);
+    stage.load.leave_uncommitted(true);
+    stage.sleep(0.5);
     let at = stage.load.now();
     stage.power_cut = Some(PowerCut {
         at: at + UNSYNCED / 2,
         interval: UNSYNCED,
     });
     power_cut(stage)?;
+    stage.load.leave_uncommitted(false);
     let told = unclean(stage) - before;
     stage.note(&format!("{told} unclean recoveries reported"));
     stage.unclean_reported = told > 0.0;
     Ok(())
 }
 
-fn unclean(stage: &Stage) -> f64 {
+/// Starts at which nodes found that they had lost entries, as they count them.
+pub(super) fn unclean(stage: &Stage) -> f64 {
     let of = |n| stage.nodes.metric(n, "unclean_recovery_total");
     (0..stage.nodes.count()).filter_map(of).sum()
 }
@@ -475,10 +479,7 @@ fn flip(
         let all = [node];
         stage.nodes.ready(&all, Duration::from_secs(15)).is_ok()
     };
-    let log = stage.nodes.dir().join(format!("node-{}.err", node + 1));
-    let log = std::fs::read_to_string(log)
-        .unwrap_or_default()
-        .to_lowercase();
+    let log = stage.nodes.log(node).to_lowercase();
     let named = log.contains("corrupt") || log.contains("checksum") || log.contains("damage");
     stage.note(&format!(
         "ready: {healthy}, damage named in its log: {named}"

@@ -1,6 +1,9 @@
-//! Members that forget, are replaced, come and go: 5, 20 and 24; one that catches up, 26.
+//! Members that forget, are replaced, come and go: 5, 20 and 24; a learner that knows more than the voters,
+//! 6c; one that catches up, 26.
 
+use super::disk::unclean;
 use super::{scenario, Needs, Scenario, NETWORK};
+use crate::processes::check::PowerCut;
 use crate::processes::nodes::{wait_until, Signal, SHARDS};
 use crate::processes::stage::Stage;
 use std::time::Duration;
@@ -13,8 +16,28 @@ const SPARE: Needs = Needs {
     spare: true,
     ..NETWORK
 };
+const SPARE_DISK: Needs = Needs {
+    disk_mib: Some(768),
+    ..SPARE
+};
+/// What the voters of 6c may lose: their flush interval, and the time that stopping all takes, microseconds.
+const UNSYNCED: u64 = 3_500_000;
 
-pub(super) const SCENARIOS: [Scenario; 6] = [
+pub(super) const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        // What is written directly to preallocated space is on the disk before a sync.
+        sets: &[
+            "flush_disk_type=ASYNC_FLUSH",
+            "flush_interval_ms=3000",
+            "direct_io=false",
+        ],
+        ..scenario(
+            "6c",
+            "power cut of the voters, a learner kept more",
+            SPARE_DISK,
+            learner_kept_more,
+        )
+    },
     Scenario {
         sets: &["flush_disk_type=ASYNC_FLUSH", "flush_interval_ms=3000"],
         ..scenario("5", "power cut, then leader paused", DISKS, power_cut)
@@ -160,6 +183,63 @@ fn added_and_removed(stage: &mut Stage) -> Result<(), String> {
     stage.nodes.signal(gone, Signal::Terminate);
     let _ = stage.nodes.wait(gone, Duration::from_secs(10));
     stage.nodes.retire(gone);
+    stage.settle(Duration::from_secs(60))
+}
+
+/// The voters lose the unsynced end of their logs, and a learner keeps it: they are the group. The learner gives
+/// up what it has and is filled again, at one start after another as far as it had more of several shards.
+fn learner_kept_more(stage: &mut Stage) -> Result<(), String> {
+    stage.sends_may_fail = true;
+    let (voters, learner) = ([0, 1, 2], 3);
+    stage.nodes.start(learner)?;
+    let peer = stage.nodes.peer(learner);
+    let args = [
+        "add",
+        "--node",
+        "4",
+        "--peer",
+        &peer,
+        "--learner",
+        "--within",
+        "60",
+    ];
+    operate(stage, &args)?;
+    let seconds = stage.rng.between(4, 8) as f64;
+    stage.sleep(seconds);
+    stage.load.leave_uncommitted(true);
+    stage.sleep(1.5);
+    stage.fault("power cut of the voters".into(), &[0, 1, 2], None);
+    let at = stage.load.now();
+    stage.power_cut = Some(PowerCut {
+        at: at + 500_000,
+        interval: UNSYNCED,
+    });
+    let before = unclean(stage);
+    for node in voters {
+        stage.nodes.power_off(node)?;
+    }
+    for node in voters {
+        stage.nodes.power_cut(node)?;
+    }
+    stage.nodes.start_all()?;
+    stage.nodes.ready(&voters, Duration::from_secs(30))?;
+    stage.load.leave_uncommitted(false);
+    stage.unclean_reported = unclean(stage) > before;
+    let mut starts = 0;
+    while stage.nodes.wait(learner, Duration::from_secs(10)).is_some() {
+        starts += 1;
+        if starts > SHARDS.len() {
+            return Err("the learner ends at every start".into());
+        }
+        stage.nodes.start(learner)?;
+    }
+    let said = stage.nodes.log(learner).contains("other_log");
+    stage.note(&format!(
+        "the learner started again {starts} times, other_log: {said}"
+    ));
+    if !said {
+        stage.problem("the learner had nothing more than the voters, or did not notice");
+    }
     stage.settle(Duration::from_secs(60))
 }
 

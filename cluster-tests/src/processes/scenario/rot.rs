@@ -72,8 +72,7 @@ fn serves_nothing(stage: &mut Stage) -> Result<(), String> {
     }
     for node in all {
         let page = stage.nodes.page(node, "/cluster").unwrap_or_default();
-        let log = stage.nodes.dir().join(format!("node-{}.err", node + 1));
-        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let log = stage.nodes.log(node);
         let owes = page.contains("\"owed\":") && page.matches("\"owed\":0").count() < SHARDS.len();
         if !owes || !log.contains("unclean_recovery") {
             stage.problem(format!("node {} does not say what it waits for", node + 1));
