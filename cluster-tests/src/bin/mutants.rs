@@ -1,10 +1,14 @@
-//! `mutants`: takes guards out of a copy of the sources one at a time, builds the simulation and plays
-//! seeds. The answer is a Markdown table: which guards are noticed, and which are not.
+//! `mutants`: takes guards out of a copy of the sources, one at a time, and plays seeds of the simulation.
+//! The answer is a Markdown table: which guards are noticed, and which are not.
+//!
+//! The copy is built once: each guard has a switch in it.
 
 use clap::Parser;
-use cluster_tests::mutants::{Guard, GUARDS};
+use cluster_tests::mutants::{self, Guard};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Seeds that one process plays: the first failure ends the search.
@@ -19,29 +23,38 @@ struct Args {
     /// earlier target directory as `SCRATCH/target` spares that.
     #[arg(long, default_value = "target/mutants")]
     scratch: PathBuf,
-    /// Only guards whose file or purpose holds this text.
+    /// Only guards whose file or purpose holds this text; several times for several texts.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
     /// Seeds for each number of nodes.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Numbers of nodes, in this order.
     #[arg(long, value_delimiter = ',', default_value = "3,1,5")]
     nodes: Vec<usize>,
+    /// Guards that are tried at the same time; each process of the simulation uses all processors.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// The program that builds.
     #[arg(long, default_value = "cargo")]
     cargo: PathBuf,
 }
 
+/// What the simulation noticed.
+struct Found {
+    nodes: usize,
+    seed: u64,
+    what: String,
+}
+
 /// What became of a guard.
-enum Outcome {
-    Found {
-        nodes: usize,
-        seed: u64,
-        what: String,
-    },
-    NotFound,
-    NotBuilt,
+struct Outcome {
+    alone: Option<Found>,
+    /// Together with those that back it.
+    together: Option<Found>,
 }
 
 fn main() -> ExitCode {
@@ -57,96 +70,137 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, String> {
+    build(args)?;
+    let guards = mutants::all();
+    let wanted = |g: &Guard| {
+        let named = |only: &String| g.file.contains(only) || g.what.contains(only);
+        args.only.is_empty() || args.only.iter().any(named)
+    };
+    let todo: Vec<usize> = (0..guards.len()).filter(|n| wanted(&guards[*n])).collect();
+    let next = AtomicUsize::new(0);
+    let one = |worker: usize| {
+        let mut done = Vec::new();
+        while let Some(number) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = try_one(args, worker, &guards, *number)?;
+            eprintln!("{}", row(&guards[*number], &outcome));
+            done.push((*number, outcome));
+        }
+        Ok(done)
+    };
+    let results: Vec<Result<Vec<(usize, Outcome)>, String>> = std::thread::scope(|scope| {
+        let workers = (0..args.jobs.max(1)).map(|n| scope.spawn(move || one(n)));
+        let workers: Vec<_> = workers.collect();
+        let ended = || Err("a worker ended".to_owned());
+        let join = |w: std::thread::ScopedJoinHandle<'_, _>| w.join().unwrap_or_else(|_| ended());
+        workers.into_iter().map(join).collect()
+    });
+    let mut outcomes = Vec::new();
+    for result in results {
+        outcomes.extend(result?);
+    }
+    outcomes.sort_by_key(|(number, _)| *number);
+    println!("| guard | file | noticed | by |\n|---|---|---|---|");
+    for (number, outcome) in &outcomes {
+        println!("{}", row(&guards[*number], outcome));
+    }
+    let noticed = outcomes.iter().filter(|(_, o)| o.alone.is_some()).count();
+    let together = outcomes.iter().filter(|(_, o)| o.together.is_some());
+    let explained = outcomes.iter().filter(|(n, o)| {
+        o.alone.is_none() && o.together.is_none() && !guards[*n].unnoticed.is_empty()
+    });
+    let (together, explained) = (together.count(), explained.count());
+    println!(
+        "\n{} guards: {noticed} are noticed alone, {together} only without those that back them, \
+         {explained} are not and the table says why, {} are not.",
+        outcomes.len(),
+        outcomes.len() - noticed - together - explained
+    );
+    Ok(noticed + together + explained == outcomes.len())
+}
+
+/// A line of the table.
+fn row(guard: &Guard, outcome: &Outcome) -> String {
+    let place = |f: &Found| format!("{} nodes, seed {}", f.nodes, f.seed);
+    let (noticed, by) = match (&outcome.alone, &outcome.together) {
+        (Some(found), _) => (place(found), found.what.clone()),
+        (None, Some(found)) => {
+            let others = guard.backed_by.join("”, “");
+            let how = format!("without “{others}” too: {}", place(found));
+            (how, found.what.clone())
+        }
+        (None, None) => ("**no**".into(), guard.unnoticed.to_owned()),
+    };
+    format!("| {} | `{}` | {noticed} | {by} |", guard.what, guard.file)
+}
+
+fn try_one(args: &Args, worker: usize, guards: &[Guard], number: usize) -> Result<Outcome, String> {
+    let alone = first_failure(args, worker, &[number])?;
+    let mut together = None;
+    let backs = |g: &Guard| guards[number].backed_by.contains(&g.what);
+    let mut out: Vec<usize> = (0..guards.len()).filter(|n| backs(&guards[*n])).collect();
+    if alone.is_none() && !out.is_empty() {
+        out.push(number);
+        together = first_failure(args, worker, &out)?;
+    }
+    Ok(Outcome { alone, together })
+}
+
+/// Builds the simulation of a copy with a switch for each guard.
+fn build(args: &Args) -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let copy = args.scratch.join("source");
-    copy_sources(&root, &copy)?;
-    let wanted = |g: &&Guard| {
-        let only = args.only.as_deref().unwrap_or_default();
-        g.file.contains(only) || g.what.contains(only)
-    };
-    let guards: Vec<&Guard> = GUARDS.iter().filter(wanted).collect();
-    // Without a mutation nothing may fail, or the table would say nothing.
-    if !build(args, &copy)? {
-        return Err("the sources do not build".into());
-    }
-    for nodes in &args.nodes {
-        if let Some((seed, what)) = first_failure(args, *nodes)? {
-            return Err(format!(
-                "seed {seed} of {nodes} nodes fails with all guards: {what}"
-            ));
-        }
-    }
-    println!("| guard | file | noticed | by |\n|---|---|---|---|");
-    let mut missed = 0;
-    for guard in &guards {
-        let path = copy.join("src").join(guard.file);
-        let whole = std::fs::read(&path).map_err(|e| e.to_string())?;
-        let text = guard.taken_out_below(&copy)?;
-        std::fs::write(&path, text).map_err(|e| e.to_string())?;
-        let outcome = try_one(args, &copy);
-        std::fs::write(&path, whole).map_err(|e| e.to_string())?;
-        let (noticed, by) = match outcome? {
-            Outcome::Found { nodes, seed, what } => (format!("{nodes} nodes, seed {seed}"), what),
-            Outcome::NotFound => ("**no**".into(), String::new()),
-            Outcome::NotBuilt => ("does not build".into(), String::new()),
-        };
-        missed += usize::from(by.is_empty());
-        println!("| {} | `{}` | {noticed} | {by} |", guard.what, guard.file);
-    }
-    println!(
-        "\n{} of {} guards are noticed.",
-        guards.len() - missed,
-        guards.len()
-    );
-    Ok(missed == 0)
-}
-
-fn try_one(args: &Args, copy: &Path) -> Result<Outcome, String> {
-    if !build(args, copy)? {
-        return Ok(Outcome::NotBuilt);
-    }
-    for nodes in args.nodes.iter().copied() {
-        if let Some((seed, what)) = first_failure(args, nodes)? {
-            return Ok(Outcome::Found { nodes, seed, what });
-        }
-    }
-    Ok(Outcome::NotFound)
-}
-
-fn build(args: &Args, copy: &Path) -> Result<bool, String> {
+    let files = mutants::switch_all(&root)?;
+    copy_sources(&root, &copy, &files)?;
     let target = std::path::absolute(args.scratch.join("target")).map_err(|e| e.to_string())?;
     let status = Command::new(&args.cargo)
         .args(["build", "--release", "-p", "cluster-tests", "--bin", "sim"])
         .env("CARGO_TARGET_DIR", target)
-        .current_dir(copy)
+        .current_dir(&copy)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .status();
-    Ok(status
-        .map_err(|e| format!("{}: {e}", args.cargo.display()))?
-        .success())
+    match status.map_err(|e| format!("{}: {e}", args.cargo.display()))? {
+        status if status.success() => Ok(()),
+        _ => Err("the copy does not build".into()),
+    }
 }
 
-/// The first seed that fails, and how.
-fn first_failure(args: &Args, nodes: usize) -> Result<Option<(u64, String)>, String> {
-    let mut seed = 0;
-    while seed < args.seeds {
-        let seeds = AT_ONCE.min(args.seeds - seed);
-        if let Some(found) = play(args, nodes, seed, seeds)? {
-            return Ok(Some(found));
+/// The first seeds that fail, and how.
+fn first_failure(args: &Args, worker: usize, out: &[usize]) -> Result<Option<Found>, String> {
+    for nodes in args.nodes.iter().copied() {
+        let mut seed = args.seed;
+        let end = args.seed.saturating_add(args.seeds);
+        while seed < end {
+            let seeds = AT_ONCE.min(end - seed);
+            if let Some((seed, what)) = play(args, worker, out, nodes, (seed, seeds))? {
+                // Or the table would say nothing.
+                if let Some((_, what)) = play(args, worker, &[], nodes, (seed, 1))? {
+                    return Err(format!(
+                        "seed {seed} of {nodes} nodes fails as it is: {what}"
+                    ));
+                }
+                return Ok(Some(Found { nodes, seed, what }));
+            }
+            seed += seeds;
         }
-        seed += seeds;
     }
     Ok(None)
 }
 
-fn play(args: &Args, nodes: usize, seed: u64, seeds: u64) -> Result<Option<(u64, String)>, String> {
-    let log = args.scratch.join("sim.log");
-    let out = std::fs::File::create(&log).map_err(|e| e.to_string())?;
+fn play(
+    args: &Args,
+    worker: usize,
+    out: &[usize],
+    nodes: usize,
+    (seed, seeds): (u64, u64),
+) -> Result<Option<(u64, String)>, String> {
+    let log = args.scratch.join(format!("sim{worker}.log"));
+    let file = std::fs::File::create(&log).map_err(|e| e.to_string())?;
+    let numbers: Vec<String> = out.iter().map(usize::to_string).collect();
     let mut sim = Command::new(args.scratch.join("target/release/sim"))
         .args(["--nodes", &nodes.to_string()])
         .args(["--seed", &seed.to_string(), "--seeds", &seeds.to_string()])
-        .stdout(out)
+        .env(mutants::SWITCHES, numbers.join(","))
+        .stdout(file)
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("sim: {e}"))?;
@@ -168,14 +222,19 @@ fn play(args: &Args, nodes: usize, seed: u64, seeds: u64) -> Result<Option<(u64,
     let text = std::fs::read_to_string(&log).map_err(|e| e.to_string())?;
     let failed = text.lines().find_map(|line| {
         let (seed, what) = line.strip_prefix("seed ")?.split_once(": ")?;
-        let what: String = what.chars().take(90).collect();
+        let what: String = what.chars().take(110).collect();
         Some((seed.parse().ok()?, what.replace('|', "/")))
     });
     Ok(Some(failed.unwrap_or((seed, "the process ended".into()))))
 }
 
-/// Copies what git knows of, and leaves alone what is the same, so that builds are incremental.
-fn copy_sources(root: &Path, copy: &Path) -> Result<(), String> {
+/// Copies what git knows of, `changed` files below `src` with another text, and leaves alone what is the
+/// same, so that builds are incremental.
+fn copy_sources(
+    root: &Path,
+    copy: &Path,
+    changed: &BTreeMap<String, String>,
+) -> Result<(), String> {
     let listed = Command::new("git")
         .args([
             "ls-files",
@@ -190,7 +249,12 @@ fn copy_sources(root: &Path, copy: &Path) -> Result<(), String> {
     let names = String::from_utf8(listed.stdout).map_err(|e| e.to_string())?;
     for name in names.split('\0').filter(|name| !name.is_empty()) {
         let (from, to) = (root.join(name), copy.join(name));
-        let Ok(content) = std::fs::read(&from) else {
+        let other = name.strip_prefix("src/").and_then(|name| changed.get(name));
+        let content = match other {
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => std::fs::read(&from),
+        };
+        let Ok(content) = content else {
             // Deleted, and git was not told yet; or no plain file.
             continue;
         };
