@@ -18,7 +18,12 @@ impl Sim {
         };
         match (waiting, outcome) {
             // It took too long; the entry goes on, and nothing more is said of it.
-            (waiting @ (Waiting::Send { .. } | Waiting::Schedule { .. }), Outcome::Late { .. }) => {
+            (
+                waiting @ (Waiting::Send { .. }
+                | Waiting::Schedule { .. }
+                | Waiting::SendBack { .. }),
+                Outcome::Late { .. },
+            ) => {
                 self.counters.late += 1;
                 self.told(waiting, false);
             }
@@ -40,6 +45,21 @@ impl Sim {
             }
             (Waiting::Schedule { uid, policy }, Outcome::Scheduled { position }) => {
                 self.acked(uid, position, None, policy);
+            }
+            (Waiting::SendBack { uid, policy }, Outcome::Scheduled { position }) => {
+                self.acked(uid, position, None, policy);
+                self.back_told(uid, true);
+            }
+            (
+                Waiting::SendBack { uid, policy },
+                Outcome::Appended {
+                    base_offset,
+                    position,
+                    ..
+                },
+            ) => {
+                self.acked(uid, position, Some(base_offset), policy);
+                self.back_told(uid, true);
             }
             (Waiting::Park { key, offset }, Outcome::Wake { data }) => {
                 if data
@@ -110,12 +130,18 @@ impl Sim {
             return;
         }
         self.take_answer(id);
+        self.see_proposed(id, &result);
+    }
+
+    /// What became of a proposal.
+    pub(crate) fn see_proposed(&mut self, id: u64, result: &Result<u64, Refusal>) {
         match result {
             Ok(index) => {
                 self.counters.changes_done += 1;
+                let index = *index;
                 self.see(Seen::Done { id, index });
             }
-            Err(why) if self.is_definite(&why) => {
+            Err(why) if self.is_definite(why) => {
                 self.counters.changes_refused += 1;
                 self.see(Seen::NotDone { id });
             }
@@ -139,6 +165,10 @@ impl Sim {
         let uids = match waiting {
             Waiting::Send { uids, .. } => uids,
             Waiting::Schedule { uid, .. } => vec![uid],
+            Waiting::SendBack { uid, .. } => {
+                self.back_told(uid, false);
+                vec![uid]
+            }
             Waiting::Park { .. } | Waiting::Command { .. } => return,
         };
         for uid in uids {
@@ -167,6 +197,7 @@ impl Sim {
     pub fn disconnected(&mut self) {
         let here = self.here();
         self.clients.owed.retain(|_, node| *node != here);
+        self.members_disconnected();
         let all = std::mem::take(&mut self.clients.waiting);
         let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
         self.clients.waiting = stay;

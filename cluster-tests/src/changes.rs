@@ -23,6 +23,18 @@ impl Sim {
         self.post_shard(ShardInput::Propose { id, epoch, op });
     }
 
+    /// A group's core asks for a change, under this number; what is to be proposed.
+    pub(crate) fn asked_for(&mut self, id: u64, op: MetaOp) -> MetaOp {
+        // Who holds a lock is read back, so nothing is added to that.
+        let op = match op {
+            MetaOp::Locks(_) => op,
+            op => marked(op, id),
+        };
+        let change = text_of(&op);
+        self.see(Seen::Asked { id, change });
+        op
+    }
+
     /// An operator asks the node here for other members.
     pub fn command_members(&mut self, changes: Vec<Change>) {
         let id = self.ask_change("members");

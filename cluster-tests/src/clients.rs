@@ -33,6 +33,11 @@ pub enum Waiting {
         uid: u64,
         policy: AckPolicy,
     },
+    /// A failed message, stored again.
+    SendBack {
+        uid: u64,
+        policy: AckPolicy,
+    },
     Park {
         key: QueueKey,
         offset: u64,
@@ -86,8 +91,9 @@ impl Sim {
         let Some(config) = self.view.topics.get(&topic) else {
             return self.create_topic(topic);
         };
-        if self.view.groups.len() < self.plan.groups as usize {
-            let name = format!("group-{}", self.view.groups.len());
+        let groups = self.plain_groups().count();
+        if groups < self.plan.groups as usize {
+            let name = format!("group-{groups}");
             return self.command(MetaOp::PutGroup(GroupConfig::with_defaults(name)), "group");
         }
         let id = config.id;
@@ -129,8 +135,9 @@ impl Sim {
 
     /// Deletes a group, or makes it again; its offsets are kept.
     fn remake_group(&mut self) {
-        let n = self.rng.below(self.view.groups.len().max(1) as u64) as usize;
-        let Some(name) = self.view.groups.keys().nth(n) else {
+        let groups = self.plain_groups().count();
+        let n = self.rng.below(groups.max(1) as u64) as usize;
+        let Some((name, _)) = self.plain_groups().nth(n) else {
             return;
         };
         let group = GroupConfig::with_defaults(name);
@@ -283,8 +290,14 @@ impl Sim {
     }
 
     fn group(&mut self) -> Option<u32> {
-        let n = self.rng.below(self.view.groups.len().max(1) as u64) as usize;
-        self.view.groups.values().nth(n).copied()
+        let groups = self.plain_groups().count();
+        let n = self.rng.below(groups.max(1) as u64) as usize;
+        self.plain_groups().nth(n).map(|(_, id)| *id)
+    }
+
+    /// Groups whose offsets and locks clients set without a group's core.
+    fn plain_groups(&self) -> impl Iterator<Item = (&String, &u32)> {
+        self.view.groups.range("group-".to_owned()..)
     }
 
     /// Reads on where the group stands, and commits.
@@ -365,7 +378,7 @@ impl Sim {
         self.read(key, at, count);
     }
 
-    fn read(&mut self, key: QueueKey, offset: u64, count: usize) -> Option<Answer> {
+    pub(crate) fn read(&mut self, key: QueueKey, offset: u64, count: usize) -> Option<Answer> {
         self.counters.reads += 1;
         match self.view.read(&self.store, key, offset, count) {
             Ok((answer, from_store)) => {

@@ -32,4 +32,7 @@ counters! {
     stalled_nodes, stalled_links, rotten, mended, bad_reads,
     changes_done, changes_refused, locks, acked_alone, stale_reads, claims, claims_of_several, unrestarted,
     probes, probe_ms, stopped_after_held, stopped_after_followed, stopped_after_voted, stopped_at_last,
+    groups_awake, groups_asleep, groups_loaded, group_proposals, redirects, rebalances, members_dead, members_told,
+    members_read, members_lock, members_locked, members_not_locked, members_reset, members_not_answered,
+    sent_back, dead_letters,
 }

@@ -53,7 +53,43 @@ pub enum Planted {
     RawClock,
     /// What is read of the log is not checked.
     ReadsUnchecked,
+    /// A member is told that it has a lock that another one holds.
+    LockWhileHeld,
+    /// A leader begins without the locks, or the offsets, that the last one gave.
+    LocksNotRestored,
+    OffsetsNotRestored,
+    /// What a leader knew of its groups stays in memory until it leads again.
+    GroupsKept,
+    /// A commit is answered when it is taken in.
+    CommitToldEarly,
+    /// A message that is sent back is answered, and not stored, now and then.
+    SendBackDropped,
+    /// Whatever fails is tried again, for ever.
+    RetriesForever,
+    /// Silent members stay.
+    MemberKept,
 }
+
+/// Those of consumer groups that one node can show, and those that several can.
+pub const CONSUMERS: [Planted; 7] = [
+    Planted::LockWhileHeld,
+    Planted::LocksNotRestored,
+    Planted::OffsetsNotRestored,
+    Planted::CommitToldEarly,
+    Planted::SendBackDropped,
+    Planted::RetriesForever,
+    Planted::MemberKept,
+];
+pub const CONSUMERS_OF_GROUP: [Planted; 8] = [
+    Planted::LockWhileHeld,
+    Planted::LocksNotRestored,
+    Planted::OffsetsNotRestored,
+    Planted::CommitToldEarly,
+    Planted::SendBackDropped,
+    Planted::RetriesForever,
+    Planted::MemberKept,
+    Planted::GroupsKept,
+];
 
 /// Plants what lies in a store.
 pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {

@@ -30,6 +30,10 @@ impl Sim {
         if let Some((timer, _)) = late {
             return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
         }
+        if let Some((request, asked)) = self.people.owed.iter().next() {
+            let what = format!("request {request} of a member was never answered: {asked:?}");
+            return self.fail("I19", what);
+        }
         if let Some((slot, _)) = self.clients.owed.iter().next() {
             let what = format!("request {slot} was never answered");
             return self.fail("I19", what);
@@ -67,6 +71,10 @@ impl Sim {
             return;
         };
         let digest = self.group.as_ref().map(|g| g.oracle.digest());
+        if let Some((request, asked)) = self.people.owed.iter().next() {
+            let what = format!("request {request} of a member was never answered: {asked:?}");
+            return self.fail("I19", what);
+        }
         if let Some((slot, node)) = self.clients.owed.iter().next() {
             let what = format!("request {slot} to node {node} was never answered");
             return self.fail("I19", what);

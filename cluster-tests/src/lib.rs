@@ -16,6 +16,7 @@ mod answers;
 mod changes;
 pub mod clients;
 pub mod clock;
+pub mod consumers;
 pub mod counters;
 pub mod defects;
 pub mod disk;

@@ -1,6 +1,7 @@
 //! The node's shell: carries out the effects of the cores as the actix shells do, but through the
 //! seeded schedule.
 
+use crate::consumers::shell::{Groups, IDS};
 use crate::defects::Planted;
 use crate::schedule::Mail;
 use crate::seen::Seen;
@@ -41,6 +42,7 @@ pub struct Node {
     leaving: BTreeMap<QueueKey, bool>,
     next_queue: u64,
     flush_due: bool,
+    pub(crate) groups: Groups,
 }
 
 impl Node {
@@ -56,6 +58,7 @@ impl Node {
             leaving: BTreeMap::new(),
             next_queue: 0,
             flush_due: false,
+            groups: Groups::default(),
         }
     }
 
@@ -228,6 +231,9 @@ impl Sim {
                     self.post(Mail::Timer(input));
                 }
             }
+            Mail::Group(group, life, mail) => self.group_mail(group, life, *mail),
+            Mail::LoadGroup(group, life, id, of) => self.load_group(group, life, id, of),
+            Mail::Told(request, told) => self.member_told(request, told),
             Mail::Answer(token, outcome) => self.answered(token, outcome),
             Mail::Proposal(id, result) => self.proposed(id, result),
         }
@@ -329,6 +335,7 @@ impl Sim {
                 }
                 Effect::Send { to, bytes } => self.send(to, bytes),
                 Effect::Answer(token, outcome) => self.post(Mail::Answer(token, outcome)),
+                Effect::Proposal { id, result } if id >= IDS => self.group_proposed(id, result),
                 Effect::Proposal { id, result } => self.post(Mail::Proposal(id, result)),
                 Effect::Publish(publish) => self.publish(publish),
             }
@@ -429,6 +436,7 @@ impl Sim {
         self.scrub();
         self.post_shard(ShardInput::Tick { now_ms: 0 });
         self.ask_for_lease();
+        self.groups_tick();
         self.post(Mail::Timer(TimerInput::Tick { now_ms: 0 }));
         if self.ticks.is_multiple_of(5) {
             for (key, life) in queues {

@@ -49,6 +49,8 @@ pub struct Plan {
     pub misconfigured: bool,
     /// Several nodes, and every message is of the SYNC_FLUSH class.
     pub synced: bool,
+    /// Members of consumer groups, beside those clients that read and commit by themselves.
+    pub members: u32,
     pub net: Net,
 }
 
@@ -178,6 +180,13 @@ impl Plan {
                 plan.stalls = true;
             }
         }
+        // Drawn apart, so that nothing else is drawn anew.
+        let mut own = SimRng::new(rng.clone().next_u64());
+        if own.chance(1, 3) {
+            plan.members = own.between(3, 6) as u32;
+            // What is sent back is of the strictest class.
+            plan.timer_policy = AckPolicy::STRICTEST;
+        }
         plan
     }
 
@@ -219,6 +228,7 @@ impl Plan {
             unequal: false,
             misconfigured: false,
             synced: false,
+            members: 0,
             net: Net::default(),
         }
     }

@@ -52,6 +52,7 @@ impl Sim {
             Publish::Role(_) | Publish::Locks { .. } => {}
             Publish::Confirmed { stamp, lease_ms } => self.lease(stamp, lease_ms),
             Publish::Serving(term) => {
+                self.groups_change();
                 self.view.serving = term;
                 if let (Some(_), Some(group)) = (term, &mut self.group) {
                     group.hint = group.here;

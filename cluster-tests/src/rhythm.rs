@@ -25,6 +25,11 @@ pub struct Rhythm {
 }
 
 impl Rhythm {
+    /// What this clock counts while the world goes on for so many ms.
+    pub fn local_ms(&self, world_ms: i64) -> i64 {
+        world_ms * self.speed as i64 / 100
+    }
+
     /// How long the world goes on while this clock counts so many ms.
     pub fn world_us(&self, ms: u64) -> u64 {
         ms * 1_000 * 100 / self.speed

@@ -1,6 +1,8 @@
 //! The one queue of things to happen. Messages to one mailbox keep their order; between mailboxes
 //! the seed decides.
 
+use crate::consumers::shell::GroupMail;
+use crate::consumers::Told;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,6 +24,8 @@ pub enum Mailbox {
     Disk,
     Loader,
     Clients,
+    /// A group's actor; another one after it slept.
+    Group(usize, u64),
 }
 
 /// A message between parts of the node, or from it to its clients.
@@ -44,6 +48,12 @@ pub enum Mail {
     Load(Vec<(TimerKey, QueueKey)>),
     Answer(Token, Outcome),
     Proposal(u64, Result<u64, Refusal>),
+    /// For the actor of a consumer group: group, its actor, what.
+    Group(usize, u64, Box<GroupMail>),
+    /// A group's actor wants its state: group, its actor, number, the group's id.
+    LoadGroup(usize, u64, u64, u32),
+    /// To a member of a group.
+    Told(u64, Told),
 }
 
 impl Mail {
@@ -65,12 +75,14 @@ impl Mail {
             | Mail::Forward(..)
             | Mail::Retire(..)
             | Mail::IdleIs(..)
+            | Mail::LoadGroup(..)
             | Mail::FromTimer(_) => Mailbox::Shard,
+            Mail::Group(group, life, _) => Mailbox::Group(*group, *life),
             Mail::Queue(key, life, _) | Mail::AskIdle(key, life) => Mailbox::Queue(*key, *life),
             Mail::Timer(_) => Mailbox::Timer,
             Mail::Disk(_) => Mailbox::Disk,
             Mail::Load(_) => Mailbox::Loader,
-            Mail::Answer(..) | Mail::Proposal(..) => Mailbox::Clients,
+            Mail::Answer(..) | Mail::Proposal(..) | Mail::Told(..) => Mailbox::Clients,
         }
     }
 }
@@ -146,6 +158,8 @@ pub enum Event {
     /// The faults stopped a while ago: somebody must serve.
     Probe,
     Client,
+    /// A turn of some member of a consumer group.
+    Members,
     Timeout {
         slot: u64,
     },

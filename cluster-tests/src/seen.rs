@@ -1,6 +1,7 @@
 //! What a run shows to the checkers: what clients asked, what they were told, what consumers can
 //! see. Histories of real processes can be told in the same words.
 
+use crate::consumers::seen::GroupSeen;
 use troupemq::model::{Position, QueueKey};
 
 /// One observation, in the order things happened.
@@ -147,6 +148,8 @@ pub enum Seen {
         term: u64,
         complete: bool,
     },
+    /// Of members of consumer groups.
+    Group(GroupSeen),
     /// A consumer read at an offset and got this answer.
     Read {
         key: QueueKey,

@@ -1,6 +1,7 @@
 //! One life of a node and its clients, decided by one seed.
 
 use crate::clients::Clients;
+use crate::consumers::People;
 use crate::counters::Counters;
 use crate::defects::{self, Planted};
 use crate::disk::Disk;
@@ -47,6 +48,7 @@ pub struct Sim {
     pub node: Option<Node>,
     pub view: View,
     pub clients: Clients,
+    pub(crate) people: People,
     pub counters: Counters,
     pub defect: Option<Planted>,
     /// Counts restarts; messages of an earlier life are dropped.
@@ -117,6 +119,7 @@ impl Sim {
         };
         let mut store = SimStore::new(&[crate::SHARD]);
         let ops_left = plan.ops;
+        let people = People::new(plan.members, seed);
         defects::spoil(&mut store, defect);
         let group = (how.nodes > 1).then(|| Group::new(how.nodes, &plan, defect));
         Self {
@@ -128,6 +131,7 @@ impl Sim {
             node: None,
             view: View::default(),
             clients: Clients::default(),
+            people,
             counters: Counters::default(),
             defect,
             life: 0,
@@ -190,6 +194,9 @@ impl Sim {
             self.schedule.after(100_000, Event::Tick { node });
         }
         self.schedule.after(1000, Event::Client);
+        if self.plan.members > 0 {
+            self.schedule.after(2000, Event::Members);
+        }
         let mut rests_since = 0;
         while self.failure.is_none() {
             let Some((now_us, event)) = self.schedule.pop() else {
@@ -297,6 +304,7 @@ impl Sim {
                 self.schedule.after(next, Event::Tick { node });
             }
             Event::Client => self.client_turn(),
+            Event::Members => self.members_turn(),
         }
     }
 

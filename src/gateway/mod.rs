@@ -40,10 +40,13 @@ mod traffic;
 mod worker;
 
 pub use accept::BindError;
+// Decisions that the simulation takes too.
+pub use forward::{book, in_order, only_once, Held};
 pub use forward::{ForwardDeps, ForwardInput};
 pub use inbox::GatewayLink;
 pub use limits::ConnectionLimits;
 pub use operator::{Doing, NotDone, Operation};
+pub use send::back::{next as next_try, Next as NextTry};
 pub use shared::{BrokerSide, LogView, NodeView};
 
 use crate::actors::registry::Registry;

@@ -1,10 +1,13 @@
 //! One checker for each invariant of the reliability reference, one file each. A checker sees a
 //! history and knows nothing of the simulator.
 
+mod i11_locks;
 mod i13_delay;
+mod i14_dead_letters;
 mod i15_alone;
 mod i16_changes;
 mod i16_current;
+mod i16_group_members;
 mod i17_retention;
 mod i1_no_acked_lost;
 mod i2_log;
@@ -14,11 +17,16 @@ mod i5_offsets;
 mod i6_order;
 mod i7_once;
 mod i8_consumer_offsets;
+mod i8_group_offsets;
+mod i9_delivered;
 
+pub use i11_locks::QueueLocks;
 pub use i13_delay::Delay;
+pub use i14_dead_letters::DeadLetters;
 pub use i15_alone::Alone;
 pub use i16_changes::Changes;
 pub use i16_current::Current;
+pub use i16_group_members::GroupMembers;
 pub use i17_retention::{Policy, Retention};
 pub use i1_no_acked_lost::NoAckedLost;
 pub use i2_log::CommittedLog;
@@ -28,6 +36,8 @@ pub use i5_offsets::Offsets;
 pub use i6_order::Order;
 pub use i7_once::Once;
 pub use i8_consumer_offsets::ConsumerOffsets;
+pub use i8_group_offsets::GroupOffsets;
+pub use i9_delivered::DeliveredToGroups;
 
 use crate::seen::{End, Seen};
 
@@ -58,6 +68,11 @@ pub fn all(policy: Policy) -> Vec<Box<dyn Checker>> {
         Box::<Alone>::default(),
         Box::<Changes>::default(),
         Box::<Current>::default(),
+        Box::<GroupOffsets>::default(),
+        Box::<DeliveredToGroups>::default(),
+        Box::<QueueLocks>::default(),
+        Box::new(DeadLetters::new(crate::consumers::MAX_TRIES)),
+        Box::<GroupMembers>::default(),
         Box::new(Retention::new(policy)),
     ]
 }

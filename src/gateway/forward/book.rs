@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const MAX_SENT: u64 = 16 * 1024 * 1024;
 /// A node that neither does nor refuses what it was given holds up later requests so long. It was
 /// stopped, or cannot be reached, and does not know.
-pub(super) const STUCK: Duration = Duration::from_secs(1);
+pub const STUCK: Duration = Duration::from_secs(1);
 /// A request waits so long for a leader; then the client is told to try elsewhere.
 const WAIT: Duration = Duration::from_millis(1_500);
 /// A pull may wait longer: it is a long poll anyway.
@@ -27,7 +27,7 @@ const WAIT_PULL: Duration = Duration::from_secs(10);
 const WAIT_LOCK: Duration = Duration::from_millis(800);
 
 /// A request that is not answered yet.
-pub(super) struct Pending {
+pub struct Pending {
     pub frame: Bytes,
     pub code: i32,
     pub opaque: i32,
@@ -43,7 +43,7 @@ pub(super) struct Pending {
     pub _held: Option<Held>,
 }
 
-pub(super) fn is_pull(code: i32) -> bool {
+pub fn is_pull(code: i32) -> bool {
     matches!(code, code::PULL_MESSAGE | code::LITE_PULL_MESSAGE)
 }
 
@@ -67,11 +67,11 @@ impl Pending {
 }
 
 /// A connection as another node knows it: the node, and the number under which it was opened there.
-pub(super) type Way = (u64, u64);
+pub type Way = (u64, u64);
 
 /// See the module text.
 #[derive(Default)]
-pub(super) struct Book {
+pub struct Book {
     waiting: VecDeque<Pending>,
     /// Waited too long, and only wait to be answered.
     late: Vec<Pending>,
@@ -280,7 +280,7 @@ impl Book {
 
 /// What the leader's end of a connection refuses, so that nothing overtakes what it refused.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
+pub struct Judge {
     stopped: bool,
 }
 

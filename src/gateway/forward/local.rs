@@ -23,7 +23,7 @@ pub struct Kept {
 }
 
 /// Doing it twice is not doing it once.
-pub(super) fn only_once(code: i32) -> bool {
+pub fn only_once(code: i32) -> bool {
     matches!(
         code,
         code::SEND_MESSAGE
@@ -38,7 +38,7 @@ pub(super) fn only_once(code: i32) -> bool {
 
 /// It may not be overtaken by what its connection sent later, nor overtake what it sent before:
 /// what goes through the log, and what says who a client is.
-pub(super) fn in_order(code: i32) -> bool {
+pub fn in_order(code: i32) -> bool {
     let others = matches!(
         code,
         code::UPDATE_CONSUMER_OFFSET

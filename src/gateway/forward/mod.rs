@@ -13,14 +13,14 @@
 //! connections went with the nodes that had them.
 
 mod beat;
-mod book;
+pub mod book;
 mod known;
 mod local;
 mod outward;
 mod tunnel;
 pub mod wire;
 
-pub use local::{again, begins, ended, is_current, keep, Kept, Refused};
+pub use local::{again, begins, ended, in_order, is_current, keep, only_once, Kept, Refused};
 pub use outward::{closed, drain, takes, takes_answer, Outward};
 pub use tunnel::{Tunnel, Tunnels};
 
