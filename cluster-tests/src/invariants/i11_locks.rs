@@ -3,7 +3,7 @@
 use super::Checker;
 use crate::consumers::seen::GroupSeen;
 use crate::seen::Seen;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use troupemq::model::QueueKey;
 
 /// See the module text.
@@ -11,6 +11,8 @@ use troupemq::model::QueueKey;
 pub struct QueueLocks {
     /// Who holds each queue, and up to when.
     holders: BTreeMap<(usize, QueueKey), BTreeMap<String, i64>>,
+    /// Locks go with their topic: there is nothing to consume.
+    deleted: BTreeSet<u32>,
 }
 
 impl Checker for QueueLocks {
@@ -20,13 +22,16 @@ impl Checker for QueueLocks {
 
     fn see(&mut self, seen: &Seen) -> Result<(), String> {
         match seen {
+            Seen::TopicDeleted { id } => {
+                self.deleted.insert(*id);
+            }
             Seen::Group(GroupSeen::Holds {
                 group,
                 key,
                 client,
                 now_ms,
                 until_ms,
-            }) => {
+            }) if !self.deleted.contains(&key.topic.0) => {
                 let holders = self.holders.entry((*group, *key)).or_default();
                 holders.retain(|_, until| *until > *now_ms);
                 if let Some((other, until)) = holders.iter().find(|(other, _)| *other != client) {
@@ -71,5 +76,7 @@ mod tests {
         assert!(run(&[holds("a", 0), holds("a", 20), holds("b", 50)]).is_none());
         assert!(run(&[holds("a", 0), holds("a", 20), holds("b", 49)]).is_some());
         assert!(run(&[holds("a", 0), lets_go, holds("b", 1)]).is_none());
+        let deleted = Seen::TopicDeleted { id: KEY.topic.0 };
+        assert!(run(&[holds("a", 0), deleted, holds("b", 1)]).is_none());
     }
 }
