@@ -193,6 +193,18 @@ impl Sim {
         }
     }
 
+    /// All clients of the node here lose their connections, and it goes on with what they asked.
+    pub fn hang_up(&mut self) {
+        let here = self.here();
+        let all = std::mem::take(&mut self.clients.waiting);
+        let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
+        self.clients.waiting = stay;
+        let gone: BTreeMap<u64, (usize, Waiting)> = gone;
+        for (_, (_, waiting)) in gone {
+            self.unanswered(waiting, false);
+        }
+    }
+
     /// The node went away: nobody gets an answer.
     pub fn disconnected(&mut self) {
         let here = self.here();

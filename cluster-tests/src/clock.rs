@@ -102,7 +102,8 @@ impl Sim {
 
     /// Another's clock arrives, unless the line is cut.
     pub fn clock_heard(&mut self, from: usize, to: usize, wall_ms: i64) {
-        if self.group.as_ref().is_some_and(|g| g.is_cut(from, to)) {
+        let cut = self.group.as_ref().is_some_and(|g| g.is_cut(from, to));
+        if cut || self.is_silent(from, to) {
             return;
         }
         let mono_ms = self.mono_ms();

@@ -29,6 +29,8 @@ counters! {
     messages, messages_cut, messages_lost, messages_doubled, messages_late, partitions, pauses,
     transfers, elections, leaderships, fetches, overwritten, followers_refuse, lead_lost_in_flight, acked_truncated, stores_lost, snapshots,
     snapshot_parts, snapshots_resumed, leases, links_reset, digests, wrong_configurations,
+    clogs, clogs_full, links_refused, links_broken, lost_with_link, frames, frames_refused, rings,
+    asked_alone, cut_off, turned_away, all_killed, all_lost_power, stopped_again, long_pauses, slow_nodes,
     stalled_nodes, stalled_links, rotten, mended, bad_reads,
     changes_done, changes_refused, locks, acked_alone, stale_reads, claims, claims_of_several, unrestarted,
     probes, probe_ms, stopped_after_held, stopped_after_followed, stopped_after_voted, stopped_at_last,

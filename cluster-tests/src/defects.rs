@@ -31,6 +31,8 @@ pub enum Planted {
     UnknownToldAsRefused,
     /// Messages between nodes may change on the way.
     WireFlipsBytes,
+    /// Links take frames whose checksum is wrong.
+    ChecksumUnread,
     /// Term and vote are not written at all.
     VoteForgotten,
     /// Log writes are reported done before they are.
@@ -121,7 +123,7 @@ pub const ALL: [Planted; 17] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 39] = [
+pub const GROUP: [Planted; 40] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -135,6 +137,7 @@ pub const GROUP: [Planted; 39] = [
     Planted::TrimTooFar,
     Planted::UnknownToldAsRefused,
     Planted::WireFlipsBytes,
+    Planted::ChecksumUnread,
     Planted::VoteForgotten,
     Planted::DoneBeforeWrite,
     Planted::TailStays,

@@ -79,6 +79,9 @@ impl Sim {
     }
 
     fn partition(&mut self, until_us: u64) {
+        if self.plan.extra.rings && self.extra.rng.chance(1, 2) {
+            return self.ring(until_us);
+        }
         let nodes = self.nodes();
         let mut kind = self.rng.below(5);
         let mut one = self.rng.below(nodes as u64) as usize;
@@ -110,6 +113,29 @@ impl Sim {
         }
     }
 
+    /// Each voter hears only its two neighbours, so that all have a majority and no two the same.
+    fn ring(&mut self, until_us: u64) {
+        let rng = &mut self.extra.rng;
+        let Some(group) = &mut self.group else { return };
+        let nodes = group.places.len();
+        let mut ring: Vec<usize> = (0..nodes)
+            .filter(|n| group.oracle.members.has_vote(*n as u64 + 1))
+            .collect();
+        let len = ring.len();
+        for at in 1..len {
+            ring.swap(at, rng.below(at as u64 + 1) as usize);
+        }
+        self.counters.rings += u64::from(len > 3);
+        group.heal_at_us = until_us;
+        group.cut.fill(false);
+        for (at, from) in ring.iter().enumerate() {
+            for (other, to) in ring.iter().enumerate() {
+                let apart = (at + len - other) % len;
+                group.cut[from * nodes + to] = apart > 1 && apart + 1 < len;
+            }
+        }
+    }
+
     /// No faults any more.
     pub fn heal(&mut self) {
         let looks = self.looks_at();
@@ -124,5 +150,7 @@ impl Sim {
             group.moment = None;
             group.cut.fill(false);
         }
+        self.heal_processes();
+        self.heal_links();
     }
 }

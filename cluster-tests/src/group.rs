@@ -408,7 +408,7 @@ impl Sim {
 
     pub(crate) fn hear_digest(&mut self, from: usize, to: usize, at: (u64, u64)) {
         let cut = self.group.as_ref().is_some_and(|g| g.is_cut(from, to));
-        if cut || self.node.is_none() {
+        if cut || self.node.is_none() || self.is_silent(from, to) {
             return;
         }
         self.counters.digests += 1;

@@ -9,14 +9,16 @@ use troupemq::raft::{said, Said};
 use troupemq::storage::LogStore;
 
 impl Sim {
-    /// A message leaves this node.
-    pub fn send(&mut self, to: u64, bytes: Bytes) {
+    /// A message leaves this node. `false`: its link dropped it.
+    pub fn send(&mut self, to: u64, bytes: Bytes) -> bool {
         let Some(group) = &self.group else {
-            return self.fail("shell", format!("a node alone sends to {to}"));
+            self.fail("shell", format!("a node alone sends to {to}"));
+            return true;
         };
         let (from, to) = (group.here, to as usize - 1);
         if to >= group.places.len() {
-            return self.fail("shell", format!("a message to node {}", to + 1));
+            self.fail("shell", format!("a message to node {}", to + 1));
+            return true;
         }
         self.counters.messages += 1;
         let said = said(&bytes);
@@ -25,7 +27,9 @@ impl Sim {
         }
         let mut delay = 50 + self.rng.below(self.plan.net.delay_us);
         delay += self.says(to, said, &bytes, delay);
-        let Some(group) = &self.group else { return };
+        let Some(group) = &self.group else {
+            return true;
+        };
         let calm = self.is_calm();
         if group.is_cut(from, to) {
             self.counters.messages_cut += 1;
@@ -34,11 +38,14 @@ impl Sim {
                     node: to as u64 + 1,
                 });
             }
-            return;
+            return true;
+        }
+        if let Some(taken) = self.put_on_link(from, to, &bytes) {
+            return taken;
         }
         if !calm && self.rng.chance(self.plan.net.loss, 100) {
             self.counters.messages_lost += 1;
-            return;
+            return true;
         }
         if !calm && self.rng.chance(self.plan.net.double, 100) {
             self.counters.messages_doubled += 1;
@@ -51,6 +58,7 @@ impl Sim {
             delay += self.rng.below(3_000_000);
         }
         self.packet(delay, from, to, bytes);
+        true
     }
 
     pub(crate) fn packet(&mut self, delay_us: u64, from: usize, to: usize, bytes: Bytes) {
@@ -69,6 +77,9 @@ impl Sim {
             return self.packet(wait, from, to, bytes);
         }
         if self.node.is_some() {
+            let Some(bytes) = self.off_the_wire(from, to, bytes) else {
+                return;
+            };
             let bytes = match self.defect {
                 Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),
                 Some(Planted::PartsUnchecked) => self.spoiled(bytes),

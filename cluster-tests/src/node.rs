@@ -6,7 +6,7 @@ use crate::defects::Planted;
 use crate::schedule::Mail;
 use crate::seen::Seen;
 use crate::sim::Sim;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use troupemq::actors::clock::core::ClockCore;
 use troupemq::actors::effect::{DiskWork, Effect};
 use troupemq::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
@@ -87,7 +87,7 @@ impl Node {
 impl Sim {
     /// Puts a message into a mailbox of the node (or of its clients).
     pub fn post(&mut self, mail: Mail) {
-        let delay = self.rng.below(self.plan.mail_us);
+        let delay = self.rng.below(self.mail_us());
         let overtake = self.defect == Some(Planted::MailOvertakes)
             && matches!(mail, Mail::Shard(ShardInput::Append(_)))
             && self.rng.chance(1, 10);
@@ -281,6 +281,7 @@ impl Sim {
     /// The effects of the shard's core, and of what runs on its actor.
     pub fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut effects = VecDeque::from(effects);
+        let mut unreachable = BTreeSet::new();
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::ToShard(input) => {
@@ -333,7 +334,13 @@ impl Sim {
                     }
                     self.post(Mail::Disk(work));
                 }
-                Effect::Send { to, bytes } => self.send(to, bytes),
+                Effect::Send { to, bytes } => {
+                    // As the shell of the product: told once, what is said next fails the same way.
+                    if !self.send(to, bytes) && unreachable.insert(to) {
+                        let input = ShardInput::Unreachable { node: to };
+                        effects.push_back(Effect::ToShard(input));
+                    }
+                }
                 Effect::Answer(token, outcome) => self.post(Mail::Answer(token, outcome)),
                 Effect::Proposal { id, result } if id >= IDS => self.group_proposed(id, result),
                 Effect::Proposal { id, result } => self.post(Mail::Proposal(id, result)),

@@ -1,6 +1,7 @@
 //! What one seed's life is like. Each seed switches on some of the faults, with some strengths:
 //! all of them at once would hide defects.
 
+use crate::extra::Faults;
 use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use troupemq::storage::SimRng;
 
@@ -52,6 +53,8 @@ pub struct Plan {
     /// Members of consumer groups, beside those clients that read and commit by themselves.
     pub members: u32,
     pub net: Net,
+    /// Faults beside these, see [`crate::extra`].
+    pub extra: Faults,
 }
 
 /// Faults between nodes and of whole nodes; none for one alone.
@@ -230,6 +233,7 @@ impl Plan {
             synced: false,
             members: 0,
             net: Net::default(),
+            extra: Faults::default(),
         }
     }
 }

@@ -163,6 +163,7 @@ impl Sim {
             // The operator's word: no other node of such a group ever has a vote.
             self.post_shard(ShardInput::Form);
         }
+        self.stop_soon();
     }
 
     /// Records and minimums that the recovery applied without telling anybody.

@@ -150,6 +150,12 @@ pub enum Event {
         to: usize,
         at: (u64, u64),
     },
+    /// A link is clogged no more, or breaks because it is. See [`crate::links`].
+    Link {
+        from: usize,
+        to: usize,
+        breaks: bool,
+    },
     /// A node sees its connection to another close.
     LinkClosed {
         node: usize,
@@ -265,6 +271,23 @@ impl Schedule {
         let last = self.now_us + delay_us;
         let late = |e: &Entry| e.at_us > last && matches!(e.event, Event::Packet { .. });
         self.heap.retain(|Reverse(e)| !late(e));
+    }
+
+    /// Of the messages on their way from one node to another only so many arrive as `keep` makes of
+    /// their number: those that were sent first. How many are lost.
+    pub fn cut_short(&mut self, from: usize, to: usize, keep: impl Fn(usize) -> usize) -> usize {
+        let on_it = |e: &Entry| match e.event {
+            Event::Packet { from: f, to: t, .. } => (f, t) == (from, to),
+            _ => false,
+        };
+        let under_way = self.heap.iter().filter(|Reverse(e)| on_it(e));
+        let mut sent: Vec<u64> = under_way.map(|Reverse(e)| e.seq).collect();
+        sent.sort_unstable();
+        let lost = sent.split_off(keep(sent.len()));
+        if let Some(first) = lost.first() {
+            self.heap.retain(|Reverse(e)| !on_it(e) || e.seq < *first);
+        }
+        lost.len()
     }
 
     /// The next thing to happen.

@@ -5,6 +5,7 @@ use crate::consumers::People;
 use crate::counters::Counters;
 use crate::defects::{self, Planted};
 use crate::disk::Disk;
+use crate::extra::Extra;
 use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
 use crate::node::Node;
@@ -57,6 +58,8 @@ pub struct Sim {
     pub shown: BTreeMap<QueueKey, Vec<u64>>,
     /// Several nodes; the fields above and below are those of the one the world is in.
     pub group: Option<Group>,
+    /// See [`crate::extra`].
+    pub extra: Extra,
     /// Entries carried out in this life, with several nodes.
     pub entries_shown: u64,
     /// The machine lost power with unsynced entries written, and the replica was not filled since.
@@ -104,7 +107,8 @@ impl Sim {
     pub fn new(seed: u64, how: Play, trace: bool) -> Self {
         let mut rng = SimRng::new(seed);
         let defect = how.defect;
-        let plan = Plan::draw(&mut rng, how.minutes, how.nodes);
+        let mut plan = Plan::draw(&mut rng, how.minutes, how.nodes);
+        let extra = Extra::draw(seed, &mut plan, how.nodes.max(1));
         // Whoever leads goes by its own settings.
         let most = if plan.unequal {
             how.nodes as u64 + 1
@@ -137,6 +141,7 @@ impl Sim {
             life: 0,
             shown: BTreeMap::new(),
             group,
+            extra,
             entries_shown: 0,
             hurt: false,
             forgot: true,
@@ -292,6 +297,7 @@ impl Sim {
                     self.post_shard(ShardInput::PeerLost { node });
                 }
             }
+            Event::Link { from, to, breaks } => self.link_event(from, to, breaks),
             Event::Probe => self.probe(),
             Event::Timeout { slot } => self.timed_out(slot),
             Event::Tick { node } => {
@@ -366,8 +372,9 @@ impl Sim {
                 false => hint,
             };
             self.enter(at);
+            self.note_alone();
         }
-        if self.node.is_some() {
+        if self.node.is_some() && !self.is_cut_off(self.here()) {
             self.client();
         }
         // Bursts are common.
@@ -402,6 +409,10 @@ impl Sim {
             let by = self.rng.below(20_000) as i64 - 10_000;
             self.set_clock(by);
         }
+        if self.group.is_some() {
+            self.link_faults();
+            self.process_faults();
+        }
     }
 
     /// Schedules the disk's next step if it has work.
@@ -410,7 +421,7 @@ impl Sim {
             return;
         }
         self.disk.busy = true;
-        let mut delay = self.rng.below(self.plan.disk_us);
+        let mut delay = self.rng.below(self.disk_us());
         // While a snapshot is written much may happen to the leader.
         let often = match self.disk.installs_next() {
             true => 3,

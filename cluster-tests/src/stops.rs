@@ -16,6 +16,7 @@ impl Sim {
         self.schedule.forget_mailboxes(self.here());
         self.paused_until = 0;
         self.lost_by_others();
+        self.links_gone();
         self.view.serving = None;
         self.lease_until = 0;
         self.links_stall_until = 0;

@@ -28,9 +28,25 @@ const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
-const OF_GROUPS: [&str; 46] = [
+const OF_GROUPS: &[&str] = &[
     "groups_asleep",
     "members_not_answered",
+    "clogs",
+    "clogs_full",
+    "links_refused",
+    "links_broken",
+    "lost_with_link",
+    "frames",
+    "frames_refused",
+    "rings",
+    "asked_alone",
+    "cut_off",
+    "turned_away",
+    "all_killed",
+    "all_lost_power",
+    "stopped_again",
+    "long_pauses",
+    "slow_nodes",
     "stopped_at_last",
     "acked_alone",
     "stale_reads",
@@ -130,7 +146,8 @@ fn a_node_keeps_its_promises_in_a_thousand_fresh_lives() {
 
 #[test]
 fn three_nodes_keep_them_in_two_thousand() {
-    play(&ONCE_FAILED_3, 2 * FRESH, 3, &[]);
+    // Among three all are neighbours.
+    play(&ONCE_FAILED_3, 2 * FRESH, 3, &["rings"]);
 }
 
 #[test]

@@ -159,7 +159,7 @@ async fn send(
         if filled.room {
             shared.events.room(peer);
         }
-        if frame.len() == 0 {
+        if frame.is_empty() {
             continue;
         }
         let mut bytes = frame.finish(number);

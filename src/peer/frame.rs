@@ -168,6 +168,11 @@ impl FrameBuilder {
         self.len
     }
 
+    /// No message so far.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Adds a message.
     pub fn message(&mut self, lane: Lane, shard: u32, bytes: Bytes) {
         self.put(kind_of(lane), shard, bytes);

@@ -12,7 +12,7 @@
 
 mod accept;
 mod dial;
-mod frame;
+pub mod frame;
 mod hello;
 mod outbox;
 mod silence;
