@@ -213,6 +213,7 @@ impl Sim {
         }
         let before = self.people.members[n].conn;
         if self.connect(n) {
+            self.name_group(n);
             let here = self.here();
             // Another one serves, or soon does: whoever is there sets what is asked for here.
             let strayed = self.group.as_ref().is_some_and(|g| g.hint != here);
@@ -320,19 +321,27 @@ impl Sim {
         self.send_group(group, mail);
     }
 
-    /// What is due first.
-    fn go_on(&mut self, n: usize) {
+    /// Checkers are told which group it is, before anything is asked for it.
+    fn name_group(&mut self, n: usize) {
         let group = self.people.members[n].group;
         let Some(id) = self.view.groups.get(NAMES[group]).copied() else {
-            if self.people.rng.chance(1, 4) {
-                let config = of_group(group);
-                self.command(MetaOp::PutGroup(config), "group");
-            }
             return;
         };
         if self.people.ids[group] != Some(id) {
             self.people.ids[group] = Some(id);
             self.see(Seen::Group(GroupSeen::Id { group, id }));
+        }
+    }
+
+    /// What is due first.
+    fn go_on(&mut self, n: usize) {
+        let group = self.people.members[n].group;
+        if !self.view.groups.contains_key(NAMES[group]) {
+            if self.people.rng.chance(1, 4) {
+                let config = of_group(group);
+                self.command(MetaOp::PutGroup(config), "group");
+            }
+            return;
         }
         let now_ms = self.members_ms();
         let member = &self.people.members[n];
