@@ -17,6 +17,7 @@ impl Sim {
             return;
         };
         match (waiting, outcome) {
+            (Waiting::Forwarded { from }, outcome) => self.forwarded(from, outcome),
             // It took too long; the entry goes on, and nothing more is said of it.
             (
                 waiting @ (Waiting::Send { .. }
@@ -104,7 +105,7 @@ impl Sim {
     }
 
     /// A message is stored, as its class asks.
-    fn acked(&mut self, uid: u64, at: Position, offset: Option<u64>, policy: AckPolicy) {
+    pub(crate) fn acked(&mut self, uid: u64, at: Position, offset: Option<u64>, policy: AckPolicy) {
         self.counters.acked += 1;
         let node = self.here();
         // One replica has it; whether it stays is open.
@@ -169,7 +170,7 @@ impl Sim {
                 self.back_told(uid, false);
                 vec![uid]
             }
-            Waiting::Park { .. } | Waiting::Command { .. } => return,
+            Waiting::Park { .. } | Waiting::Command { .. } | Waiting::Forwarded { .. } => return,
         };
         for uid in uids {
             let count = if definite {
@@ -210,6 +211,7 @@ impl Sim {
         let here = self.here();
         self.clients.owed.retain(|_, node| *node != here);
         self.members_disconnected();
+        self.doors_disconnected();
         let all = std::mem::take(&mut self.clients.waiting);
         let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
         self.clients.waiting = stay;

@@ -45,6 +45,10 @@ pub enum Waiting {
     Command {
         what: &'static str,
     },
+    /// A connection of any node, see [`crate::doors`].
+    Forwarded {
+        from: crate::doors::From,
+    },
 }
 
 /// See the module text.

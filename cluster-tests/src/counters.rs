@@ -36,5 +36,5 @@ counters! {
     probes, probe_ms, stopped_after_held, stopped_after_followed, stopped_after_voted, stopped_at_last,
     groups_awake, groups_asleep, groups_loaded, group_proposals, redirects, rebalances, members_dead, members_told,
     members_read, members_lock, members_locked, members_not_locked, members_reset, members_not_answered,
-    sent_back, dead_letters,
+    sent_back, dead_letters, pipelined, pipelined_acked, forwarded, stuck, waited_too_long, refused_by_judge, links_lost,
 }

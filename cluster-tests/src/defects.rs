@@ -70,7 +70,20 @@ pub enum Planted {
     RetriesForever,
     /// Silent members stay.
     MemberKept,
+    /// What may have been done by a leader that is lost is sent to the next one.
+    BookSendsAgain,
+    /// Requests go to another leader while earlier ones are open at the one before.
+    BookForgetsWay,
+    /// A leader refuses a request, and takes those that follow.
+    JudgeForgets,
 }
+
+/// Those of forwarded requests.
+pub const FORWARDING: [Planted; 3] = [
+    Planted::BookSendsAgain,
+    Planted::BookForgetsWay,
+    Planted::JudgeForgets,
+];
 
 /// Those of consumer groups that one node can show, and those that several can.
 pub const CONSUMERS: [Planted; 7] = [

@@ -30,6 +30,13 @@ impl Sim {
         if let Some((timer, _)) = late {
             return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
         }
+        if self.open_at_doors() > 0 {
+            let what = format!(
+                "{} forwarded requests were never answered",
+                self.open_at_doors()
+            );
+            return self.fail("I19", what);
+        }
         if let Some((request, asked)) = self.people.owed.iter().next() {
             let what = format!("request {request} of a member was never answered: {asked:?}");
             return self.fail("I19", what);
@@ -71,6 +78,13 @@ impl Sim {
             return;
         };
         let digest = self.group.as_ref().map(|g| g.oracle.digest());
+        if self.open_at_doors() > 0 {
+            let what = format!(
+                "{} forwarded requests were never answered",
+                self.open_at_doors()
+            );
+            return self.fail("I19", what);
+        }
         if let Some((request, asked)) = self.people.owed.iter().next() {
             let what = format!("request {request} of a member was never answered: {asked:?}");
             return self.fail("I19", what);

@@ -20,6 +20,7 @@ pub mod consumers;
 pub mod counters;
 pub mod defects;
 pub mod disk;
+pub mod doors;
 pub mod end;
 pub mod extra;
 pub mod faults;

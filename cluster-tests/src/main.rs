@@ -28,9 +28,13 @@ struct Args {
 
 /// The planted defect of this name.
 fn planted(name: &str) -> Result<cluster_tests::defects::Planted, String> {
-    use cluster_tests::defects::{ALL, CONSUMERS_OF_GROUP, GROUP, MANY};
+    use cluster_tests::defects::{ALL, CONSUMERS_OF_GROUP, FORWARDING, GROUP, MANY};
     let mut all = ALL.iter().chain(&GROUP).chain(&MANY);
-    let mut all = all.by_ref().chain(&CONSUMERS_OF_GROUP).copied();
+    let mut all = all
+        .by_ref()
+        .chain(&CONSUMERS_OF_GROUP)
+        .chain(&FORWARDING)
+        .copied();
     let found = all.find(|defect| format!("{defect:?}") == name);
     found.ok_or_else(|| format!("no planted defect is called {name}"))
 }

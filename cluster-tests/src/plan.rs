@@ -52,6 +52,8 @@ pub struct Plan {
     pub synced: bool,
     /// Members of consumer groups, beside those clients that read and commit by themselves.
     pub members: u32,
+    /// Connections whose requests are forwarded to the leader, of several nodes.
+    pub doors: u32,
     pub net: Net,
     /// Faults beside these, see [`crate::extra`].
     pub extra: Faults,
@@ -190,6 +192,9 @@ impl Plan {
             // What is sent back is of the strictest class.
             plan.timer_policy = AckPolicy::STRICTEST;
         }
+        if nodes > 1 && own.chance(1, 4) {
+            plan.doors = own.between(1, 3) as u32;
+        }
         plan
     }
 
@@ -232,6 +237,7 @@ impl Plan {
             misconfigured: false,
             synced: false,
             members: 0,
+            doors: 0,
             net: Net::default(),
             extra: Faults::default(),
         }

@@ -3,6 +3,7 @@
 
 use crate::consumers::shell::GroupMail;
 use crate::consumers::Told;
+use crate::doors::Frame;
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -164,6 +165,22 @@ pub enum Event {
     /// The faults stopped a while ago: somebody must serve.
     Probe,
     Client,
+    /// A turn of connections that are forwarded.
+    Doors,
+    /// What was forwarded, or its answer, arrives.
+    Relay {
+        from: usize,
+        to: usize,
+        link: u64,
+        door: u64,
+        frame: Frame,
+    },
+    /// A node notices that its link to another is lost.
+    RelayLost {
+        node: usize,
+        to: usize,
+        link: u64,
+    },
     /// A turn of some member of a consumer group.
     Members,
     Timeout {
@@ -178,7 +195,9 @@ impl Event {
             Event::Mail { node, .. }
             | Event::DiskStep { node, .. }
             | Event::Tick { node }
-            | Event::LinkClosed { node, .. } => Some(*node),
+            | Event::LinkClosed { node, .. }
+            | Event::RelayLost { node, .. } => Some(*node),
+            Event::Relay { to, .. } => Some(*to),
             Event::Packet { to, .. } | Event::Clock { to, .. } | Event::Digest { to, .. } => {
                 Some(*to)
             }

@@ -148,6 +148,11 @@ pub enum Seen {
         term: u64,
         complete: bool,
     },
+    /// The message was sent on this connection, which waits for no answers.
+    Pipelined {
+        uid: u64,
+        door: u64,
+    },
     /// Of members of consumer groups.
     Group(GroupSeen),
     /// A consumer read at an offset and got this answer.

@@ -5,6 +5,7 @@ use crate::consumers::People;
 use crate::counters::Counters;
 use crate::defects::{self, Planted};
 use crate::disk::Disk;
+use crate::doors::Doors;
 use crate::extra::Extra;
 use crate::group::Group;
 use crate::invariants::{self, Checker, Policy};
@@ -50,6 +51,7 @@ pub struct Sim {
     pub view: View,
     pub clients: Clients,
     pub(crate) people: People,
+    pub(crate) doors: Doors,
     pub counters: Counters,
     pub defect: Option<Planted>,
     /// Counts restarts; messages of an earlier life are dropped.
@@ -136,6 +138,7 @@ impl Sim {
             view: View::default(),
             clients: Clients::default(),
             people,
+            doors: Doors::new(seed),
             counters: Counters::default(),
             defect,
             life: 0,
@@ -201,6 +204,9 @@ impl Sim {
         self.schedule.after(1000, Event::Client);
         if self.plan.members > 0 {
             self.schedule.after(2000, Event::Members);
+        }
+        if self.plan.doors > 0 {
+            self.schedule.after(3000, Event::Doors);
         }
         let mut rests_since = 0;
         while self.failure.is_none() {
@@ -311,6 +317,15 @@ impl Sim {
             }
             Event::Client => self.client_turn(),
             Event::Members => self.members_turn(),
+            Event::Doors => self.doors_turn(),
+            Event::Relay {
+                from,
+                link,
+                door,
+                frame,
+                ..
+            } => self.relayed(from, link, door, frame),
+            Event::RelayLost { node, to, link } => self.relay_lost(node, to, link),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Each planted defect is found within a thousand seeds: the checkers can see.
 
-use cluster_tests::defects::{Planted, ALL, CONSUMERS, CONSUMERS_OF_GROUP, GROUP, MANY};
+use cluster_tests::defects::{
+    Planted, ALL, CONSUMERS, CONSUMERS_OF_GROUP, FORWARDING, GROUP, MANY,
+};
 use cluster_tests::Play;
 
 /// Plays until each is found; those that are not.
@@ -37,5 +39,6 @@ fn every_planted_defect_is_found() {
     unseen.extend(hunt(&MANY, 5));
     unseen.extend(hunt(&CONSUMERS, 1));
     unseen.extend(hunt(&CONSUMERS_OF_GROUP, 3));
+    unseen.extend(hunt(&FORWARDING, 3));
     assert!(unseen.is_empty(), "not found in 1,000 seeds: {unseen:?}");
 }

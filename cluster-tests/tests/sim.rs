@@ -29,6 +29,13 @@ const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
 const OF_GROUPS: &[&str] = &[
+    "pipelined",
+    "pipelined_acked",
+    "forwarded",
+    "stuck",
+    "waited_too_long",
+    "refused_by_judge",
+    "links_lost",
     "groups_asleep",
     "members_not_answered",
     "clogs",
@@ -160,6 +167,8 @@ fn five_nodes_keep_them() {
         // failed_recoveries 37 times, but in few seeds. Redirects 19 times, and groups fall asleep 29 times.
         &[
             "redirects",
+            "stuck",
+            "refused_by_judge",
             "groups_asleep",
             "bad_reads",
             "lost_tails",

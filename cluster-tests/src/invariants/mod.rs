@@ -15,6 +15,7 @@ mod i3_digest;
 mod i4_leader;
 mod i5_offsets;
 mod i6_order;
+mod i6_pipelined;
 mod i7_once;
 mod i8_consumer_offsets;
 mod i8_group_offsets;
@@ -34,6 +35,7 @@ pub use i3_digest::SameState;
 pub use i4_leader::OneLeader;
 pub use i5_offsets::Offsets;
 pub use i6_order::Order;
+pub use i6_pipelined::Pipelined;
 pub use i7_once::Once;
 pub use i8_consumer_offsets::ConsumerOffsets;
 pub use i8_group_offsets::GroupOffsets;
@@ -62,6 +64,7 @@ pub fn all(policy: Policy) -> Vec<Box<dyn Checker>> {
         Box::<OneLeader>::default(),
         Box::<Offsets>::default(),
         Box::<Order>::default(),
+        Box::<Pipelined>::default(),
         Box::<Once>::default(),
         Box::<ConsumerOffsets>::default(),
         Box::<Delay>::default(),
