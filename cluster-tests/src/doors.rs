@@ -240,7 +240,7 @@ impl Sim {
             if !(door.book.may_send(way, now) || any_way) {
                 if let Some(stuck) = door.book.stuck(now) {
                     self.counters.stuck += 1;
-                    self.break_link(here, stuck as usize - 1);
+                    self.break_tunnel(here, stuck as usize - 1);
                 }
                 break;
             }
@@ -356,7 +356,7 @@ impl Sim {
     }
 
     /// A link from one node to another is lost, with all that is on it.
-    fn break_link(&mut self, from: usize, to: usize) {
+    fn break_tunnel(&mut self, from: usize, to: usize) {
         let link = self.doors.link(from, to);
         self.relay_lost(from, to, link);
     }
