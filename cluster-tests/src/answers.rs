@@ -159,6 +159,9 @@ impl Sim {
             // The same draw for both kinds.
             self.rng.chance(1, 2);
         }
+        if !definite {
+            self.note_again(&waiting);
+        }
         self.told(waiting, definite);
     }
 

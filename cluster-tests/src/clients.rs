@@ -28,6 +28,8 @@ pub enum Waiting {
         key: QueueKey,
         producer: u32,
         policy: AckPolicy,
+        /// Tag and padding of each, where they may be sent again as they are.
+        bodies: Vec<(i32, usize)>,
     },
     Schedule {
         uid: u64,
@@ -64,6 +66,8 @@ pub struct Clients {
     positions: BTreeMap<(u32, QueueKey), u64>,
     /// Producer and queue of messages whose fate is unknown: sent again.
     pub(crate) retries: Vec<(u32, QueueKey)>,
+    /// Requests that are sent again as they were.
+    pub(crate) again: Vec<Waiting>,
     /// Requests of earlier lives, for a planted defect.
     pub ghosts: Vec<(QueueKey, Vec<u64>)>,
 }
@@ -185,6 +189,9 @@ impl Sim {
 
     /// Sends one batch, or one delayed message.
     pub fn produce(&mut self, producer: u32, key: QueueKey) {
+        if self.send_again() {
+            return;
+        }
         let (mut producer, mut key) = (producer, key);
         // A message whose fate is unknown is sent again, to the same queue if it is still there.
         if let Some((p, k)) = self.clients.retries.pop() {
@@ -201,7 +208,7 @@ impl Sim {
         for _ in 0..self.rng.between(1, 3) {
             let policy = policy(&mut self.rng, self.plan.sync_share);
             let one_way = self.rng.chance(1, 8);
-            let mut uids = Vec::new();
+            let (mut uids, mut bodies) = (Vec::new(), Vec::new());
             for _ in 0..if self.rng.chance(1, 4) {
                 self.rng.between(2, 4)
             } else {
@@ -217,6 +224,7 @@ impl Sim {
                 });
                 batch.records.extend_from_slice(&record);
                 uids.push(uid);
+                bodies.push((tag, padding));
             }
             let count = uids.len() as u32;
             let token = if one_way {
@@ -230,6 +238,7 @@ impl Sim {
                         key,
                         producer,
                         policy,
+                        bodies,
                     },
                 );
                 self.timeout(token);

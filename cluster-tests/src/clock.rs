@@ -14,6 +14,11 @@ const CLOCK_US: u64 = 1_000;
 /// A jump is ten minutes at least, and two days at most.
 const LEAST_JUMP_MS: i64 = 600_000;
 const JUMP_FACTOR: i64 = 17_000;
+/// In the end all clocks are at least so far ahead, ms.
+const LAST_AHEAD_MS: i64 = 30_000;
+/// A node whose clock was set far goes on by its own rate, as long as it is no further than 1 s from what
+/// most clocks say, and they are heard a tick later.
+const HELD_ROUGHLY_MS: i64 = 1_100;
 
 impl Sim {
     fn true_ms(&self) -> i64 {
@@ -22,12 +27,50 @@ impl Sim {
 
     /// A clock that nobody sets.
     pub fn mono_ms(&self) -> i64 {
-        (self.schedule.now_us() / 1000) as i64
+        let now_ms = self.schedule.now_us() / 1000;
+        match self.plan.extra.drift {
+            true => self.rhythm().own_ms(now_ms) as i64,
+            false => now_ms as i64,
+        }
+    }
+
+    /// How far the clock of a node has run ahead since the beginning; it runs well when all is over.
+    fn drift_ms(&self, node: usize) -> i64 {
+        if !self.plan.extra.drift {
+            return 0;
+        }
+        let until = self.settling.unwrap_or(self.schedule.now_us()) / 1000;
+        self.rhythm_of(node).own_ms(until) as i64 - until as i64
     }
 
     /// The machine's clock, had nobody set it.
     pub fn clock_ms(&self) -> i64 {
-        self.true_ms() + self.skew_ms
+        self.true_ms() + self.ahead_ms()
+    }
+
+    /// How far the clock here is ahead, had nobody set it.
+    fn ahead_ms(&self) -> i64 {
+        self.skew_ms + self.drift_ms(self.here())
+    }
+
+    /// All clocks are ahead of what any said: one that was set back, or is slow, would hold delayed
+    /// messages for longer than we wait.
+    pub(crate) fn set_ahead(&mut self) {
+        self.skew_ms = self.skew_ms.max(LAST_AHEAD_MS);
+        if self.plan.extra.drift {
+            let ahead = self.most_ahead_ms.max(LAST_AHEAD_MS);
+            self.skew_ms = ahead - self.drift_ms(self.here());
+        }
+        self.most_ahead_ms = self.most_ahead_ms.max(self.ahead_ms());
+    }
+
+    /// Whoever comes to lead has its clock set.
+    pub(crate) fn step_as_it_leads(&mut self) {
+        if self.plan.extra.steps && !self.is_calm() && self.extra.rng.chance(1, 3) {
+            self.counters.clock_steps += 1;
+            let by = self.extra.rng.below(20_000) as i64 - 10_000;
+            self.set_clock(by);
+        }
     }
 
     fn wall_ms(&self) -> i64 {
@@ -37,7 +80,13 @@ impl Sim {
     /// Checkers are shown the latest that any clock can say that is right: what happens before its
     /// time by that is early.
     pub fn see_clock(&mut self) {
-        let now_ms = self.true_ms() + self.most_ahead_ms;
+        if self.plan.extra.drift {
+            self.most_ahead_ms = self.most_ahead_ms.max(self.ahead_ms());
+        }
+        let mut now_ms = self.true_ms() + self.most_ahead_ms;
+        if self.plan.extra.drift {
+            now_ms += HELD_ROUGHLY_MS;
+        }
         self.see(Seen::Clock { now_ms });
     }
 
@@ -52,7 +101,8 @@ impl Sim {
         for (n, place) in group.places.iter().enumerate() {
             let runs = place.node.is_some() || mono_ms == 0;
             if n != group.here && runs && !group.is_cut(n, group.here) {
-                let wall_ms = self.true_ms() + place.skew_ms + place.jump_ms;
+                let ahead_ms = place.skew_ms + self.drift_ms(n);
+                let wall_ms = self.true_ms() + ahead_ms + place.jump_ms;
                 clock.heard(n as u64 + 1, wall_ms, mono_ms);
             }
         }

@@ -31,6 +31,7 @@ counters! {
     snapshot_parts, snapshots_resumed, leases, links_reset, digests, wrong_configurations,
     clogs, clogs_full, links_refused, links_broken, lost_with_link, frames, frames_refused, rings,
     asked_alone, cut_off, turned_away, all_killed, all_lost_power, stopped_again, long_pauses, slow_nodes,
+    replayed, clock_steps, resize_steps, grown, shrunk, few_voters, came_back, came_back_empty, sent_again, later_refused,
     stalled_nodes, stalled_links, rotten, mended, bad_reads,
     changes_done, changes_refused, locks, acked_alone, stale_reads, claims, claims_of_several, unrestarted,
     probes, probe_ms, stopped_after_held, stopped_after_followed, stopped_after_voted, stopped_at_last,

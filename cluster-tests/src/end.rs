@@ -50,6 +50,7 @@ impl Sim {
         }
         self.judge_stores();
         self.replay_gives(before);
+        self.refuse_later_version();
     }
 
     /// All members have what is committed, and no message is due.
@@ -157,6 +158,7 @@ impl Sim {
             if let Some(digest) = digest.filter(|_| self.failure.is_none()) {
                 self.replay_gives(digest);
             }
+            self.refuse_later_version();
         }
     }
 

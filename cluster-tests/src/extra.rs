@@ -33,6 +33,17 @@ pub struct Faults {
     pub long_pauses: u64,
     /// Of 1000 ticks, those from which on the node has a tenth of its speed for some seconds.
     pub slow: u64,
+    /// Of 1000 messages, those that come again minutes later.
+    pub replays: u64,
+    /// The nodes' clocks run at different rates.
+    pub drift: bool,
+    /// Whoever comes to lead may have its clock set just then.
+    pub steps: bool,
+    /// Of 1000 ticks, those in which an operator goes on to another number of voters; the group begins
+    /// with one.
+    pub resizes: u64,
+    /// A message whose fate is unknown is sent again as it was.
+    pub again: bool,
 }
 
 /// What a node suffers.
@@ -54,6 +65,10 @@ pub struct Extra {
     /// From each node to each.
     pub(crate) links: Vec<Link>,
     pub(crate) nodes: Vec<Suffers>,
+    /// So many voters are wanted; 0: nobody has said.
+    pub(crate) voters_wanted: usize,
+    /// And so many there were, before.
+    pub(crate) voters_before: usize,
 }
 
 impl Extra {
@@ -68,6 +83,8 @@ impl Extra {
             rng,
             links: vec![Link::default(); places * places],
             nodes: vec![Suffers::default(); places],
+            voters_wanted: 0,
+            voters_before: 1,
         }
     }
 }
@@ -95,6 +112,11 @@ impl Faults {
             loops: some([2, 10]),
             long_pauses: some([1, 3]),
             slow: some([3, 10]),
+            replays: 0,
+            drift: some([1, 1]) > 0,
+            steps: some([1, 1]) > 0,
+            resizes: some([10, 50]),
+            again: some([1, 1]) > 0,
         };
         faults.clog_bytes = [300, 2_000, 1 << 20][rng.below(3) as usize];
         if faults.rings {
@@ -103,6 +125,19 @@ impl Faults {
         if faults.long_pauses > 0 {
             // Such a pause ends while clients still ask.
             plan.op_gap_us = 400_000;
+        }
+        if faults.drift {
+            // As their ticks do.
+            plan.net.unequal = true;
+        }
+        if faults.resizes > 0 {
+            plan.net.members = 0;
+            plan.net.wipes = plan.net.wipes.max(40);
+        }
+        if rng.chance(1, 12) {
+            // A longer life with as much work as others.
+            faults.replays = 30;
+            (plan.ops, plan.op_gap_us) = (250, 1_600_000);
         }
         faults
     }

@@ -111,7 +111,7 @@ pub struct Group {
 impl Group {
     pub fn new(members: usize, plan: &Plan, defect: Option<Planted>) -> Self {
         let segment_bytes = plan.segment_bytes;
-        let (nodes, members) = match plan.net.sole {
+        let (nodes, members) = match plan.net.sole || plan.extra.resizes > 0 {
             true => (members, 1),
             false => (members + usize::from(plan.net.members > 0), members),
         };
@@ -444,6 +444,7 @@ impl Sim {
     /// The replica here says that it leads.
     pub fn leads(&mut self, term: u64) {
         self.counters.elections += 1;
+        self.step_as_it_leads();
         let Some(group) = &self.group else { return };
         let (node, front) = (group.here, group.front());
         let newest = group.log.last().copied();

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! [`sim`] is the world, [`node`] the shell around the cores, [`disk`] the writer, [`clients`] the
-//! workload, [`group`] several nodes and the network between them, [`invariants`] the checkers,
+//! workload, [`group`] several nodes and the network between them, [`extra`] faults that half of the
+//! lives have beside those of the plan, [`invariants`] the checkers,
 //! [`defects`] what they are proved with.
 //!
 //! [`processes`] is the other half: real processes under real faults.
 
+mod again;
 mod answers;
 mod changes;
 pub mod clients;
@@ -26,6 +28,7 @@ pub mod extra;
 pub mod faults;
 pub mod group;
 pub mod invariants;
+mod later;
 mod lease;
 mod links;
 pub mod moments;
@@ -36,6 +39,7 @@ pub mod plan;
 mod probe;
 pub mod processes;
 pub mod publish;
+mod resize;
 pub mod restart;
 mod rhythm;
 mod rot;

@@ -16,6 +16,8 @@ const LONGEST_CLOG_US: u64 = 5_000_000;
 pub(crate) const SILENT_US: u64 = 2_000_000;
 /// A connection that broke is made again so soon, microseconds.
 const AGAIN_US: (u64, u64) = (25_000, 1_000_000);
+/// A message comes again after so long, microseconds.
+const REPLAYED_US: (u64, u64) = (60_000_000, 200_000_000);
 /// Most bytes of a frame.
 const MAX_FRAME: usize = 32 << 20;
 /// Frames that come behind one whose length is wrong, until an end finds that it hears no answer.
@@ -128,6 +130,27 @@ impl Sim {
         }
         self.counters.clogs_full += u64::from(!fits);
         Some(fits)
+    }
+
+    /// Some messages come once more after minutes.
+    pub(crate) fn keep_for_later(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        let replays = self.plan.extra.replays;
+        if replays == 0 || self.is_calm() || !self.extra.rng.chance(replays, 1000) {
+            return;
+        }
+        let (least, most) = REPLAYED_US;
+        let after = self.extra.rng.between(least, most);
+        let bytes = bytes.clone();
+        self.schedule
+            .after(after, Event::Replay { from, to, bytes });
+    }
+
+    /// One of them arrives, unless the faults are over.
+    pub(crate) fn replayed(&mut self, from: usize, to: usize, bytes: Bytes) {
+        if !self.is_calm() {
+            self.counters.replayed += 1;
+            self.arrived(from, to, bytes);
+        }
     }
 
     /// A connection breaks: what was sent first arrives still, the rest is lost, and both ends see it.

@@ -40,6 +40,7 @@ impl Sim {
             }
             return true;
         }
+        self.keep_for_later(from, to, &bytes);
         if let Some(taken) = self.put_on_link(from, to, &bytes) {
             return taken;
         }

@@ -97,6 +97,7 @@ impl Sim {
             key,
             producer,
             policy,
+            bodies: Vec::new(),
         };
         let here = self.here();
         let token = self.clients.slot(here, waiting);

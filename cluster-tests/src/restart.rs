@@ -159,8 +159,10 @@ impl Sim {
             lone = node.shard.raft().is_lone();
         }
         self.carry_out(out);
-        if lone && self.plan.net.sole {
-            // The operator's word: no other node of such a group ever has a vote.
+        let first =
+            self.plan.extra.resizes > 0 && self.group.as_ref().is_some_and(|g| g.front() == 0);
+        if lone && (self.plan.net.sole || first) {
+            // The operator's word: no other node of such a group has a vote.
             self.post_shard(ShardInput::Form);
         }
         self.stop_soon();

@@ -34,11 +34,20 @@ impl Rhythm {
     pub fn world_us(&self, ms: u64) -> u64 {
         ms * 1_000 * 100 / self.speed
     }
+
+    /// How far this clock counts in so many ms of the world.
+    pub fn own_ms(&self, ms: u64) -> u64 {
+        ms * self.speed / 100
+    }
 }
 
 impl Sim {
     /// That of the node here.
     pub fn rhythm(&self) -> Rhythm {
+        self.rhythm_of(self.here())
+    }
+
+    pub(crate) fn rhythm_of(&self, node: usize) -> Rhythm {
         let mut rhythm = Rhythm {
             tick_ms: 100,
             election_ticks: 10,
@@ -47,7 +56,7 @@ impl Sim {
         };
         if self.plan.net.unequal {
             // Of the seed and the node: a restart changes neither.
-            let x = (self.seed ^ (self.here() as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let x = (self.seed ^ (node as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let (ticks, election) =
                 [(100, 10), (50, 20), (100, 20), (200, 10)][(x >> 60) as usize % 4];
             (rhythm.tick_ms, rhythm.election_ticks) = (ticks, election);

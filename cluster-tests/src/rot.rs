@@ -8,9 +8,10 @@ use troupemq::storage::{LogStore, StoreError};
 
 impl Sim {
     /// Of 1000 ticks, those in which a bit changes. Not drawn with the plan, whose lives would all be others.
-    /// None where one node votes: what that shows is rare enough without it.
+    /// None where one node votes: what that shows is rare enough without it. None where the group shrinks: the
+    /// only good copy may go with a node that is removed.
     fn rots(&self) -> u64 {
-        match self.plan.net.sole {
+        match self.plan.net.sole || self.plan.extra.resizes > 0 {
             true => 0,
             false => [0, 0, 5, 30][(self.seed / 8 % 4) as usize],
         }

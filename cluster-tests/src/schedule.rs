@@ -139,6 +139,12 @@ pub enum Event {
         to: usize,
         bytes: Bytes,
     },
+    /// A message arrives once more, long after.
+    Replay {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+    },
     /// A node hears another's clock.
     Clock {
         from: usize,
@@ -197,10 +203,11 @@ impl Event {
             | Event::Tick { node }
             | Event::LinkClosed { node, .. }
             | Event::RelayLost { node, .. } => Some(*node),
-            Event::Relay { to, .. } => Some(*to),
-            Event::Packet { to, .. } | Event::Clock { to, .. } | Event::Digest { to, .. } => {
-                Some(*to)
-            }
+            Event::Relay { to, .. }
+            | Event::Packet { to, .. }
+            | Event::Replay { to, .. }
+            | Event::Clock { to, .. }
+            | Event::Digest { to, .. } => Some(*to),
             _ => None,
         }
     }

@@ -15,6 +15,10 @@ pub enum Seen {
         sync: bool,
         due_ms: Option<i64>,
     },
+    /// Nobody knew what became of this message, and its producer sent it again as it was.
+    SentAgain {
+        uid: u64,
+    },
     /// The producer was told that it is stored; a delayed message has no offset yet.
     Acked {
         uid: u64,

@@ -295,6 +295,7 @@ impl Sim {
                 self.arrived(from, to, bytes);
                 self.count_down();
             }
+            Event::Replay { from, to, bytes } => self.replayed(from, to, bytes),
             Event::Clock { from, to, wall_ms } => self.clock_heard(from, to, wall_ms),
             Event::Digest { from, to, at } => self.hear_digest(from, to, at),
             Event::LinkClosed { to, .. } => {
@@ -426,6 +427,7 @@ impl Sim {
         }
         if self.group.is_some() {
             self.link_faults();
+            self.resize();
             self.process_faults();
         }
     }

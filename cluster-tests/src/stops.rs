@@ -75,9 +75,7 @@ impl Sim {
             self.hurt |= all_hurt;
             self.note_recovering();
             self.crash_in = None;
-            // A clock that was set back would hold delayed messages for longer than we wait.
-            self.skew_ms = self.skew_ms.max(30_000);
-            self.most_ahead_ms = self.most_ahead_ms.max(self.skew_ms);
+            self.set_ahead();
             let power = self.sync_failed;
             if restart || self.node.is_none() || self.fault_planted || power {
                 self.crash(power);

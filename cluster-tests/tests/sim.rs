@@ -38,6 +38,15 @@ const OF_GROUPS: &[&str] = &[
     "links_lost",
     "groups_asleep",
     "members_not_answered",
+    "replayed",
+    "clock_steps",
+    "resize_steps",
+    "grown",
+    "shrunk",
+    "few_voters",
+    "came_back",
+    "came_back_empty",
+    "sent_again",
     "clogs",
     "clogs_full",
     "links_refused",
@@ -104,7 +113,7 @@ const OF_GROUPS: &[&str] = &[
 ///
 /// `rare` names what so few seeds reach less than 20 times on average: chance alone would miss it now and
 /// then. `sim --seeds 10000` tells how often a branch is reached.
-fn play(fixed: &[u64], fresh: u64, nodes: usize, rare: &[&str]) {
+fn play(fixed: &[u64], fresh: u64, nodes: usize, rare: impl Fn(&str) -> bool) {
     let base = match std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()) {
         Some(seed) => seed,
         None => SystemTime::now()
@@ -140,42 +149,28 @@ fn play(fixed: &[u64], fresh: u64, nodes: usize, rare: &[&str]) {
         .counters
         .all()
         .into_iter()
-        .filter(|(name, n)| *n == 0 && !rare.contains(name))
+        .filter(|(name, n)| *n == 0 && !rare(name))
         .collect();
     assert!(missed.is_empty(), "never reached: {missed:?}");
 }
 
 #[test]
 fn a_node_keeps_its_promises_in_a_thousand_fresh_lives() {
-    let rare = [&OF_GROUPS[..], &["leaderships"]].concat();
-    play(&ONCE_FAILED, FRESH, 1, &rare);
+    let rare = |name: &str| OF_GROUPS.contains(&name) || name == "leaderships";
+    play(&ONCE_FAILED, FRESH, 1, rare);
 }
 
 #[test]
 fn three_nodes_keep_them_in_two_thousand() {
-    // Among three all are neighbours. 2,000 seeds hold a leader to be stuck 4 times.
-    play(&ONCE_FAILED_3, 2 * FRESH, 3, &["rings", "stuck"]);
+    // Among three all are neighbours. The others 2,000 seeds reach less than 20 times.
+    let rare = ["rings", "stuck", "came_back_empty"];
+    play(&ONCE_FAILED_3, 2 * FRESH, 3, |name| rare.contains(&name));
 }
 
 #[test]
 fn five_nodes_keep_them() {
-    play(
-        &[],
-        FRESH / 5,
-        5,
-        // 220 seeds reach bad_reads 3.4 times and snapshots_resumed 2.4 times; lost_tails and
-        // failed_recoveries 37 times, but in few seeds. Redirects 19 times, and groups fall asleep 29 times.
-        &[
-            "redirects",
-            "stuck",
-            "refused_by_judge",
-            "groups_asleep",
-            "bad_reads",
-            "lost_tails",
-            "failed_recoveries",
-            "snapshots_resumed",
-        ],
-    );
+    // Three nodes reach everything else in ten times as many seeds.
+    play(&[], FRESH / 5, 5, |name| name != "rings");
 }
 
 #[test]

@@ -14,6 +14,8 @@ struct Message {
     /// The node that answered, where it is and its offset.
     acked: Option<(usize, Position, Option<u64>)>,
     visible: bool,
+    /// Where one that was sent again is.
+    places: Option<Vec<(Position, u64)>>,
     /// What may have taken it is known.
     excused: bool,
 }
@@ -43,6 +45,10 @@ impl Alone {
         let Some(m) = self.messages.get_mut(&uid) else {
             return Ok(());
         };
+        if let Some(places) = &mut m.places {
+            places.push((at, offset));
+            return Ok(());
+        }
         m.visible = true;
         match m.acked.filter(|_| m.due_ms.is_none()) {
             Some((_, told, first)) if (told, first) != (at, Some(offset)) => Err(format!(
@@ -73,9 +79,15 @@ impl Checker for Alone {
                     due_ms: *due_ms,
                     acked: None,
                     visible: false,
+                    places: None,
                     excused: false,
                 };
                 self.messages.insert(*uid, new);
+            }
+            Seen::SentAgain { uid } => {
+                if let Some(m) = self.messages.get_mut(uid) {
+                    m.places.get_or_insert_default();
+                }
             }
             Seen::AckedAlone {
                 uid,
@@ -108,10 +120,15 @@ impl Checker for Alone {
 
     fn end(&mut self, end: &End) -> Result<(), String> {
         let lost = self.messages.iter().filter_map(|(uid, m)| {
-            let (node, at, _) = m.acked?;
+            let (node, at, offset) = m.acked?;
+            let there = |p: &Vec<(Position, u64)>| {
+                p.iter()
+                    .any(|(found, o)| (*found, Some(*o)) == (at, offset))
+            };
+            let visible = m.places.as_ref().map_or(m.visible, there);
             // Who is none of the group any more may hold what the group does not.
             let due = m.due_ms.is_none_or(|due| due <= end.now_ms);
-            let open = due && !m.visible && !m.excused && self.members.contains(&node);
+            let open = due && !visible && !m.excused && self.members.contains(&node);
             let lost = open && !self.deleted.contains(&m.key.topic.0);
             lost.then_some((*uid, node, at.index))
         });
@@ -178,5 +195,23 @@ mod tests {
         assert!(run(false, &[tail(1, 4)]).is_some(), "of another node");
         assert!(run(true, &[Seen::StoreLost { node: 0 }]).is_none());
         assert!(run(true, &[Seen::TopicDeleted { id: 1 }]).is_none());
+    }
+
+    #[test]
+    fn of_a_message_that_was_sent_again_the_answered_one_counts() {
+        let run = |tail: &[Seen]| {
+            let alone = Seen::AckedAlone {
+                uid: 1,
+                node: 0,
+                at: at(5),
+                offset: Some(3),
+            };
+            let history = [sent(1, true), Seen::SentAgain { uid: 1 }, alone];
+            let members = Seen::Members { nodes: vec![0] };
+            let history = [&history[..], tail, &[members]].concat();
+            judge(&mut Alone::default(), &history, Some(&End::default()))
+        };
+        assert_eq!(run(&[visible(1, 4, 2), visible(1, 5, 3)]), None);
+        assert!(run(&[visible(1, 4, 2)]).is_some(), "the other is there");
     }
 }

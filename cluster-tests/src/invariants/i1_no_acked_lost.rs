@@ -99,9 +99,12 @@ impl Checker for NoAckedLost {
             .iter()
             .map(|(k, min, max)| (*k, (*min, *max)))
             .collect();
-        let mut found: BTreeMap<u64, (QueueKey, u64)> = BTreeMap::new();
+        // One that was sent again may be there more than once.
+        let mut found: BTreeMap<u64, Vec<(QueueKey, u64)>> = BTreeMap::new();
         for (key, records) in &end.content {
-            found.extend(records.iter().map(|(offset, uid)| (*uid, (*key, *offset))));
+            for (offset, uid) in records {
+                found.entry(*uid).or_default().push((*key, *offset));
+            }
         }
         for (uid, m) in &self.messages {
             let Some((_, offset)) = m.acked else { continue };
@@ -118,9 +121,9 @@ impl Checker for NoAckedLost {
                 continue;
             }
             match found.get(uid) {
-                Some(place) if *place == (m.key, offset) => {}
-                Some(place) => {
-                    return Err(format!("message {uid} acked at {offset} is at {place:?}"))
+                Some(places) if places.contains(&(m.key, offset)) => {}
+                Some(places) => {
+                    return Err(format!("message {uid} acked at {offset} is at {places:?}"))
                 }
                 None => {
                     return Err(format!(
@@ -196,6 +199,18 @@ mod tests {
             judge(&mut NoAckedLost::default(), &history, Some(&end(1, 1, &[]))).is_none(),
             "expired"
         );
+    }
+
+    #[test]
+    fn of_a_message_that_was_sent_again_the_answered_one_is_there() {
+        let history = [sent(1, true), acked(1, 6, 1)];
+        let run = |uids: &[u64]| {
+            let end = end(0, uids.len() as u64, uids);
+            judge(&mut NoAckedLost::default(), &history, Some(&end))
+        };
+        assert_eq!(run(&[1, 1]), None);
+        assert!(run(&[1]).is_some(), "only the one nobody answered");
+        assert!(run(&[1, 2, 1]).is_some());
     }
 
     #[test]

@@ -32,6 +32,10 @@ impl Checker for Order {
             } => {
                 self.producers.insert(*uid, *producer);
             }
+            // Its attempts may overtake what was sent between them.
+            Seen::SentAgain { uid } => {
+                self.producers.remove(uid);
+            }
             Seen::Visible {
                 key,
                 offset,

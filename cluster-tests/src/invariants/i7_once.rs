@@ -1,4 +1,5 @@
-//! I7: a proposal is applied at most once, and what was refused did not happen (I21).
+//! I7: a proposal is applied at most once, and what was refused did not happen (I21). A message that is
+//! sent again as it was is there as often as it was sent at most, without the refused attempts.
 
 use super::Checker;
 use crate::seen::{End, Seen};
@@ -8,8 +9,10 @@ use troupemq::model::QueueKey;
 /// See the module text.
 #[derive(Default)]
 pub struct Once {
-    places: BTreeMap<u64, (QueueKey, u64, u64)>,
-    refused: BTreeSet<u64>,
+    places: BTreeMap<u64, Vec<(QueueKey, u64, u64)>>,
+    /// Attempts after the first, and those that were refused.
+    again: BTreeMap<u64, usize>,
+    refused: BTreeMap<u64, usize>,
     answered: BTreeSet<u64>,
 }
 
@@ -28,10 +31,15 @@ impl Checker for Once {
             {
                 return Err(format!("message {uid} was answered twice"));
             }
+            Seen::SentAgain { uid } => {
+                *self.again.entry(*uid).or_default() += 1;
+                self.answered.remove(uid);
+            }
             Seen::Refused { uid } => {
-                self.refused.insert(*uid);
-                if let Some(place) = self.places.get(uid) {
-                    return Err(format!("message {uid} was refused, but is at {place:?}"));
+                *self.refused.entry(*uid).or_default() += 1;
+                let places = self.places.get(uid).map_or(&[][..], Vec::as_slice);
+                if places.len() > self.most(*uid) {
+                    return Err(format!("message {uid} was refused, but is at {places:?}"));
                 }
             }
             Seen::Visible {
@@ -41,41 +49,57 @@ impl Checker for Once {
                 at,
                 ..
             } => {
-                if self.refused.contains(uid) {
+                let most = self.most(*uid);
+                if most == 0 {
                     return Err(format!(
                         "message {uid} was refused, but appears in {key:?} at {offset}"
                     ));
                 }
                 let place = (*key, *offset, at.index);
-                if let Some(other) = self
-                    .places
-                    .insert(*uid, place)
-                    .filter(|other| *other != place)
-                {
-                    return Err(format!("message {uid} is at {other:?} and at {place:?}"));
+                let places = self.places.entry(*uid).or_default();
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+                if places.len() > most {
+                    return Err(format!("message {uid} is at {places:?}"));
                 }
             }
-            Seen::Crashed { last, .. } => self.places.retain(|_, place| place.2 <= *last),
+            Seen::Crashed { last, .. } => {
+                for places in self.places.values_mut() {
+                    places.retain(|place| place.2 <= *last);
+                }
+            }
             _ => {}
         }
         Ok(())
     }
 
     fn end(&mut self, end: &End) -> Result<(), String> {
-        let mut found = BTreeSet::new();
+        let mut found: BTreeMap<u64, usize> = BTreeMap::new();
         for (key, records) in &end.content {
             for (offset, uid) in records {
-                if !found.insert(*uid) {
-                    return Err(format!(
-                        "message {uid} is stored twice, again in {key:?} at {offset}"
-                    ));
-                }
-                if self.refused.contains(uid) {
-                    return Err(format!("message {uid} was refused, but is stored"));
+                let times = found.entry(*uid).or_default();
+                *times += 1;
+                match self.most(*uid) {
+                    0 => return Err(format!("message {uid} was refused, but is stored")),
+                    most if *times > most => {
+                        return Err(format!(
+                            "message {uid} is stored {times} times, again in {key:?} at {offset}"
+                        ))
+                    }
+                    _ => {}
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Once {
+    /// How often a message may be there.
+    fn most(&self, uid: u64) -> usize {
+        let count = |of: &BTreeMap<u64, usize>| of.get(&uid).copied().unwrap_or(0);
+        (1 + count(&self.again)).saturating_sub(count(&self.refused))
     }
 }
 
@@ -94,5 +118,31 @@ mod tests {
         assert!(run(&[sent(1, true), visible(1, 6, 1), refused.clone()]).is_some());
         assert!(run(&[sent(1, true), refused, acked(1, 5, 0)]).is_some());
         assert!(judge(&mut Once::default(), &[], Some(&end(0, 2, &[1, 1]))).is_some());
+    }
+
+    #[test]
+    fn a_message_is_there_as_often_as_it_was_sent() {
+        let (unknown, again) = (Seen::Unknown { uid: 1 }, Seen::SentAgain { uid: 1 });
+        let twice = [sent(1, true), unknown, again.clone(), visible(1, 5, 0)];
+        let run = |rest: &[Seen], stored: &[u64]| {
+            let history = [&twice[..], rest].concat();
+            let end = end(0, stored.len() as u64, stored);
+            judge(&mut Once::default(), &history, Some(&end))
+        };
+        let refused = Seen::Refused { uid: 1 };
+        let second = visible(1, 6, 1);
+        assert_eq!(run(&[second.clone(), acked(1, 6, 1)], &[1, 1]), None);
+        assert_eq!(
+            run(std::slice::from_ref(&refused), &[1]),
+            None,
+            "the first attempt"
+        );
+        assert!(run(&[second.clone(), visible(1, 7, 2)], &[1]).is_some());
+        assert!(run(&[], &[1, 1, 1]).is_some());
+        assert!(run(&[refused.clone(), second.clone()], &[1]).is_some());
+        assert!(run(&[second, refused], &[1]).is_some());
+        let twice_answered = [acked(1, 5, 0), acked(1, 5, 0)];
+        assert!(run(&twice_answered, &[1]).is_some());
+        assert_eq!(run(&[again, acked(1, 5, 0)], &[1]), None);
     }
 }
