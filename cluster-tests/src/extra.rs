@@ -1,4 +1,4 @@
-//! Faults that half of the lives of several nodes have beside those of [`crate::plan`]. They are drawn
+//! Faults that a quarter of the lives of several nodes have beside those of [`crate::plan`]. They are drawn
 //! from numbers of their own, so that the life of a seed that has none of them is as it was without them.
 //!
 //! [`crate::links`] has those of the network, [`crate::stress`] those of processes.
@@ -75,7 +75,9 @@ impl Extra {
     /// Draws these faults into the plan, for so many places.
     pub fn draw(seed: u64, plan: &mut Plan, nodes: usize) -> Self {
         let mut rng = SimRng::new(seed ^ SALT);
-        if nodes > 1 && !plan.net.busy && !plan.net.sole && rng.chance(1, 2) {
+        // Bad moments are rare enough without them.
+        let free = !plan.net.busy && !plan.net.sole && plan.net.moments == 0;
+        if nodes > 1 && free && rng.chance(1, 2) {
             plan.extra = Faults::draw(&mut rng, plan, nodes);
         }
         let places = nodes + usize::from(plan.net.members > 0);

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`sim`] is the world, [`node`] the shell around the cores, [`disk`] the writer, [`clients`] the
-//! workload, [`group`] several nodes and the network between them, [`extra`] faults that half of the
-//! lives have beside those of the plan, [`invariants`] the checkers,
+//! workload, [`group`] several nodes and the network between them, [`extra`] faults that a
+//! quarter of the lives have beside those of the plan, [`invariants`] the checkers,
 //! [`defects`] what they are proved with.
 //!
 //! [`processes`] is the other half: real processes under real faults.
