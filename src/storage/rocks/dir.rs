@@ -4,6 +4,7 @@
 //! node.lock       held as long as the store is open; names the holder's process id
 //! FORMAT          format version
 //! CREATED         the database was made: from then on none is made in its place
+//! SYNC_FAILED     a sync failed with unsynced entries written
 //! CONDEMNED       why the database is not to be opened again
 //! synced.marks    see `marks`
 //! db/             RocksDB

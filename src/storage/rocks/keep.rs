@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 const CREATED: &str = "CREATED";
 const CONDEMNED: &str = "CONDEMNED";
+const SYNC_FAILED: &str = "SYNC_FAILED";
 const OPENING: &str = "db.opening";
 const GOES: &str = "db.goes";
 
@@ -86,6 +87,31 @@ impl DataDir {
             ),
             Err(error) => tracing::error!(%error, "{} cannot be written", path.display()),
         }
+    }
+
+    /// A sync failed that covered unsynced entries: the next start takes them for lost, as after a stop of the
+    /// machine.
+    pub fn sync_failed(&self) {
+        let path = self.at(SYNC_FAILED);
+        let write = || {
+            File::create(&path)?.sync_all()?;
+            sync_dir(self.path())
+        };
+        if let Err(error) = write() {
+            // As long as the machine runs the name is there all the same.
+            tracing::error!(%error, "{} may not be on the disk", path.display());
+        }
+    }
+
+    /// See [`DataDir::sync_failed`].
+    pub fn has_failed_sync(&self) -> Result<bool, StoreError> {
+        exists(&self.at(SYNC_FAILED))
+    }
+
+    /// What a failed sync may have lost is noted elsewhere now.
+    pub fn failed_sync_noted(&self) -> Result<(), StoreError> {
+        let path = self.at(SYNC_FAILED);
+        remove_file(&path).map_err(|e| failed(&path, &e))
     }
 
     /// Links all files of the database as they are now. False where the file system has no links.
@@ -255,7 +281,7 @@ impl Look {
         let to = self.path();
         remove(&to)?;
         std::fs::create_dir_all(to.join("db"))?;
-        for name in ["FORMAT", CREATED, CONDEMNED, "synced.marks"] {
+        for name in ["FORMAT", CREATED, CONDEMNED, SYNC_FAILED, "synced.marks"] {
             if self.dir.at(name).exists() {
                 std::fs::copy(self.dir.at(name), to.join(name))?;
             }

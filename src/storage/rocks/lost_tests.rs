@@ -73,6 +73,45 @@ fn a_stop_of_the_machine_with_unsynced_entries_is_remembered_until_they_are_rega
     assert_eq!((store.standing(S), store.loss(S)), (Standing::Whole, None));
 }
 
+/// The kernel may have dropped what the sync covered, and the process alone is started again.
+#[test]
+fn unsynced_entries_are_taken_for_lost_after_a_failed_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut store = open_in_boot(dir, "a", false).unwrap();
+    store.append(&[append(1..3, 1, 10, true)]).unwrap();
+    store.regained(S).unwrap();
+    store.append(&[append(3..5, 1, 10, false)]).unwrap();
+    let error = StoreError::Io("disk".into());
+    let failed = store.syncs.one(|| Err(error.clone()));
+    assert_eq!(store.settle(failed), Err(error.clone()));
+    assert_eq!(LogStore::sync(&mut store), Err(error));
+    drop(store);
+    let mut store = open_in_boot(dir, "a", false).unwrap();
+    assert_eq!(store.standing(S), Standing::Unsynced { kept: 4 });
+    assert_eq!(store.loss(S).map(|l| l.kept), Some(4));
+    store.regained(S).unwrap();
+    store.append(&[append(5..6, 1, 10, false)]).unwrap();
+    drop(store);
+    let store = open_in_boot(dir, "a", false).unwrap();
+    assert_eq!(store.standing(S), Standing::Whole, "once");
+}
+
+/// Where nothing was unsynced nobody counts on what a failed sync covered.
+#[test]
+fn a_failed_sync_of_synced_entries_leaves_no_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut store = open_in_boot(dir, "a", false).unwrap();
+    store.append(&[append(1..3, 1, 10, true)]).unwrap();
+    store.regained(S).unwrap();
+    let failed = store.syncs.one(|| Err(StoreError::Io("disk".into())));
+    assert!(store.settle(failed).is_err());
+    drop(store);
+    let store = open_in_boot(dir, "a", false).unwrap();
+    assert_eq!(store.standing(S), Standing::Whole);
+}
+
 #[test]
 fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
     let dir = tempfile::tempdir().unwrap();

@@ -103,6 +103,10 @@ impl Syncs {
         }
         sync().inspect_err(|error| *failed = Some(error.clone()))
     }
+
+    fn have_failed(&self) -> bool {
+        self.0.lock().is_some()
+    }
 }
 
 /// The writer's view of one log.
@@ -161,6 +165,10 @@ impl RocksStore {
             if e.is_corrupt() {
                 // Background work met what cannot be read, and would again.
                 self.condemn(&e.to_string());
+            }
+            if self.failed.is_none() && self.loose && self.syncs.have_failed() {
+                // The kernel may have dropped what others count on, and the process alone ends.
+                self.shared.dir.sync_failed();
             }
             self.failed.get_or_insert_with(|| e.clone());
         }

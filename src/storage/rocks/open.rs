@@ -134,6 +134,7 @@ impl RocksStore {
         };
         store.begin(&options.boot_id, loose, &holes)?;
         dir.created()?;
+        dir.failed_sync_noted()?;
         if repaired {
             dir.put_aside(false)?;
         }
@@ -236,7 +237,7 @@ impl RocksStore {
     }
 }
 
-const STOPPED: &str = "the machine stopped with unsynced entries written";
+const STOPPED: &str = "the machine stopped, or a sync failed, with unsynced entries written";
 
 /// What an earlier opening found, and may have found no time to tell.
 fn untold(standing: Standing) -> Option<Loss> {
@@ -345,10 +346,11 @@ pub(super) fn meta_row(shared: &Shared, key: &[u8]) -> Result<Option<Vec<u8>>, S
         .map_err(map_error)
 }
 
-/// The machine stopped, and entries it had not written back went with it. (The process was not
+/// The machine stopped, or a sync failed, and entries that were not written back went with it. (The process was not
 /// stopped in an orderly way.)
 fn stopped_loose(shared: &Shared, boot_id: &str) -> Result<bool, StoreError> {
     let same_boot = meta_row(shared, meta::BOOT)?.is_some_and(|b| b == boot_id.as_bytes());
+    let same_boot = same_boot && !shared.dir.has_failed_sync()?;
     Ok(!boot_id.is_empty() && !same_boot && meta_row(shared, meta::LOOSE)?.is_some())
 }
 
