@@ -7,7 +7,7 @@ use crate::seen::Seen;
 use crate::sim::Sim;
 use std::collections::BTreeMap;
 use troupemq::model::outcome::{Outcome, Refusal, Token};
-use troupemq::model::policy::{AckPolicy, MasterPolicy};
+use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use troupemq::model::Position;
 
 impl Sim {
@@ -113,6 +113,10 @@ impl Sim {
         self.counters.acked_alone += u64::from(alone);
         if !alone {
             self.probed(uid);
+        }
+        if policy.flush == FlushPolicy::Async && self.group.is_some() {
+            // What was just answered is on no disk yet.
+            self.power_fails(1, 100);
         }
         self.see(match alone {
             true => Seen::AckedAlone {

@@ -400,12 +400,14 @@ impl Sim {
                     u64::from(matches!(answer, Answer::TooSmall { .. }));
                 let current = self.is_current() && !self.view.filling;
                 self.counters.stale_reads += u64::from(!current);
-                self.see(Seen::Read {
-                    key,
-                    offset,
-                    current,
-                    answer: answer.clone(),
-                });
+                if !self.is_apart() {
+                    self.see(Seen::Read {
+                        key,
+                        offset,
+                        current,
+                        answer: answer.clone(),
+                    });
+                }
                 Some(answer)
             }
             // The client asks again.

@@ -76,6 +76,14 @@ pub enum Planted {
     BookForgetsWay,
     /// A leader refuses a request, and takes those that follow.
     JudgeForgets,
+    /// The directory of a new file of the log is not synced with it.
+    DirectoryUnsynced,
+    /// What is left of a torn write is taken for an entry.
+    TornAccepted,
+    /// A machine that lost unsynced entries does not tell.
+    LossOfMachineUntold,
+    /// A sync that failed is tried again, and its success believed.
+    SyncRetried,
 }
 
 /// Those of forwarded requests.
@@ -112,15 +120,21 @@ pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {
     store.keep_tail(defect == Some(Planted::TailStays));
     store.tear_installs(defect == Some(Planted::InstallTorn));
     store.read_unchecked(defect == Some(Planted::ReadsUnchecked));
+    store.forget_directory(defect == Some(Planted::DirectoryUnsynced));
+    store.accept_torn(defect == Some(Planted::TornAccepted));
+    store.retry_syncs(defect == Some(Planted::SyncRetried));
 }
 
 /// Those that one node can show.
-pub const ALL: [Planted; 17] = [
+pub const ALL: [Planted; 20] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::AppliedAhead),
     Planted::Core(Defect::ForgetSync),
     Planted::DiskLies,
+    Planted::SyncRetried,
+    Planted::DirectoryUnsynced,
+    Planted::TornAccepted,
     Planted::TailLostAtKill,
     Planted::MailOvertakes,
     Planted::ReplyOfAnotherTerm,
@@ -136,7 +150,7 @@ pub const ALL: [Planted; 17] = [
 ];
 
 /// Those that several nodes can show.
-pub const GROUP: [Planted; 40] = [
+pub const GROUP: [Planted; 44] = [
     Planted::Core(Defect::AckBeforeWrite),
     Planted::Core(Defect::OffsetsGoBack),
     Planted::Core(Defect::ForgetSync),
@@ -163,6 +177,10 @@ pub const GROUP: [Planted; 40] = [
     Planted::Raft(raft::Defect::GuessesPromises),
     Planted::Core(Defect::SilentHasNone),
     Planted::ReadsUnchecked,
+    Planted::SyncRetried,
+    Planted::DirectoryUnsynced,
+    Planted::TornAccepted,
+    Planted::LossOfMachineUntold,
     Planted::AnsweredTwice,
     Planted::LeaseFromAnswer,
     Planted::Core(Defect::MembersWhileFilling),

@@ -27,6 +27,7 @@ enum Step {
     Base(Members),
     Mend(LogEntry),
     Install((u64, u64), HardState, Vec<StateOp>),
+    Forget(HardState, u64),
     Flush,
     Report(ShardInput),
 }
@@ -38,10 +39,14 @@ pub struct Disk {
     round: VecDeque<Step>,
     failed: bool,
     next_flush_us: u64,
+    /// The shard was forgotten, and had reached this entry.
+    pub forgot: Option<u64>,
     /// State rows are durable up to this log index.
     pub flushed: u64,
     /// A step is scheduled.
     pub busy: bool,
+    /// For this time, microseconds.
+    pub at_us: u64,
 }
 
 impl Disk {
@@ -56,6 +61,11 @@ impl Disk {
     pub fn has_work(&self) -> bool {
         let idle = self.waiting.is_empty() && self.round.is_empty();
         !(self.failed || idle)
+    }
+
+    /// The scheduled step comes now; it may have been brought forward since.
+    pub fn is_due(&self, now_us: u64) -> bool {
+        self.busy && now_us >= self.at_us
     }
 
     /// A snapshot is the next thing to be installed.
@@ -86,7 +96,11 @@ impl Disk {
                 }
                 store.append(&appends)
             }
-            Step::Sync => LogStore::sync(store),
+            Step::Sync => match LogStore::sync(store) {
+                // (planted) The kernel has forgotten the error.
+                Err(_) if planted == Some(Planted::SyncRetried) => LogStore::sync(store),
+                done => done,
+            },
             Step::State(batches) => store.write_all(&batches),
             Step::Trim(first, term) => {
                 counters.log_trims += 1;
@@ -95,6 +109,11 @@ impl Disk {
             Step::Install(at, hard_state, ops) => {
                 counters.snapshots += 1;
                 store.install(crate::SHARD, at, hard_state, &ops)
+            }
+            Step::Forget(hard_state, reached) => {
+                let done = store.forget(crate::SHARD, hard_state, reached);
+                self.forgot = done.is_ok().then_some(reached).or(self.forgot);
+                done
             }
             Step::Fetch(fetch) => return Some(self.fetched(store, fetch)),
             Step::Copy(to, index) => return Some(self.copied(store, to, index)),
@@ -139,7 +158,8 @@ impl Disk {
         let (mut appends, mut states, mut trims) = (Vec::new(), Vec::new(), Vec::new());
         let (mut sync, mut append_reports, mut state_reports) = (false, Vec::new(), Vec::new());
         // What stands before it concerns what it replaces.
-        let install = |work: &DiskWork| matches!(work, DiskWork::Install { .. });
+        let install =
+            |work: &DiskWork| matches!(work, DiskWork::Install { .. } | DiskWork::Forget { .. });
         let take = match self.waiting.iter().position(install) {
             Some(0) => 1,
             Some(at) => take.min(at),
@@ -184,8 +204,10 @@ impl Disk {
                     trims.push(Step::Mend(entry));
                     trims.push(Step::Report(ShardInput::Mended { index }));
                 }
-                // A violation where it comes.
-                DiskWork::Forget { .. } => {}
+                DiskWork::Forget {
+                    hard_state,
+                    reached,
+                } => trims.push(Step::Forget(hard_state, reached)),
                 DiskWork::Install {
                     first,
                     term,

@@ -11,7 +11,7 @@ use troupemq::storage::SimRng;
 const SALT: u64 = 0x5e_ed0f_fa17;
 
 /// Which of these faults a life has, and how often.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Of 1000 ticks of a node, those that clog a link from it.
     pub clogs: u64,

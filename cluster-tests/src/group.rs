@@ -4,8 +4,10 @@
 //! What consumers see is told by an oracle: the state machine once more, fed with each committed
 //! entry the first time any replica applies it. Every replica is held to it.
 
-use crate::defects::{self, Planted};
+use crate::defects::Planted;
 use crate::disk::Disk;
+use crate::disk_faults::{DiskFaults, Trouble};
+use crate::losses::Lost;
 use crate::moments::Moment;
 use crate::node::Node;
 use crate::plan::Plan;
@@ -32,6 +34,7 @@ pub struct Place {
     pub life: u64,
     pub fault_planted: bool,
     pub sync_failed: bool,
+    pub(crate) trouble: Trouble,
     pub ticks: u64,
     pub skew_ms: i64,
     /// See [`Sim::jump_ms`].
@@ -43,6 +46,8 @@ pub struct Place {
     pub hurt: bool,
     /// See [`Sim::forgot`].
     pub forgot: bool,
+    /// See [`Sim::owed`].
+    pub owed: u64,
     pub store_number: u64,
     /// The process is stopped until then, microseconds.
     pub paused_until: u64,
@@ -57,9 +62,8 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(defect: Option<Planted>) -> Self {
-        let mut store = SimStore::new(&[crate::SHARD]);
-        defects::spoil(&mut store, defect);
+    pub fn new(disk: &DiskFaults, defect: Option<Planted>) -> Self {
+        let store = disk.new_store(defect);
         Self {
             store,
             disk: Disk::default(),
@@ -68,6 +72,7 @@ impl Place {
             life: 0,
             fault_planted: false,
             sync_failed: false,
+            trouble: Trouble::default(),
             ticks: 0,
             skew_ms: 0,
             jump_ms: 0,
@@ -75,6 +80,7 @@ impl Place {
             shown: 0,
             hurt: false,
             forgot: true,
+            owed: 0,
             store_number: 1,
             paused_until: 0,
             lease_until: 0,
@@ -94,7 +100,11 @@ pub struct Group {
     pub(crate) members: usize,
     pub oracle: Machine,
     /// Term and checksum of each committed entry.
-    log: Vec<(u64, u32)>,
+    pub(crate) log: Vec<(u64, u32)>,
+    /// And the entries themselves.
+    pub(crate) entries: Vec<LogEntry>,
+    /// See [`crate::losses`].
+    pub(crate) lost: Vec<Lost>,
     /// From, to: nothing gets through.
     pub(crate) cut: Vec<bool>,
     pub(crate) heal_at_us: u64,
@@ -118,11 +128,13 @@ impl Group {
         let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
         oracle.members = Members::of((1..=members as u64).collect());
         Self {
-            places: (0..nodes).map(|_| Place::new(defect)).collect(),
+            places: (0..nodes).map(|_| Place::new(&plan.disk, defect)).collect(),
             here: 0,
             members,
             oracle,
             log: Vec::new(),
+            entries: Vec::new(),
+            lost: Vec::new(),
             cut: vec![false; nodes * nodes],
             heal_at_us: 0,
             hint: 0,
@@ -150,7 +162,7 @@ impl Group {
         let others = self.places.iter().enumerate();
         let members = &self.oracle.members;
         let others = others.filter(|(n, _)| *n != self.here && members.has_vote(*n as u64 + 1));
-        let hurt = others.filter(|(_, p)| p.hurt || p.forgot);
+        let hurt = others.filter(|(_, p)| p.hurt || p.forgot || p.sync_failed);
         hurt.count()
     }
 
@@ -159,7 +171,7 @@ impl Group {
     }
 }
 
-fn sum(entry: &LogEntry) -> u32 {
+pub(crate) fn sum(entry: &LogEntry) -> u32 {
     crc(&entry.data) ^ u32::from(entry.kind)
 }
 
@@ -202,6 +214,7 @@ impl Sim {
         swap(&mut self.life, &mut place.life);
         swap(&mut self.fault_planted, &mut place.fault_planted);
         swap(&mut self.sync_failed, &mut place.sync_failed);
+        swap(&mut self.trouble, &mut place.trouble);
         swap(&mut self.ticks, &mut place.ticks);
         swap(&mut self.skew_ms, &mut place.skew_ms);
         swap(&mut self.jump_ms, &mut place.jump_ms);
@@ -209,6 +222,7 @@ impl Sim {
         swap(&mut self.entries_shown, &mut place.shown);
         swap(&mut self.hurt, &mut place.hurt);
         swap(&mut self.forgot, &mut place.forgot);
+        swap(&mut self.owed, &mut place.owed);
         swap(&mut self.store_number, &mut place.store_number);
         swap(&mut self.paused_until, &mut place.paused_until);
         swap(&mut self.lease_until, &mut place.lease_until);
@@ -237,7 +251,7 @@ impl Sim {
         let Some(group) = &self.group else {
             return true;
         };
-        self.plan.synced || group.may_hurt_one()
+        self.plan.synced || self.plan.disk.power_cuts > 0 || group.may_hurt_one()
     }
 
     /// The disk of this node may be lost now: at most a minority is without its data at a time.
@@ -255,12 +269,16 @@ impl Sim {
         self.counters.stores_lost += 1;
         let node = self.here();
         self.see(Seen::StoreLost { node });
-        self.store = SimStore::new(&[crate::SHARD]);
-        defects::spoil(&mut self.store, self.defect);
+        let owed = self.lose_end();
+        if owed == 0 {
+            self.store = self.plan.disk.new_store(self.defect);
+        }
         self.store_number += 1;
         (self.hurt, self.forgot) = (false, true);
         // Lives are counted anew too, but events of earlier ones must stay apart here.
         self.entries_shown = 0;
+        self.owed = owed;
+        self.see_losses();
     }
 
     /// The node here belongs to the group in the end.
@@ -287,6 +305,9 @@ impl Sim {
 
     /// A replica holds this entry to be committed.
     fn committed(&mut self, entry: &LogEntry) {
+        if self.is_apart() {
+            return;
+        }
         let node = self.here();
         let (index, term, sum) = (entry.index, entry.term, sum(entry));
         self.see(Seen::Committed {
@@ -300,6 +321,7 @@ impl Sim {
             return;
         }
         group.log.push((term, sum));
+        group.entries.push(entry.clone());
         let bytes = entry.data.len() as u64 + 64;
         let before = group.oracle.members.clone();
         let applied = match group.oracle.apply(entry) {
@@ -376,7 +398,7 @@ impl Sim {
             );
             return self.fail("I16", what);
         }
-        if machine.is_filling() {
+        if machine.is_filling() || self.is_apart() {
             return;
         }
         if self.group.is_some() && index > 0 && index.is_multiple_of(DIGEST_EVERY) {
@@ -432,7 +454,7 @@ impl Sim {
         }
         self.entries_shown = applied;
         let front = self.group.as_ref().map_or(0, Group::front);
-        if front < applied && self.failure.is_none() {
+        if front < applied && self.failure.is_none() && !self.is_apart() {
             self.fail(
                 "I2",
                 format!("applied {applied}, but only {front} are known"),
@@ -472,6 +494,6 @@ impl Sim {
         let applied = self.node.as_ref().map(|n| n.shard.machine().applied.0);
         self.group
             .as_ref()
-            .is_none_or(|g| applied == Some(g.front()))
+            .is_none_or(|g| applied == Some(g.front()) && !self.is_apart())
     }
 }

@@ -1,6 +1,7 @@
 //! What one seed's life is like. Each seed switches on some of the faults, with some strengths:
 //! all of them at once would hide defects.
 
+use crate::disk_faults::DiskFaults;
 use crate::extra::Faults;
 use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
 use troupemq::storage::SimRng;
@@ -28,7 +29,7 @@ pub struct Plan {
     pub mail_us: u64,
     /// A disk operation takes up to this long, microseconds.
     pub disk_us: u64,
-    /// The disk stalls for up to 3 s now and then.
+    /// The disk stalls now and then.
     pub stalls: bool,
     /// State rows are flushed about this often, ms.
     pub flush_every_ms: u64,
@@ -57,6 +58,7 @@ pub struct Plan {
     pub net: Net,
     /// Faults beside these, see [`crate::extra`].
     pub extra: Faults,
+    pub disk: DiskFaults,
 }
 
 /// Faults between nodes and of whole nodes; none for one alone.
@@ -240,6 +242,7 @@ impl Plan {
             doors: 0,
             net: Net::default(),
             extra: Faults::default(),
+            disk: DiskFaults::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use troupemq::model::QueueKey;
 use troupemq::raft::members::Members;
 use troupemq::raft::{Defect, RaftOptions};
 use troupemq::storage::keys::index::IndexRow;
-use troupemq::storage::{keys, Fault, StateBatch, StateOp, StateStore};
+use troupemq::storage::{keys, StateBatch, StateOp, StateStore};
 
 /// Events until a crash that is to come before much is on disk.
 pub(crate) const SOON: u64 = 80;
@@ -85,6 +85,7 @@ impl Sim {
             life: self.life + 1,
             recovering: self.hurt && self.defect != Some(Planted::RecoveringVotes),
             forgotten: self.forgot,
+            owed: self.owed,
             store: self.store_number,
             snapshot_part: self.plan.net.snapshot_part.max(1),
             snapshot_per_tick: self.plan.net.snapshot_pace,
@@ -114,10 +115,7 @@ impl Sim {
     }
 
     pub(crate) fn restart(&mut self) {
-        let faulty = self.plan.disk_errors && self.settling.is_none() && self.rng.chance(1, 10);
-        if faulty {
-            self.store.inject(Fault::WriteError);
-        }
+        let faulty = self.fault_at_start();
         let (shard, recovery) = match self.recover() {
             Ok(found) => found,
             Err(RecoverError::Store(_)) if faulty => {
@@ -125,10 +123,12 @@ impl Sim {
                 self.life += 1;
                 self.store.kill(&mut self.rng);
                 let (node, life) = (self.here(), self.life);
-                return self.schedule.after(1000, Event::Restart { node, life });
+                let after = self.starts_again_in();
+                return self.schedule.after(after, Event::Restart { node, life });
             }
             Err(error) => return self.fail("recovery", error.to_string()),
         };
+        self.tell_loss();
         // Not used up by the recovery: it will hit the first write.
         self.fault_planted = faulty;
         self.counters.replays += u64::from(recovery.replayed > 0);

@@ -11,7 +11,9 @@ impl Sim {
     /// None where one node votes: what that shows is rare enough without it. None where the group shrinks: the
     /// only good copy may go with a node that is removed.
     fn rots(&self) -> u64 {
-        match self.plan.net.sole || self.plan.extra.resizes > 0 {
+        // What is lost with machines is no entry that others have.
+        let lost = self.plan.disk.power_cuts > 0;
+        match self.plan.net.sole || self.plan.extra.resizes > 0 || lost {
             true => 0,
             false => [0, 0, 5, 30][(self.seed / 8 % 4) as usize],
         }

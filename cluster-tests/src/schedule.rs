@@ -118,6 +118,8 @@ pub enum Event {
         wipe: bool,
         power: bool,
     },
+    /// The power of several machines fails.
+    PowerCut,
     /// The process is stopped for so long.
     Pause {
         node: usize,
@@ -314,6 +316,12 @@ impl Schedule {
             self.heap.retain(|Reverse(e)| !on_it(e) || e.seq < *first);
         }
         lost.len()
+    }
+
+    /// No digest that is under way arrives: who sent it is gone.
+    pub fn forget_digests(&mut self) {
+        let digest = |e: &Entry| matches!(e.event, Event::Digest { .. });
+        self.heap.retain(|Reverse(e)| !digest(e));
     }
 
     /// The next thing to happen.

@@ -45,6 +45,16 @@ pub enum Seen {
         node: usize,
         last: u64,
     },
+    /// A node told at its start that its machine stopped with unsynced entries: its log ends at `kept`, and
+    /// what came behind may be lost.
+    Unclean {
+        node: usize,
+        kept: u64,
+    },
+    /// A group goes on behind this entry: what came then no voter has any more.
+    GroupLost {
+        last: u64,
+    },
     /// The disk of a node is gone.
     StoreLost {
         node: usize,

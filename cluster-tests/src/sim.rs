@@ -3,8 +3,9 @@
 use crate::clients::Clients;
 use crate::consumers::People;
 use crate::counters::Counters;
-use crate::defects::{self, Planted};
+use crate::defects::Planted;
 use crate::disk::Disk;
+use crate::disk_faults::{DiskFaults, Trouble};
 use crate::doors::Doors;
 use crate::extra::Extra;
 use crate::group::Group;
@@ -20,7 +21,7 @@ use crate::Play;
 use std::collections::BTreeMap;
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::QueueKey;
-use troupemq::storage::{Fault, LogStore, SimRng, SimStore};
+use troupemq::storage::{LogStore, SimRng, SimStore};
 
 const PAUSE_STEP_US: u64 = 100_000;
 /// Quiet time after the faults, microseconds: longer than the longest delay.
@@ -68,6 +69,8 @@ pub struct Sim {
     pub hurt: bool,
     /// The store is new, and the replica was not let in with it yet.
     pub forgot: bool,
+    /// The last index that it is known to have held before.
+    pub owed: u64,
     /// Number of the store; later ones are larger.
     pub store_number: u64,
     /// The process is stopped until then, microseconds.
@@ -81,6 +84,8 @@ pub struct Sim {
     /// A disk fault was planted in this life.
     pub fault_planted: bool,
     pub sync_failed: bool,
+    /// What is wrong with the disk.
+    pub(crate) trouble: Trouble,
     pub ticks: u64,
     pub(crate) checkers: Vec<Box<dyn Checker>>,
     pub(crate) failure: Option<Failure>,
@@ -111,6 +116,7 @@ impl Sim {
         let defect = how.defect;
         let mut plan = Plan::draw(&mut rng, how.minutes, how.nodes);
         let extra = Extra::draw(seed, &mut plan, how.nodes.max(1));
+        plan.disk = DiskFaults::draw(seed, &plan);
         // Whoever leads goes by its own settings.
         let most = if plan.unequal {
             how.nodes as u64 + 1
@@ -123,10 +129,9 @@ impl Sim {
             // A segment ends with the entry that fills it, and the trim itself is an entry.
             slack_bytes: plan.segment_bytes * most,
         };
-        let mut store = SimStore::new(&[crate::SHARD]);
+        let store = plan.disk.new_store(defect);
         let ops_left = plan.ops;
         let people = People::new(plan.members, seed);
-        defects::spoil(&mut store, defect);
         let group = (how.nodes > 1).then(|| Group::new(how.nodes, &plan, defect));
         Self {
             plan,
@@ -148,6 +153,7 @@ impl Sim {
             entries_shown: 0,
             hurt: false,
             forgot: true,
+            owed: 0,
             store_number: 1,
             paused_until: 0,
             lease_until: 0,
@@ -155,6 +161,7 @@ impl Sim {
             links_stall_until: 0,
             fault_planted: false,
             sync_failed: false,
+            trouble: Trouble::default(),
             ticks: 0,
             checkers: invariants::all(policy),
             failure: None,
@@ -253,7 +260,9 @@ impl Sim {
                 self.deliver(mail);
                 self.count_down();
             }
-            Event::DiskStep { life, .. } if life == self.life => {
+            Event::DiskStep { life, .. }
+                if life == self.life && self.disk.is_due(self.schedule.now_us()) =>
+            {
                 self.disk_step();
                 self.count_down();
             }
@@ -287,6 +296,7 @@ impl Sim {
                 both,
                 until,
             } => self.cut(from, to, both, until),
+            Event::PowerCut => self.cut_power(),
             Event::Pause { node, lasts_us } => {
                 self.enter(node);
                 self.pause(lasts_us);
@@ -408,18 +418,9 @@ impl Sim {
             return;
         }
         self.group_faults();
-        if self.plan.disk_errors && self.node.is_some() && self.rng.chance(1, 60) {
-            let fault =
-                [Fault::WriteError, Fault::SyncError, Fault::NoSpace][self.rng.below(3) as usize];
-            // What a failed sync covered may be gone: see the plan.
-            let fault = match fault {
-                Fault::SyncError if self.group.is_some() && !self.plan.synced => Fault::NoSpace,
-                fault => fault,
-            };
-            self.sync_failed |= fault == Fault::SyncError;
-            self.fault_planted = true;
-            self.store.inject(fault);
-        }
+        self.disk_faults();
+        let cuts = self.plan.disk.power_cuts;
+        self.power_fails(cuts, 1000 * self.nodes() as u64);
         if self.plan.clock_jumps && self.rng.chance(1, 100) {
             self.counters.clock_jumps += 1;
             let by = self.rng.below(20_000) as i64 - 10_000;
@@ -447,9 +448,10 @@ impl Sim {
             false => 500,
         };
         if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
-            self.counters.stalls += 1;
-            delay += self.rng.below(3_000_000);
+            delay += self.stall();
         }
+        delay += self.slowness();
+        self.disk.at_us = self.schedule.now_us() + delay;
         self.schedule.after(
             delay,
             Event::DiskStep {

@@ -10,8 +10,17 @@ impl Sim {
     /// The node here stops, and comes back: the process alone, or the machine with what is not synced.
     pub(crate) fn crash(&mut self, power: bool) {
         let before = self.last_index();
+        // What a write that failed was to replace may be replaced.
+        let synced = match self.fault_planted || self.defect.is_some() {
+            true => 0,
+            false => self.synced_index(),
+        };
         self.life += 1;
         self.node = None;
+        if let Some(reached) = self.disk.forgot {
+            // Others fill it, and it knows that.
+            (self.forgot, self.hurt, self.owed) = (true, false, reached);
+        }
         self.disk = Disk::default();
         self.schedule.forget_mailboxes(self.here());
         self.paused_until = 0;
@@ -39,6 +48,11 @@ impl Sim {
         self.fault_planted = false;
         self.sync_failed = false;
         let last = self.last_index();
+        self.note_crash();
+        if last < synced && self.failure.is_none() {
+            let what = format!("entries up to {synced} were synced, and {last} is the last one");
+            return self.fail("I15", what);
+        }
         self.counters.lost_tails += u64::from(last < before);
         if self.group.is_none() {
             for shown in self.shown.values_mut() {
@@ -49,6 +63,9 @@ impl Sim {
         } else if last < before {
             let node = self.here();
             self.see(Seen::TailLost { node, last });
+        }
+        if power {
+            self.see_losses();
         }
         let mut after = self.rng.below(1_000_000);
         if self.group.is_some() && self.settling.is_none() && self.rng.chance(1, 4) {
@@ -76,6 +93,7 @@ impl Sim {
             self.note_recovering();
             self.crash_in = None;
             self.set_ahead();
+            self.disk_is_sound();
             let power = self.sync_failed;
             if restart || self.node.is_none() || self.fault_planted || power {
                 self.crash(power);

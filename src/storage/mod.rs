@@ -17,7 +17,7 @@ pub mod writer;
 
 pub use read_pool::{ReadPool, ReadPoolFull};
 pub use rocks::{Look, Reader, RocksStore, Scrubbed, StoreOptions};
-pub use sim::{Fault, SimLogStore, SimRng, SimStateStore, SimStore};
+pub use sim::{Fault, Found, SimLogStore, SimRng, SimStateStore, SimStore};
 pub use stats::StoreStats;
 pub use traits::*;
 pub use writer::{Done, Job, OnDone, Writer, WriterHandle, WriterOptions};

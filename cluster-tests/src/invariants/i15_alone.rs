@@ -1,5 +1,6 @@
 //! I15: a message that one node answered for alone (ASYNC_MASTER) is lost only when another leader
-//! followed, and every such loss is told; or with the disk that had it, or with what was unsynced there.
+//! followed, and every such loss is told; or with the disk that had it, or with what was unsynced there. And what
+//! a whole group loses with its machines, some of them have told at their next start.
 
 use super::Checker;
 use crate::seen::{End, Seen};
@@ -13,7 +14,8 @@ struct Message {
     due_ms: Option<i64>,
     /// The node that answered, where it is and its offset.
     acked: Option<(usize, Position, Option<u64>)>,
-    visible: bool,
+    /// By the entry at this index.
+    visible: Option<u64>,
     /// Where one that was sent again is.
     places: Option<Vec<(Position, u64)>>,
     /// What may have taken it is known.
@@ -28,6 +30,8 @@ pub struct Alone {
     told: Vec<(u64, u64, u64)>,
     deleted: BTreeSet<u32>,
     members: BTreeSet<usize>,
+    /// The last entries of logs that were cut by losses of the group and that nobody told of.
+    cuts: Vec<u64>,
 }
 
 impl Alone {
@@ -41,6 +45,16 @@ impl Alone {
         }
     }
 
+    /// A group goes on from `last`. What was behind it may have been seen.
+    fn crashed(&mut self, last: u64) {
+        self.cuts.push(last);
+        for m in self.messages.values_mut() {
+            let seen = m.visible.take_if(|index| *index > last).is_some();
+            let held = m.acked.is_some_and(|(_, at, _)| at.index > last);
+            m.excused |= !m.sync && (seen || held);
+        }
+    }
+
     fn visible(&mut self, uid: u64, at: Position, offset: u64) -> Result<(), String> {
         let Some(m) = self.messages.get_mut(&uid) else {
             return Ok(());
@@ -49,7 +63,7 @@ impl Alone {
             places.push((at, offset));
             return Ok(());
         }
-        m.visible = true;
+        m.visible = Some(at.index);
         match m.acked.filter(|_| m.due_ms.is_none()) {
             Some((_, told, first)) if (told, first) != (at, Some(offset)) => Err(format!(
                 "message {uid} was told to be at {told:?}, {first:?} and is at {at:?}, {offset}"
@@ -78,7 +92,7 @@ impl Checker for Alone {
                     sync: *sync,
                     due_ms: *due_ms,
                     acked: None,
-                    visible: false,
+                    visible: None,
                     places: None,
                     excused: false,
                 };
@@ -111,6 +125,8 @@ impl Checker for Alone {
                 messages,
             } => self.told.push((*first, *last, *messages)),
             Seen::TailLost { node, last } => self.gone(*node, *last, false),
+            Seen::GroupLost { last } => self.crashed(*last),
+            Seen::Unclean { kept, .. } => self.cuts.retain(|last| kept > last),
             Seen::StoreLost { node } => self.gone(*node, 0, true),
             Seen::Members { nodes } => self.members = nodes.iter().copied().collect(),
             _ => {}
@@ -119,13 +135,18 @@ impl Checker for Alone {
     }
 
     fn end(&mut self, end: &End) -> Result<(), String> {
+        if let Some(last) = self.cuts.first() {
+            return Err(format!(
+                "entries behind {last} are lost with their machines, and none told"
+            ));
+        }
         let lost = self.messages.iter().filter_map(|(uid, m)| {
             let (node, at, offset) = m.acked?;
             let there = |p: &Vec<(Position, u64)>| {
                 p.iter()
                     .any(|(found, o)| (*found, Some(*o)) == (at, offset))
             };
-            let visible = m.places.as_ref().map_or(m.visible, there);
+            let visible = m.places.as_ref().map_or(m.visible.is_some(), there);
             // Who is none of the group any more may hold what the group does not.
             let due = m.due_ms.is_none_or(|due| due <= end.now_ms);
             let open = due && !visible && !m.excused && self.members.contains(&node);
@@ -194,6 +215,19 @@ mod tests {
         );
         assert!(run(false, &[tail(1, 4)]).is_some(), "of another node");
         assert!(run(true, &[Seen::StoreLost { node: 0 }]).is_none());
+        let cut = |last| Seen::GroupLost { last };
+        let unclean = |kept| Seen::Unclean { node: 1, kept };
+        let shown = || visible(1, 5, 3);
+        assert!(run(false, &[shown(), cut(4)]).is_some(), "nobody told");
+        assert!(run(false, &[shown(), cut(4), unclean(3)]).is_none());
+        assert!(
+            run(false, &[shown(), cut(4), unclean(5)]).is_some(),
+            "of less than was lost"
+        );
+        assert!(
+            run(true, &[shown(), cut(4), unclean(3)]).is_some(),
+            "it was synced"
+        );
         assert!(run(true, &[Seen::TopicDeleted { id: 1 }]).is_none());
     }
 

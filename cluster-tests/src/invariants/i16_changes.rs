@@ -74,7 +74,7 @@ impl Checker for Changes {
                     self.count(change, -1)?;
                 }
             }
-            // Of a node alone.
+            // What is synced in every class.
             Seen::Crashed { last, .. } => {
                 for (index, changes) in self.made.split_off(&(last + 1)) {
                     if let Some(ids) = self.done.get(&index).filter(|ids| !ids.is_empty()) {

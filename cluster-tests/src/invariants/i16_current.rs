@@ -20,8 +20,7 @@ impl Checker for Current {
         match seen {
             Seen::Acked { at, .. } => self.told = self.told.max(at.index),
             Seen::Done { index, .. } => self.told = self.told.max(*index),
-            // Of a node alone, which has no lease.
-            Seen::Crashed { .. } => self.told = 0,
+            Seen::Crashed { last, .. } => self.told = self.told.min(*last),
             Seen::Claims(claims) => {
                 for claim in claims.iter().filter(|c| c.lease) {
                     self.holds(claim, claims)?;

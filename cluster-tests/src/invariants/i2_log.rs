@@ -17,6 +17,9 @@ impl Checker for CommittedLog {
     }
 
     fn see(&mut self, seen: &Seen) -> Result<(), String> {
+        if let Seen::Crashed { last, .. } = seen {
+            self.log.split_off(&(last + 1));
+        }
         let Seen::Committed {
             node,
             index,

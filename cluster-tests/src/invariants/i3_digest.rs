@@ -16,6 +16,9 @@ impl Checker for SameState {
     }
 
     fn see(&mut self, seen: &Seen) -> Result<(), String> {
+        if let Seen::Crashed { last, .. } = seen {
+            self.digests.split_off(&(last + 1));
+        }
         if let Seen::Digest { index, digest } = seen {
             let known = self.digests.entry(*index).or_insert(*digest);
             if known != digest {

@@ -1,5 +1,6 @@
 //! The log store in memory.
 
+use super::record::{Record, ShardLog, Stored};
 use super::{Fault, SimRng};
 use crate::model::ShardId;
 use crate::storage::traits::check_appends;
@@ -7,134 +8,57 @@ use crate::storage::{entry, HardState, LogAppend, LogBounds, LogEntry, LogStore,
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Content of one shard's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ShardLog {
-    first: u64,
-    trimmed_term: u64,
-    hard_state: HardState,
-    /// Index to stored form.
-    entries: BTreeMap<u64, Bytes>,
-}
-
-impl ShardLog {
-    fn empty() -> Self {
-        Self {
-            first: 1,
-            trimmed_term: 0,
-            hard_state: HardState::default(),
-            entries: BTreeMap::new(),
-        }
-    }
-
-    fn last(&self) -> u64 {
-        self.entries
-            .last_key_value()
-            .map_or(self.first - 1, |(index, _)| *index)
-    }
-}
-
-/// One atomic write, in the order of the simulated WAL.
-#[derive(Debug, Clone)]
-enum Record {
-    Appends(Vec<Stored>),
-    Trim {
-        shard: ShardId,
-        first: u64,
-        term: u64,
-    },
-    Install {
-        shard: ShardId,
-        first: u64,
-        term: u64,
-        hard_state: HardState,
-    },
-    Mend(ShardId, u64, Bytes),
-}
-
-#[derive(Debug, Clone)]
-struct Stored {
-    shard: ShardId,
-    entries: Vec<(u64, Bytes)>,
-    hard_state: Option<HardState>,
-}
-
-impl Record {
-    fn apply(&self, logs: &mut BTreeMap<ShardId, ShardLog>, keep_tail: bool) {
-        match self {
-            Record::Appends(appends) => {
-                for append in appends {
-                    let Some(log) = logs.get_mut(&append.shard) else {
-                        continue;
-                    };
-                    if let Some((first, _)) = append.entries.first() {
-                        let tail = log.entries.split_off(first);
-                        if keep_tail {
-                            log.entries.extend(tail);
-                        }
-                    }
-                    log.entries.extend(append.entries.iter().cloned());
-                    log.hard_state = append.hard_state.unwrap_or(log.hard_state);
-                }
-            }
-            Record::Install {
-                shard,
-                first,
-                term,
-                hard_state,
-            } => {
-                if let Some(log) = logs.get_mut(shard) {
-                    log.entries.clear();
-                    (log.first, log.trimmed_term) = (*first, *term);
-                    log.hard_state = *hard_state;
-                }
-            }
-            Record::Mend(shard, index, stored) => {
-                let log = logs.get_mut(shard);
-                if let Some(own) = log.and_then(|log| log.entries.get_mut(index)) {
-                    *own = stored.clone();
-                }
-            }
-            Record::Trim { shard, first, term } => {
-                if let Some(log) = logs.get_mut(shard) {
-                    log.entries = log.entries.split_off(first);
-                    log.first = *first;
-                    log.trimmed_term = *term;
-                }
-            }
-        }
-    }
-
-    /// The last entry of the write, which is what a torn write has lost a part of.
-    fn last_entry(&self) -> Option<&(u64, Bytes)> {
-        match self {
-            Record::Appends(appends) => appends.iter().rev().find_map(|a| a.entries.last()),
-            Record::Trim { .. } | Record::Install { .. } | Record::Mend(..) => None,
-        }
-    }
+/// What crashes did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Files that were gone with their directory entry.
+    pub files_gone: u64,
+    /// Writes of which a part was there.
+    pub torn: u64,
+    /// Logs that were cut in front of a missing entry.
+    pub holes: u64,
 }
 
 /// The logs of all shards in memory, with a simulated disk behind them.
 ///
-/// A crash keeps what was synced and an arbitrary prefix of the writes behind it; the write after
-/// that prefix may be torn, which its checksum shows, so it is dropped whole.
+/// Writes go into files, one after the other ([`SimLogStore::writes_per_file`]). A crash keeps what was
+/// synced. Of each file it keeps an arbitrary prefix of the writes behind that, whatever it keeps of the
+/// files before: a reader of a file stops at the first write that is not whole. The write after that prefix may
+/// be torn, which its checksums show. A file whose directory was not synced since may be gone. Then the start cuts
+/// each log in front of the first entry that is missing, as the real store does.
 #[derive(Debug, Clone)]
 pub struct SimLogStore {
     /// What a reader sees.
     current: BTreeMap<ShardId, ShardLog>,
     /// What is on the disk for certain, and the writes that may or may not be.
     durable: BTreeMap<ShardId, ShardLog>,
-    pending: VecDeque<Record>,
+    /// Each with the number of its file.
+    pending: VecDeque<(Record, u64)>,
     synced: BTreeMap<ShardId, u64>,
     /// Writes in all.
     written: u64,
     fault: Option<Fault>,
     failed: Option<StoreError>,
     closed: bool,
+    /// The file that is written now, and how many writes go into one; 0: any number.
+    file: u64,
+    /// All of the files up to this one was synced once, with the directory.
+    file_synced: u64,
+    pub writes_per_file: u64,
+    /// Files that a crash took with their directory entry, writes that were torn, and logs cut at a hole.
+    pub found: Found,
+    /// Planted defect: the directory of a new file is not synced with it.
+    pub forget_directory: bool,
+    /// Planted defect: what is left of a torn write is taken for an entry.
+    pub accept_torn: bool,
     /// Planted defect: syncs are reported, not done.
     pub lie_about_sync: bool,
     /// Planted defect: what an append overwrites stays behind it.
     pub keep_tail: bool,
+    /// Planted defect: a failed sync is forgotten, and the next one reports success.
+    pub retry_syncs: bool,
+    /// A sync has failed since the last start: nothing more becomes durable.
+    sync_failed: bool,
     /// Planted defect: entries are read whatever their checksum says.
     pub unchecked: bool,
 }
@@ -151,8 +75,16 @@ impl SimLogStore {
             fault: None,
             failed: None,
             closed: false,
+            file: 1,
+            file_synced: 0,
+            writes_per_file: 0,
+            found: Found::default(),
+            forget_directory: false,
+            accept_torn: false,
             lie_about_sync: false,
             keep_tail: false,
+            retry_syncs: false,
+            sync_failed: false,
             unchecked: false,
         }
     }
@@ -177,6 +109,22 @@ impl SimLogStore {
         }
     }
 
+    /// Synced writes are not there, although nobody said so: the log ends at `kept`, and nothing is known of a later
+    /// term. For a stopped store.
+    pub(super) fn lose_end(&mut self, shard: ShardId, kept: u64) {
+        if let Some(log) = self.durable.get_mut(&shard) {
+            log.entries.split_off(&(kept + 1));
+            let last = log.entries.last_key_value();
+            let term = last.and_then(|(index, stored)| entry::decode(*index, stored).ok());
+            log.hard_state = HardState {
+                term: term.map_or(log.trimmed_term, |e| e.term),
+                vote: 0,
+                commit: log.hard_state.commit.min(log.last()),
+            };
+        }
+        self.restart(Vec::new());
+    }
+
     /// A power cut and the restart after it.
     pub fn crash(&mut self, rng: &mut SimRng) {
         self.crash_keeping(rng, 0);
@@ -184,7 +132,8 @@ impl SimLogStore {
 
     /// The process is killed and restarts: all it had written is there.
     pub fn kill(&mut self) {
-        self.restart(self.pending.len());
+        let all = std::mem::take(&mut self.pending);
+        self.restart(all.into_iter().map(|(record, _)| record).collect());
     }
 
     /// See [`crate::storage::SnapshotStore::install`]; the log's part.
@@ -218,30 +167,83 @@ impl SimLogStore {
     /// As [`SimLogStore::crash`], but the first `at_least` writes of all survive.
     pub(super) fn crash_keeping(&mut self, rng: &mut SimRng, at_least: u64) -> u64 {
         let pending = self.pending.len() as u64;
-        let least = at_least.saturating_sub(self.written - pending).min(pending);
-        let keep = rng.between(least, pending) as usize;
-        if let Some((index, stored)) = self.pending.get(keep).and_then(Record::last_entry) {
-            if rng.chance(1, 2) {
-                let torn = &stored[..rng.below(stored.len() as u64) as usize];
-                assert!(
-                    entry::decode(*index, torn).is_err(),
-                    "a torn entry passed its checks"
-                );
-            }
+        let mut least = at_least.saturating_sub(self.written - pending).min(pending);
+        let mut survive = Vec::new();
+        if pending == 0 {
+            // Lives are the same whether or not something is unsynced.
+            rng.between(0, 0);
         }
-        self.restart(keep);
-        keep as u64
+        let mut rest = std::mem::take(&mut self.pending);
+        while let Some(file) = rest.front().map(|(_, file)| *file) {
+            let of_file = rest.partition_point(|(_, of)| *of == file);
+            let writes: Vec<Record> = rest.drain(..of_file).map(|(record, _)| record).collect();
+            let must = least.min(writes.len() as u64);
+            least -= must;
+            self.keep_of_file(rng, writes, must, file, &mut survive);
+        }
+        let kept = survive.len() as u64;
+        self.restart(survive);
+        kept
     }
 
-    fn restart(&mut self, keep: usize) {
-        for record in self.pending.drain(..).take(keep) {
+    /// What a crash leaves of the unsynced writes of one file, of which the first `must` are there.
+    fn keep_of_file(
+        &mut self,
+        rng: &mut SimRng,
+        writes: Vec<Record>,
+        must: u64,
+        file: u64,
+        survive: &mut Vec<Record>,
+    ) {
+        let all = writes.len() as u64;
+        // Its first sync is one of the directory, too, and leaves no write of it here.
+        let listed = self.file_synced >= file && !self.forget_directory;
+        if must == 0 && self.writes_per_file > 0 && !listed && rng.chance(1, 4) {
+            self.found.files_gone += 1;
+            return;
+        }
+        // (planted) All of it was synced.
+        let keep = match self.forget_directory && self.file_synced >= file {
+            true => all,
+            false => rng.between(must, all),
+        };
+        let mut writes = writes.into_iter();
+        survive.extend(writes.by_ref().take(keep as usize));
+        let Some(torn) = writes.next().filter(|w| w.last_entry().is_some()) else {
+            return;
+        };
+        if rng.chance(1, 2) {
+            self.found.torn += 1;
+            let torn = torn.torn(rng);
+            let whole = torn.is_whole();
+            assert!(!whole, "a torn entry passed its checks");
+            if whole || self.accept_torn {
+                survive.push(torn);
+            }
+        }
+    }
+
+    /// What survived comes into the logs, which end in front of the first entry that is missing.
+    fn restart(&mut self, survive: Vec<Record>) {
+        for record in survive {
             record.apply(&mut self.durable, self.keep_tail);
         }
-        self.pending.clear();
+        for log in self.durable.values_mut() {
+            let count = log.entries.len() as u64;
+            if (log.last() + 1).saturating_sub(log.first) != count {
+                self.found.holes += 1;
+                let there = (log.first..).zip(log.entries.keys());
+                let end = there.take_while(|(index, key)| index == *key).count() as u64;
+                log.entries.split_off(&(log.first + end));
+                log.hard_state.commit = log.hard_state.commit.min(log.last());
+            }
+        }
         self.current = self.durable.clone();
         for (shard, log) in &self.current {
             self.synced.insert(*shard, log.last());
         }
+        self.file += 1;
+        self.sync_failed = false;
         self.fault = None;
         self.failed = None;
         self.closed = false;
@@ -280,8 +282,7 @@ impl SimLogStore {
             Some(Fault::NoSpace) => return Err(self.fail(StoreError::NoSpace)),
             Some(_) => {
                 // Nobody knows whether it reached the disk: it may turn up after a crash.
-                self.pending.push_back(record);
-                self.written += 1;
+                self.push(record);
                 return Err(self.fail(StoreError::Io("planted write error".into())));
             }
             None => {}
@@ -292,20 +293,37 @@ impl SimLogStore {
                 *synced = (*synced).max(log.first - 1).min(log.last());
             }
         }
-        self.pending.push_back(record);
-        self.written += 1;
+        self.push(record);
         Ok(())
+    }
+
+    fn push(&mut self, record: Record) {
+        self.pending.push_back((record, self.file));
+        self.written += 1;
+        if self.writes_per_file > 0 && self.written.is_multiple_of(self.writes_per_file) {
+            self.file += 1;
+        }
     }
 
     fn sync_all(&mut self) -> Result<(), StoreError> {
         if self.fault.take_if(|f| *f == Fault::SyncError).is_some() {
-            return Err(self.fail(StoreError::Io("planted sync error".into())));
+            self.sync_failed = true;
+            let error = StoreError::Io("planted sync error".into());
+            return Err(match self.retry_syncs {
+                true => error,
+                false => self.fail(error),
+            });
         }
         for (shard, log) in &self.current {
             self.synced.insert(*shard, log.last());
         }
-        if !self.lie_about_sync {
-            for record in self.pending.drain(..) {
+        if !self.lie_about_sync && !self.sync_failed {
+            self.file_synced = self.file;
+            // (planted) The newest file may go with its directory entry.
+            let newest = self.file;
+            let kept = |file: u64| self.forget_directory && file == newest;
+            let done = self.pending.partition_point(|(_, file)| !kept(*file));
+            for (record, _) in self.pending.drain(..done) {
                 record.apply(&mut self.durable, self.keep_tail);
             }
         }
@@ -441,5 +459,83 @@ impl LogStore for SimLogStore {
 
     fn health(&self) -> Result<(), StoreError> {
         self.usable()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: ShardId = ShardId(1);
+
+    fn append(from: u64, to: u64, sync: bool) -> LogAppend {
+        let entry = |index| LogEntry {
+            index,
+            term: 1,
+            kind: 0,
+            data: Bytes::from_static(b"some bytes"),
+        };
+        let hard_state = HardState {
+            term: 1,
+            vote: 1,
+            commit: to - 1,
+        };
+        LogAppend {
+            shard: S,
+            entries: (from..to).map(entry).collect(),
+            hard_state: Some(hard_state),
+            sync,
+        }
+    }
+
+    /// Two files: entries 1 and 2, of which 1 is synced, and 3 to 6.
+    fn two_files() -> SimLogStore {
+        let mut store = SimLogStore::new(&[S]);
+        store.writes_per_file = 2;
+        for (from, sync) in [(1, true), (2, false), (3, false), (4, false)] {
+            store.append(&[append(from, from + 1, sync)]).unwrap();
+        }
+        store
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_loses_an_end_of_the_log() {
+        let (mut seen, mut found) = ([0u32; 5], Found::default());
+        for seed in 0..400 {
+            let mut store = two_files();
+            store.crash(&mut SimRng::new(seed));
+            let bounds = store.bounds(S).unwrap();
+            assert!(bounds.hard_state.commit <= bounds.last, "{bounds:?}");
+            let whole = store.read(S, 1, 10, u64::MAX).unwrap();
+            assert_eq!(whole.len() as u64, bounds.last);
+            seen[bounds.last as usize] += 1;
+            found.files_gone += store.found.files_gone;
+            found.torn += store.found.torn;
+            found.holes += store.found.holes;
+        }
+        assert!(
+            seen[0] == 0 && seen[1..].iter().all(|n| *n > 20),
+            "{seen:?}"
+        );
+        let all = [found.files_gone, found.torn, found.holes];
+        assert!(all.iter().all(|n| *n > 20), "{all:?}");
+    }
+
+    #[test]
+    fn no_sync_after_one_that_failed_makes_anything_durable() {
+        let mut store = SimLogStore::new(&[S]);
+        store.retry_syncs = true;
+        store.append(&[append(1, 3, true)]).unwrap();
+        store.append(&[append(3, 4, false)]).unwrap();
+        store.inject(Fault::SyncError);
+        assert!(LogStore::sync(&mut store).is_err());
+        assert_eq!(LogStore::sync(&mut store), Ok(()));
+        let left = (0..50).map(|seed| {
+            let mut store = store.clone();
+            store.crash(&mut SimRng::new(seed));
+            store.bounds(S).unwrap().last
+        });
+        let left: std::collections::BTreeSet<u64> = left.collect();
+        assert_eq!(Vec::from_iter(left), [2, 3]);
     }
 }

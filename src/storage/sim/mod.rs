@@ -4,10 +4,11 @@
 //! because the log is synced before state is written out, by a flush or by the store itself.
 
 mod log;
+mod record;
 mod rng;
 mod state;
 
-pub use log::SimLogStore;
+pub use log::{Found, SimLogStore};
 pub use rng::SimRng;
 pub use state::SimStateStore;
 
@@ -22,7 +23,8 @@ use crate::model::ShardId;
 pub enum Fault {
     /// The next write fails. Whether it reached the disk is open until after a crash.
     WriteError,
-    /// The next sync fails; what it covered may be lost in a crash.
+    /// The next sync fails; what it covered may be lost in a crash. The kernel forgets the error: another
+    /// sync would report success, and what was written behind the lost part is of no use.
     SyncError,
     /// The next write finds no space; nothing of it is written.
     NoSpace,
@@ -71,6 +73,38 @@ impl SimStore {
         self.log.unchecked = unchecked;
     }
 
+    /// Planted defect: a failed sync is forgotten, and the next one reports success.
+    pub fn retry_syncs(&mut self, retry: bool) {
+        self.log.retry_syncs = retry;
+    }
+
+    /// So many writes go into one file of the log; 0: any number.
+    pub fn write_files_of(&mut self, writes: u64) {
+        self.log.writes_per_file = writes;
+    }
+
+    /// What crashes did since this was asked last.
+    pub fn found(&mut self) -> Found {
+        std::mem::take(&mut self.log.found)
+    }
+
+    /// Writes that were synced are not there: the log of a stopped store ends at `kept`, which the state rows that
+    /// are left do not go beyond.
+    pub fn lose_end(&mut self, shard: ShardId, kept: u64) {
+        self.log.lose_end(shard, kept);
+    }
+
+    /// Planted defect: the directory of a new file is not synced with it.
+    pub fn forget_directory(&mut self, forget: bool) {
+        self.log.forget_directory = forget;
+    }
+
+    /// Planted defect: what is left of a torn write is taken for an entry.
+    pub fn accept_torn(&mut self, accept: bool) {
+        self.log.accept_torn = accept;
+        self.log.unchecked |= accept;
+    }
+
     /// See [`SimLogStore::durable_state`].
     pub fn durable_state(&self, shard: ShardId) -> HardState {
         self.log.durable_state(shard)
@@ -81,12 +115,13 @@ impl SimStore {
         self.log.corrupt(shard, index, bit);
     }
 
-    /// A power cut and the restart after it: synced writes and a prefix of the others survive in
-    /// the log; of the state what was flushed and a prefix of what followed, but none whose log
+    /// A power cut and the restart after it: of the log what was synced survives, and some of the other writes
+    /// (see [`SimLogStore`]); of the state what was flushed and a prefix of what followed, but none whose log
     /// writes did not survive.
     pub fn crash(&mut self, rng: &mut SimRng) {
         let needs = self.state.crash_keeping(rng);
-        let needs = if self.log.lie_about_sync { 0 } else { needs };
+        let lies = self.log.lie_about_sync || self.log.forget_directory;
+        let needs = if lies { 0 } else { needs };
         self.log.crash_keeping(rng, needs);
     }
 
@@ -179,6 +214,12 @@ impl StateStore for SimStore {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.log.sync()?;
+        // The file of the rows finds no space, or is not written: they stay where they were.
+        match self.log.write_fault() {
+            Some(Fault::NoSpace) => return Err(self.log.fail(StoreError::NoSpace)),
+            Some(_) => return Err(self.log.fail(StoreError::Io("planted write error".into()))),
+            None => {}
+        }
         self.state.flush()
     }
 
