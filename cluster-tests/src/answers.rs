@@ -205,7 +205,10 @@ impl Sim {
     pub fn hang_up(&mut self) {
         let here = self.here();
         let all = std::mem::take(&mut self.clients.waiting);
-        let (gone, stay) = all.into_iter().partition(|(_, (node, _))| *node == here);
+        let (gone, stay) = all.into_iter().partition(|(_, (node, waiting))| {
+            // Whoever pipelines goes on, or other nodes ask for it.
+            *node == here && !matches!(waiting, Waiting::Forwarded { .. })
+        });
         self.clients.waiting = stay;
         let gone: BTreeMap<u64, (usize, Waiting)> = gone;
         for (_, (_, waiting)) in gone {
