@@ -62,7 +62,11 @@ impl Sim {
                 self.acked(uid, position, Some(base_offset), policy);
                 self.back_told(uid, true);
             }
-            (Waiting::Park { key, offset }, Outcome::Wake { data }) => {
+            (Waiting::Park(pull), Outcome::Wake { data }) => {
+                let (key, offset) = (pull.key, pull.offset);
+                if !data {
+                    self.pull_ended(&pull);
+                }
                 if data
                     && self.view.bounds(key).1 <= offset
                     && self.view.topic_names.contains_key(&key.topic.0)
@@ -114,6 +118,11 @@ impl Sim {
         if !alone {
             self.probed(uid);
         }
+        let applied = policy.master == MasterPolicy::Sync && offset.is_some();
+        if applied && !self.clients.committed.contains(&uid) {
+            let what = format!("message {uid} was acknowledged at {at:?}, and is in no queue");
+            return self.fail("I1", what);
+        }
         if policy.flush == FlushPolicy::Async && self.group.is_some() {
             // What was just answered is on no disk yet.
             self.power_fails(1, 100);
@@ -142,6 +151,7 @@ impl Sim {
     pub(crate) fn see_proposed(&mut self, id: u64, result: &Result<u64, Refusal>) {
         match result {
             Ok(index) => {
+                self.decided_in_time(id);
                 self.counters.changes_done += 1;
                 let index = *index;
                 self.see(Seen::Done { id, index });
@@ -177,7 +187,7 @@ impl Sim {
                 self.back_told(uid, false);
                 vec![uid]
             }
-            Waiting::Park { .. } | Waiting::Command { .. } | Waiting::Forwarded { .. } => return,
+            Waiting::Park(_) | Waiting::Command { .. } | Waiting::Forwarded { .. } => return,
         };
         for uid in uids {
             let count = if definite {

@@ -1,6 +1,7 @@
 //! Changes of metadata, offsets, locks and members: what clients ask for, and what the log says.
 
 use crate::clients::Waiting;
+use crate::schedule::Mail;
 use crate::seen::Seen;
 use crate::sim::Sim;
 use troupemq::actors::shard::core::ShardInput;
@@ -20,7 +21,14 @@ impl Sim {
         let change = text_of(&op);
         self.see(Seen::Asked { id, change });
         let epoch = self.node.as_ref().map_or(0, |n| n.shard.epoch());
-        self.post_shard(ShardInput::Propose { id, epoch, op });
+        let input = ShardInput::Propose { id, epoch, op };
+        match self.plan.queue_stalls {
+            0 => self.post_shard(input),
+            _ => {
+                self.clients.decided.insert(id, epoch);
+                self.post(Mail::Decided(input));
+            }
+        }
     }
 
     /// A group's core asks for a change, under this number; what is to be proposed.

@@ -1,10 +1,11 @@
 //! Producers, consumers and operators, and what they know of their requests.
 
 use crate::plan::policy;
+use crate::schedule::Mail;
 use crate::seen::{Answer, Seen};
 use crate::sim::Sim;
 use crate::view::{make_record, Unread};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use troupemq::actors::queue::core::QueueInput;
 use troupemq::actors::shard::core::{Schedule, ShardInput};
@@ -40,10 +41,7 @@ pub enum Waiting {
         uid: u64,
         policy: AckPolicy,
     },
-    Park {
-        key: QueueKey,
-        offset: u64,
-    },
+    Park(Pull),
     Command {
         what: &'static str,
     },
@@ -51,6 +49,17 @@ pub enum Waiting {
     Forwarded {
         from: crate::doors::From,
     },
+}
+
+/// A pull that found nothing.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    pub key: QueueKey,
+    pub offset: u64,
+    /// It wants messages of any tag.
+    pub any_tag: bool,
+    /// The node's serving epoch when it was asked.
+    pub epoch: u64,
 }
 
 /// See the module text.
@@ -62,6 +71,10 @@ pub struct Clients {
     pub waiting: BTreeMap<u64, (usize, Waiting)>,
     /// The node that owes an answer to each request, whether or not anybody waits for it.
     pub owed: BTreeMap<u64, usize>,
+    /// Commands, and the serving epoch in which each was decided on.
+    pub decided: BTreeMap<u64, u64>,
+    /// Messages that were committed somewhere.
+    pub committed: BTreeSet<u64>,
     /// Where each group reads on.
     positions: BTreeMap<(u32, QueueKey), u64>,
     /// Producer and queue of messages whose fate is unknown: sent again.
@@ -427,17 +440,25 @@ impl Sim {
         let (_, max) = self.view.bounds(key);
         let offset = max + self.rng.below(2);
         let here = self.here();
-        let token = self.clients.slot(here, Waiting::Park { key, offset });
         let deadline_ms = self.mono_ms() + self.rng.between(100, 3_000) as i64;
         let tags: Option<Arc<[i32]>> = self.rng.chance(1, 3).then(|| Arc::from(vec![1, 2]));
-        self.post_queue(
+        let pull = Pull {
             key,
-            QueueInput::Park(ParkRequest {
-                token,
-                offset,
-                deadline_ms,
-                tags,
-            }),
-        );
+            offset,
+            any_tag: tags.is_none(),
+            epoch: self.node.as_ref().map_or(0, |n| n.shard.epoch()),
+        };
+        let token = self.clients.slot(here, Waiting::Park(pull));
+        let park = QueueInput::Park(ParkRequest {
+            token,
+            offset,
+            deadline_ms,
+            tags,
+        });
+        // Much may be stored between the look and the wait.
+        match self.rng.chance(1, 2) {
+            true => self.post(Mail::Parking(key, park)),
+            false => self.post_queue(key, park),
+        }
     }
 }

@@ -32,6 +32,7 @@ impl Sim {
                 self.partition(now_us + lasts);
             }
         }
+        self.leave_leader_in_turn();
         if self.rng.chance(self.plan.net.partitions, 2000) {
             let one = self.rng.below(nodes) as usize;
             self.reset_links(one);
@@ -75,7 +76,13 @@ impl Sim {
         };
         self.counters.member_changes += 1;
         self.counters.joint += u64::from(changes.len() > 1);
+        let goes = |c: &Change| matches!(c, Change::Remove(_) | Change::AddLearner(_));
+        let goes = self.plan.net.transfers > 0 && changes.iter().any(goes);
         self.command_members(changes);
+        // Who is to go leads when the change is made.
+        if goes && self.rng.chance(1, 2) {
+            self.post_shard(ShardInput::Transfer { to: one });
+        }
     }
 
     fn partition(&mut self, until_us: u64) {
@@ -140,6 +147,7 @@ impl Sim {
     pub fn heal(&mut self) {
         let looks = self.looks_at();
         self.schedule.lose_late(self.plan.net.delay_us);
+        self.schedule.hurry_queues(self.plan.mail_us);
         for node in 0..self.nodes() {
             self.enter(node);
             // What waits keeps its order.

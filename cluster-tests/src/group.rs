@@ -467,6 +467,11 @@ impl Sim {
     pub fn leads(&mut self, term: u64) {
         self.counters.elections += 1;
         self.step_as_it_leads();
+        if self.plan.net.transfers > 0 && !self.is_calm() && self.rng.chance(1, 6) {
+            // Also by one that must wait itself.
+            let to = 1 + self.rng.below(self.nodes() as u64);
+            self.post_shard(ShardInput::Transfer { to });
+        }
         let Some(group) = &self.group else { return };
         let (node, front) = (group.here, group.front());
         let newest = group.log.last().copied();

@@ -70,6 +70,12 @@ impl Sim {
                     return self.fail("I16", what);
                 }
             }
+            if between && !up.shard.raft().is_leader() {
+                return self.fail("I4", format!("node {node} serves and does not lead"));
+            }
+            if between && !machine.members.has_vote(node as u64 + 1) {
+                return self.fail("I4", format!("node {node} serves and has no vote"));
+            }
             let applied = machine.applied.0;
             claims.push(Claim {
                 node,

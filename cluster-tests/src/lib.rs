@@ -48,6 +48,7 @@ mod rot;
 pub mod schedule;
 pub mod seen;
 pub mod sim;
+mod stalls;
 mod stops;
 mod stress;
 pub mod view;

@@ -14,6 +14,9 @@ use troupemq::raft::Said;
 enum Word {
     /// It holds entries of *a*, of which the machine keeps what was synced. Then *a* is stopped.
     Held,
+    /// The same, and what it said comes late: when *a* has heard of its next life, and can tell it nothing.
+    /// Then *a* is stopped.
+    HeldLate,
     /// It follows *a*, which may answer from memory then. The process starts again.
     Followed,
     /// It votes for *c*, as *a* was stopped; it begins with an empty disk, and *a* is back.
@@ -39,6 +42,8 @@ pub struct Moment {
 const WAITS_US: u64 = 5_000_000;
 /// The leader is stopped for so long: others are elected meanwhile.
 const STOPPED_US: (u64, u64) = (1_200_000, 3_000_000);
+/// The same where *b* must give a vote first, which it does not for a while after its start.
+const LATE_US: u64 = 4_000_000;
 /// *b* follows *a* for so long while *c* hears nothing: no promise of *c* is left. Clients are silent
 /// meanwhile, so that its log is no shorter.
 const DEAF_US: u64 = 1_300_000;
@@ -66,7 +71,8 @@ impl Sim {
         }
         let at = self.rng.below(others.len() as u64) as usize;
         let (b, c) = (others[at], others[(at + 1) % others.len()]);
-        let word = [Word::Held, Word::Followed, Word::Voted][self.rng.below(3) as usize];
+        let words = [Word::Held, Word::Followed, Word::Voted, Word::HeldLate];
+        let word = words[self.rng.below(4) as usize];
         let (until, said) = (now + WAITS_US, None);
         let since = match word {
             Word::Followed => now + SILENT_US,
@@ -85,7 +91,7 @@ impl Sim {
         let cut = Event::Cut {
             from: a,
             to: c,
-            both: word != Word::Held,
+            both: !matches!(word, Word::Held | Word::HeldLate),
             until,
         };
         self.schedule.after(since - now, cut);
@@ -137,7 +143,9 @@ impl Sim {
         let (a, b, c) = (moment.a, moment.b, moment.c);
         let voted = said.and_then(|s| s.vote) == Some(to as u64 + 1);
         let is_it = match word {
-            Word::Held => (from, to) == (b, a) && said.is_some_and(|s| s.holds.is_some()),
+            Word::Held | Word::HeldLate => {
+                (from, to) == (b, a) && said.is_some_and(|s| s.holds.is_some())
+            }
             Word::Followed if now < since + DEAF_US => false,
             Word::Followed => (from, to) == (b, a) && said.is_some_and(|s| s.follows),
             Word::Voted => from != a && to != a && voted,
@@ -149,7 +157,10 @@ impl Sim {
         let nodes = group.places.len();
         let life = self.life;
         let stops = self.rng.below(2_000);
-        let (wipe, power) = (word == Word::Voted, word == Word::Held);
+        let (wipe, power) = (
+            word == Word::Voted,
+            matches!(word, Word::Held | Word::HeldLate),
+        );
         let stop = Event::Stop {
             node: from,
             life,
@@ -171,6 +182,26 @@ impl Sim {
                     self.packet(again, a, b, bytes);
                 }
                 0
+            }
+            Word::HeldLate => {
+                self.counters.stopped_after_late_word += 1;
+                let deaf = stops + self.rng.between(50_000, 600_000);
+                let until = now + WAITS_US;
+                let (to, both) = (b, false);
+                self.schedule.after(
+                    deaf,
+                    Event::Cut {
+                        from: a,
+                        to,
+                        both,
+                        until,
+                    },
+                );
+                let late = deaf + self.rng.below(100_000);
+                let (node, lasts_us) = (a, LATE_US);
+                let after = delay_us + late + self.rng.below(50_000);
+                self.schedule.after(after, Event::Pause { node, lasts_us });
+                late
             }
             Word::Followed => {
                 self.counters.stopped_after_followed += 1;

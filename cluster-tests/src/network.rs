@@ -84,7 +84,7 @@ impl Sim {
             let bytes = match self.defect {
                 Some(Planted::WireFlipsBytes) if self.rng.chance(1, 50) => self.flipped(&bytes),
                 Some(Planted::PartsUnchecked) => self.spoiled(bytes),
-                _ => bytes,
+                _ => self.spoilt(bytes),
             };
             let from = from as u64 + 1;
             self.deliver(Mail::Shard(ShardInput::Message { from, bytes }));
@@ -97,6 +97,22 @@ impl Sim {
         let at = self.rng.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << self.rng.below(8);
         bytes.into()
+    }
+
+    /// A part of a snapshot may come with a bit changed: what a link's checksum does not see.
+    fn spoilt(&mut self, bytes: Bytes) -> Bytes {
+        let share = self.plan.spoilt_parts;
+        if share == 0 || self.is_calm() || !self.rng.chance(share, 100) {
+            return bytes;
+        }
+        let bit = self.rng.below(32) as u32;
+        match troupemq::raft::spoiled_snapshot(&bytes, bit) {
+            Some(changed) => {
+                self.counters.spoilt_parts += 1;
+                changed
+            }
+            None => bytes,
+        }
     }
 
     /// (planted) Changes a part of a snapshot now and then.

@@ -92,6 +92,7 @@ impl Sim {
             && matches!(mail, Mail::Shard(ShardInput::Append(_)))
             && self.rng.chance(1, 10);
         let delay = if overtake { 0 } else { delay };
+        let delay = delay + self.stall_of(&mail);
         let at = (self.here(), self.life);
         self.schedule.post(at, delay, mail, overtake);
     }
@@ -145,6 +146,8 @@ impl Sim {
                 }
             }
             Mail::FromTimer(effects) => self.carry_out(effects),
+            Mail::Decided(input) => self.post_shard(input),
+            Mail::Parking(key, input) => self.post_queue(key, input),
             Mail::Retire(key, life) => {
                 let Some(node) = self
                     .node
@@ -301,6 +304,9 @@ impl Sim {
                 }
                 Effect::LoadScheduled(timers) => self.post(Mail::Load(timers)),
                 Effect::Disk(work) => {
+                    if matches!(work, DiskWork::Trim { .. }) {
+                        self.stop_in_the_middle();
+                    }
                     if self.group.is_some() {
                         match &work {
                             DiskWork::State { .. } => self.entry_applied(),

@@ -55,6 +55,10 @@ pub struct Plan {
     pub members: u32,
     /// Connections whose requests are forwarded to the leader, of several nodes.
     pub doors: u32,
+    /// Of 1000 batches, those at which their queue stalls for up to 4 s.
+    pub queue_stalls: u64,
+    /// Of 100 parts of snapshots, those that come with a bit changed.
+    pub spoilt_parts: u64,
     pub net: Net,
     /// Faults beside these, see [`crate::extra`].
     pub extra: Faults,
@@ -186,6 +190,11 @@ impl Plan {
                 plan.crash_every = [400, 1_200][rng.below(2) as usize];
                 plan.stalls = true;
             }
+            plan.queue_stalls = match plan.net.busy {
+                true => 0,
+                false => [0, 0, 10, 50][rng.below(4) as usize],
+            };
+            plan.spoilt_parts = [0, 0, 10][rng.below(3) as usize];
         }
         // Drawn apart, so that nothing else is drawn anew.
         let mut own = SimRng::new(rng.clone().next_u64());
@@ -196,6 +205,10 @@ impl Plan {
         }
         if nodes > 1 && own.chance(1, 4) {
             plan.doors = own.between(1, 3) as u32;
+        }
+        if plan.members > 0 || plan.doors > 0 {
+            // Clients that wait for queues that stand still would see nothing else.
+            plan.queue_stalls = 0;
         }
         plan
     }
@@ -240,6 +253,8 @@ impl Plan {
             synced: false,
             members: 0,
             doors: 0,
+            queue_stalls: 0,
+            spoilt_parts: 0,
             net: Net::default(),
             extra: Faults::default(),
             disk: DiskFaults::default(),

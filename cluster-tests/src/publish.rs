@@ -112,7 +112,8 @@ impl Sim {
                         },
                     );
                 }
-                self.view.appended(index, block, data);
+                let now_us = self.schedule.now_us();
+                self.view.appended(now_us, index, block, data);
             }
             Publish::Stored { index } => {
                 // The shell may keep more of the tail in memory.
@@ -188,6 +189,7 @@ impl Sim {
 
     /// Consumers can see a record.
     pub fn visible(&mut self, key: QueueKey, offset: u64, uid: u64, at: Position, store_ts: i64) {
+        self.clients.committed.insert(uid);
         let shown = self.shown.entry(key).or_default();
         if offset >= shown.len() as u64 {
             shown.push(at.index);

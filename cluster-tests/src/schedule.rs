@@ -24,9 +24,18 @@ pub enum Mailbox {
     Timer,
     Disk,
     Loader,
+    /// Who decides on commands for clients.
+    Deciders,
     Clients,
     /// A group's actor; another one after it slept.
     Group(usize, u64),
+}
+
+impl Mailbox {
+    /// Its thread may stand still while the rest goes on.
+    fn stalls(self) -> bool {
+        matches!(self, Mailbox::Queue(..) | Mailbox::Deciders)
+    }
 }
 
 /// A message between parts of the node, or from it to its clients.
@@ -44,6 +53,10 @@ pub enum Mail {
     AskIdle(QueueKey, u64),
     IdleIs(QueueKey, u64, bool),
     FromTimer(Vec<Effect>),
+    /// A command that was decided on, on its way to the shard.
+    Decided(ShardInput),
+    /// A pull that found nothing, on its way to its queue.
+    Parking(QueueKey, QueueInput),
     Timer(TimerInput),
     Disk(DiskWork),
     Load(Vec<(TimerKey, QueueKey)>),
@@ -84,6 +97,7 @@ impl Mail {
             Mail::Disk(_) => Mailbox::Disk,
             Mail::Load(_) => Mailbox::Loader,
             Mail::Answer(..) | Mail::Proposal(..) | Mail::Told(..) => Mailbox::Clients,
+            Mail::Decided(_) | Mail::Parking(..) => Mailbox::Deciders,
         }
     }
 }
@@ -322,6 +336,25 @@ impl Schedule {
     pub fn forget_digests(&mut self) {
         let digest = |e: &Entry| matches!(e.event, Event::Digest { .. });
         self.heap.retain(|Reverse(e)| !digest(e));
+    }
+
+    /// What waits in mailboxes that stall for longer than that from now is taken then.
+    pub fn hurry_queues(&mut self, delay_us: u64) {
+        let last = self.now_us + delay_us;
+        let entries = std::mem::take(&mut self.heap).into_iter();
+        let hurried = entries.map(|Reverse(mut e)| {
+            if matches!(&e.event, Event::Mail { mail, .. } if mail.to().stalls()) {
+                // Those that are early enough are before it still, and the others keep their order.
+                e.at_us = e.at_us.min(last);
+            }
+            Reverse(e)
+        });
+        self.heap = hurried.collect();
+        for ((_, mailbox), tail) in &mut self.tails {
+            if mailbox.stalls() {
+                *tail = (*tail).min(last);
+            }
+        }
     }
 
     /// The next thing to happen.

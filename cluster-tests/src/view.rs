@@ -69,6 +69,8 @@ pub struct View {
     /// Minimum and maximum.
     pub queues: BTreeMap<QueueKey, (u64, u64)>,
     pub offsets: BTreeMap<(u32, QueueKey), u64>,
+    /// When a queue's maximum grew last, microseconds.
+    shown_at: BTreeMap<QueueKey, u64>,
     tail: BTreeMap<(QueueKey, u64), Cached>,
 }
 
@@ -136,7 +138,13 @@ impl View {
         self.queues.get(&key).copied().unwrap_or((0, 0))
     }
 
-    pub fn appended(&mut self, index: u64, block: AppendBlock, data: Bytes) {
+    /// When the queue's maximum grew last; `None`: not since the node showed anything.
+    pub fn shown_at(&self, key: QueueKey) -> Option<u64> {
+        self.shown_at.get(&key).copied()
+    }
+
+    pub fn appended(&mut self, now_us: u64, index: u64, block: AppendBlock, data: Bytes) {
+        self.shown_at.insert(block.key, now_us);
         self.queues.entry(block.key).or_default().1 = block.base + block.metas.len() as u64;
         self.tail
             .insert((block.key, block.base), Cached { index, block, data });

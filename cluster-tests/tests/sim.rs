@@ -67,6 +67,10 @@ const OF_GROUPS: &[&str] = &[
     "power_cuts",
     "entries_lost",
     "other_logs",
+    "stopped_after_late_word",
+    "stalled_queues",
+    "spoilt_parts",
+    "left_in_turn",
     "stopped_at_last",
     "acked_alone",
     "stale_reads",
@@ -178,6 +182,7 @@ fn three_nodes_keep_them_in_two_thousand() {
         "entries_lost",
         "lost_ends",
         "holes",
+        "spoilt_parts",
     ];
     play(&ONCE_FAILED_3, 2 * FRESH, 3, |name| rare.contains(&name));
 }
