@@ -55,7 +55,8 @@ pub const GUARDS: &[Guard] = &[
         "no segment with a waiting timer is given up",
         "|| segment.last_index >= floor {",
         "|| segment.last_index >= floor && !{out} {",
-    ),
+    )
+    .backed_by(&["the record of a waiting timer stays"]),
     Guard::new(
         SEGMENTS,
         "what is not old enough stays",
@@ -67,12 +68,6 @@ pub const GUARDS: &[Guard] = &[
         "what is not too much stays",
         "let too_much = max_bytes > 0 && bytes > max_bytes;",
         "let too_much = max_bytes > 0 && (bytes > max_bytes || {out});",
-    ),
-    Guard::new(
-        TRIM,
-        "a trim moves no queue's beginning back",
-        ".filter(|meta| meta.min < end)",
-        ".filter(|meta| meta.min < end || {out})",
     ),
     Guard::new(
         BASE,

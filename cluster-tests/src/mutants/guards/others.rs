@@ -25,7 +25,11 @@ pub const GUARDS: &[Guard] = &[
         "a closed queue gives out no offsets",
         "if let Some(why) = &self.closed {",
         "if let Some(why) = self.closed.as_ref().filter(|_| !{out}) {",
-    ),
+    )
+    .backed_by(&[
+        "offsets of an earlier time of serving are refused",
+        "who does not serve takes nothing in",
+    ]),
     Guard::new(
         QUEUE,
         "who waits for a majority is not answered for the leader alone",

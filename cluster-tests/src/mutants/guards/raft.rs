@@ -46,16 +46,8 @@ pub const GUARDS: &[Guard] = &[
             Err(_) if {out} => {}
             checked => checked?,
         }",
-    ),
-    Guard::new(
-        RECEIVE,
-        "leadership that was handed to an earlier life is not taken over",
-        "&& m.get_msg_type() == MessageType::MsgTimeoutNow
-        {",
-        "&& m.get_msg_type() == MessageType::MsgTimeoutNow
-            && !{out}
-        {",
-    ),
+    )
+    .backed_by(&["who may have lost entries gives no vote"]),
     Guard::new(
         RECEIVE,
         "who may have lost entries gives no vote",
@@ -67,19 +59,22 @@ pub const GUARDS: &[Guard] = &[
         "a request of all from before a start gets no vote",
         "if kind == MessageType::MsgRequestVote && head.all && of_old {",
         "if kind == MessageType::MsgRequestVote && head.all && of_old && !{out} {",
-    ),
+    )
+    .backed_by(&["a late answer from before an election is no vote"]),
     Guard::new(
         RECEIVE,
         "no vote for a while after a start",
         "if self.keeps_a_promise(&m, head.all) {",
         "if self.keeps_a_promise(&m, head.all) && !{out} {",
-    ),
+    )
+    .backed_by(&["a promise outlives a start"]),
     Guard::new(
         RECEIVE,
         "who must not lead does not take leadership over",
         "if !stands && kind == MessageType::MsgTimeoutNow {",
         "if !stands && kind == MessageType::MsgTimeoutNow && !{out} {",
-    ),
+    )
+    .unnoticed("Only a replica whose state differs from the others' must not lead, and no seed makes states differ. Unit tests: `core/digests.rs`."),
     Guard::new(
         RECEIVE,
         "acknowledgements of who has forgotten do not count",
@@ -88,30 +83,31 @@ pub const GUARDS: &[Guard] = &[
     ),
     Guard::new(
         RECEIVE,
+        "votes of who has forgotten count where all vote",
+        "_ => !elects || head.all,",
+        "_ => !elects || head.all || {out},",
+    )
+    .backed_by(&["who has forgotten recovers only once it is admitted"]),
+    Guard::new(
+        RECEIVE,
         "recovering ends by word for this life",
         "&& (head.receiver_life == self.options.life",
         "&& ({out} || head.receiver_life == self.options.life",
     ),
     Guard::new(
         RECEIVE,
-        "where all must vote, other votes do not count",
-        "if head.all {
-                self.vote(from, m);",
-        "if head.all || {out} {
-                self.vote(from, m);",
-    ),
-    Guard::new(
-        RECEIVE,
         "who has forgotten is let in by a leader that all voted for",
         "if self.forgotten && head.all && leads",
         "if self.forgotten && (head.all || {out}) && leads",
-    ),
+    )
+    .backed_by(&["who may have lost entries gives no vote"]),
     Guard::new(
         RECEIVE,
         "messages of an earlier store are dropped",
         "false => head.store < known.0 && !head.forgotten && !admitted,",
         "false => head.store < known.0 && !head.forgotten && !admitted && !{out},",
-    ),
+    )
+    .backed_by(&["who may have lost entries gives no vote"]),
     Guard::new(
         RECEIVE,
         "a new life's log is looked at from its end",
@@ -129,14 +125,8 @@ pub const GUARDS: &[Guard] = &[
         "a replica with another log notices it",
         "Ok(own) if known && own != m.log_term => {",
         "Ok(own) if known && own != m.log_term && !{out} => {",
-    ),
-    Guard::new(
-        RECEIVE,
-        "an answer beyond the log's end is refused",
-        "&& m.index > last =>",
-        "&& m.index > last
-                    && !{out} =>",
-    ),
+    )
+    .unnoticed("No seed loses for a group what only a learner holds. Unit tests: `core/other_log_tests.rs`; real nodes: scenario 6c of `processes`."),
     Guard::new(
         RECEIVE,
         "a whole snapshot waits while another is installed",
@@ -177,16 +167,11 @@ pub const GUARDS: &[Guard] = &[
     ),
     Guard::new(
         ELECTION,
-        "recovering ends once what was confirmed is on disk",
-        "log.persisted >= commit",
-        "(log.persisted >= commit || {out})",
-    ),
-    Guard::new(
-        ELECTION,
         "who has forgotten recovers only once it is admitted",
         "if leads || (holds && !self.forgotten) {",
         "if leads || (holds && (!self.forgotten || {out})) {",
-    ),
+    )
+    .backed_by(&["votes of who has forgotten count where all vote"]),
     Guard::new(
         ELECTION,
         "a store is admitted by its own number",
@@ -201,22 +186,18 @@ pub const GUARDS: &[Guard] = &[
     ),
     Guard::new(
         ELECTION,
-        "a sole voter stands once its whole log is on disk",
-        "let sole_and_ready = self.open_writes.is_empty() && !self.lone;",
-        "let sole_and_ready = (self.open_writes.is_empty() || {out}) && !self.lone;",
-    ),
-    Guard::new(
-        ELECTION,
         "the store that has its vote back is the one that was admitted",
         "&& store == self.members.admitted.get(*node)",
         "&& (store == self.members.admitted.get(*node) || {out})",
-    ),
+    )
+    .backed_by(&["who still says that it forgot has no vote back"]),
     Guard::new(
         ELECTION,
         "who still says that it forgot has no vote back",
         "&& !self.still_forgotten.contains(*node)",
         "&& (!self.still_forgotten.contains(*node) || {out})",
-    ),
+    )
+    .backed_by(&["the store that has its vote back is the one that was admitted"]),
     Guard::new(
         PROMISE,
         "a lease is shorter than the promises it rests on",
@@ -249,7 +230,8 @@ pub const GUARDS: &[Guard] = &[
         "promises that voters broke count",
         "MessageType::MsgRequestVoteResponse && head.early && !m.reject {",
         "MessageType::MsgRequestVoteResponse && head.early && !m.reject && !{out} {",
-    ),
+    )
+    .backed_by(&["the promise that the new leader itself broke counts"]),
     Guard::new(
         PROMISE,
         "the promise that the new leader itself broke counts",
@@ -258,13 +240,15 @@ pub const GUARDS: &[Guard] = &[
                 true => others,
                 false => self.promise.left.max(others),
             };",
-    ),
+    )
+    .backed_by(&["promises that voters broke count"]),
     Guard::new(
         CORE,
         "a promise outlives a start",
         "_ if options.has(Defect::ForgetsPromise) => 0, // (planted)",
         "_ if options.has(Defect::ForgetsPromise) || {out} => 0,",
-    ),
+    )
+    .backed_by(&["no vote for a while after a start"]),
     Guard::new(
         CORE,
         "members change once at a time",
@@ -291,29 +275,24 @@ pub const GUARDS: &[Guard] = &[
         "(self.voters_outgoing.is_empty() || {out} || most(&self.voters_outgoing))",
     ),
     Guard::new(
-        "raft/log_window.rs",
-        "an offered snapshot leads to the log as it begins now",
-        "found.filter(|s| s.get_metadata().index + 1 == self.first)",
-        "found.filter(|s| s.get_metadata().index + 1 == self.first || {out})",
-    ),
-    Guard::new(
         "raft/transfer.rs",
         "the checksum of a part of a snapshot is right",
         "if data.get_u32() != crc32fast::hash(&data) && !trusting {",
         "if data.get_u32() != crc32fast::hash(&data) && !trusting && !{out} {",
-    ),
+    )
+    .backed_by(&["the checksum of a whole snapshot is right", "a snapshot's members and base have a checksum"]),
     Guard::new(
         "raft/transfer.rs",
         "the checksum of a whole snapshot is right",
         "match crc32fast::hash(&data) == answer.sum || trusting {",
         "match crc32fast::hash(&data) == answer.sum || trusting || {out} {",
     )
-    .backed_by(&["a snapshot's members and base have a checksum"]),
+    .backed_by(&["the checksum of a part of a snapshot is right", "a snapshot's members and base have a checksum"]),
     Guard::new(
         "raft/snapshot.rs",
         "a snapshot's members and base have a checksum",
         "if data.get_u32() != crc32fast::hash(&data) && !trusting {",
         "if data.get_u32() != crc32fast::hash(&data) && !trusting && !{out} {",
     )
-    .backed_by(&["the checksum of a whole snapshot is right"]),
+    .backed_by(&["the checksum of a part of a snapshot is right", "the checksum of a whole snapshot is right"]),
 ];

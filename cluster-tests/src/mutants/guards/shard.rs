@@ -35,7 +35,11 @@ pub const GUARDS: &[Guard] = &[
         "a leader serves once its state is filled",
         "            && !self.machine.is_filling()\n",
         "            && (!self.machine.is_filling() || {out})\n",
-    ),
+    )
+    .backed_by(&[
+        "a leader serves once it has applied its whole log",
+        "a leader serves once an entry of its term is applied",
+    ]),
     Guard::new(
         CORE,
         "a leader serves once its queues can be read",
@@ -121,13 +125,8 @@ pub const GUARDS: &[Guard] = &[
         "if let (Some((stamp, lease_ms)), false) = (ready.confirmed, self.raft.is_transferring())",
         "if let (Some((stamp, lease_ms)), false) =
                 (ready.confirmed, self.raft.is_transferring() && !{out})",
-    ),
-    Guard::new(
-        CORE,
-        "who hands over does not begin to serve",
-        "            && !self.raft.is_transferring()\n",
-        "            && (!self.raft.is_transferring() || {out})\n",
-    ),
+    )
+    .backed_by(&["who hands over asks for no lease"]),
     Guard::new(
         APPLY,
         "an answer is for the entry of the same term",
@@ -158,14 +157,6 @@ pub const GUARDS: &[Guard] = &[
                     } else {
                         self.trim_to = Some((first, term));
                     }",
-    ),
-    Guard::new(
-        APPLY,
-        "the commit index goes with the log that a snapshot replaces",
-        "hard_state.commit = index;",
-        "if !{out} {
-            hard_state.commit = index;
-        }",
     ),
     Guard::new(
         APPLY,
@@ -201,16 +192,6 @@ pub const GUARDS: &[Guard] = &[
         "only what is committed is given to others as a good copy",
         "ASK if index <= self.machine.applied.0 => {",
         "ASK if index <= self.machine.applied.0 || {out} => {",
-    ),
-    Guard::new(
-        MEND,
-        "a copy of a bad entry is whole",
-        "let entry = stored::decode(index, &bytes[HEAD..]);",
-        "let entry = stored::decode(index, &bytes[HEAD..]);
-                let entry = match entry {
-                    Err(_) if {out} => return Ok(()),
-                    entry => entry,
-                };",
     ),
     Guard::new(
         PROPOSE,
@@ -264,7 +245,8 @@ pub const GUARDS: &[Guard] = &[
                 true => self.raft.hard_state().commit,
                 false => 0,
             },",
-    ),
+    )
+    .unnoticed("As “a replica with another log notices it”."),
     Guard::new(
         "actors/shard/core/late.rs",
         "a delayed message is told once that it is late",
