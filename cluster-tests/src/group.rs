@@ -99,6 +99,8 @@ pub struct Group {
     /// Members at first: the places from the first on.
     pub(crate) members: usize,
     pub oracle: Machine,
+    /// Operators take voters away until few are left.
+    shrinks: bool,
     /// Term and checksum of each committed entry.
     pub(crate) log: Vec<(u64, u32)>,
     /// And the entries themselves.
@@ -132,6 +134,7 @@ impl Group {
             here: 0,
             members,
             oracle,
+            shrinks: plan.extra.resizes > 0,
             log: Vec::new(),
             entries: Vec::new(),
             lost: Vec::new(),
@@ -154,6 +157,8 @@ impl Group {
         let members = &self.oracle.members;
         let both = [&members.voters, &members.voters_outgoing];
         let least = both.iter().map(|v| v.len()).filter(|n| *n > 0).min();
+        // One voter less may be on its way into the log.
+        let least = least.map(|n| n - usize::from(self.shrinks).min(n));
         self.others_hurt() < (least.unwrap_or(0).saturating_sub(1)) / 2
     }
 

@@ -84,7 +84,11 @@ impl Sim {
         let Some(group) = &self.group else {
             return;
         };
-        let nodes = group.oracle.members.nodes();
+        // Who came to the group after the last entry that this replica has cannot be asked yet.
+        let own = self.node.as_ref().map(|n| n.shard.raft().members());
+        let known = own.map_or_else(Vec::new, |m| m.nodes());
+        let mut nodes = group.oracle.members.nodes();
+        nodes.retain(|n| known.contains(n));
         let holder = group.places.iter().enumerate().find(|(n, place)| {
             let other = *n != group.here && nodes.contains(&(*n as u64 + 1));
             let read = || place.store.read(crate::SHARD, index, index + 1, u64::MAX);
