@@ -4,6 +4,7 @@ use crate::node::Node;
 use crate::seen::{Answer, End, Seen};
 use crate::sim::Sim;
 use crate::view;
+use troupemq::storage::LogStore as _;
 
 impl Sim {
     /// Judges what is left.
@@ -73,6 +74,25 @@ impl Sim {
         rests
     }
 
+    /// How far others are, as each leader knows, and what is in its log.
+    fn what_leaders_know(&mut self) -> String {
+        let mut out = String::new();
+        for place in 0..self.nodes() {
+            self.enter(place);
+            let bounds = self.store.bounds(crate::SHARD).ok();
+            let Some(node) = &self.node else { continue };
+            let progress = node.shard.raft().progress();
+            if !progress.is_empty() {
+                let (members, refused) =
+                    (node.shard.raft().members(), node.shard.refused_messages());
+                out += &format!(
+                    "node {place}, {bounds:?}, knows {progress:?} {members:?} {refused:?}"
+                );
+            }
+        }
+        out
+    }
+
     /// As [`Sim::end`], for several nodes: one serves, and all hold the same.
     fn end_group(&mut self) {
         let Some(front) = self.group.as_ref().map(|g| g.front()) else {
@@ -115,7 +135,9 @@ impl Sim {
             };
             let machine = node.shard.machine();
             if machine.applied.0 != front {
-                let what = format!("node {place} is at {} of {front}", machine.applied.0);
+                let at = machine.applied.0;
+                let leads = self.what_leaders_know();
+                let what = format!("node {place} is at {at} of {front}: {leads}");
                 return self.fail("I19", what);
             }
             if Some(machine.digest()) != digest {

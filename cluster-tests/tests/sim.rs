@@ -23,7 +23,7 @@ const ONCE_FAILED: [u64; 16] = [
     1795262911140,
 ];
 /// The same with three nodes.
-const ONCE_FAILED_3: [u64; 4] = [50, 98, 2134, 2575];
+const ONCE_FAILED_3: [u64; 6] = [50, 98, 2134, 2575, 912757, 40001260];
 const FIXED: std::ops::Range<u64> = 0..20;
 const FRESH: u64 = 1000;
 

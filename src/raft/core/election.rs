@@ -228,8 +228,10 @@ impl RaftCore {
             }
             if self.is_leader() {
                 self.elected_by_all = Some(self.term());
-                let stores = self.lives.iter().map(|(node, (store, _))| (*node, *store));
-                self.electors = stores.collect();
+                // Not who only learned: that one is none the wiser for this leader, and has to be admitted.
+                let members = &self.members;
+                let voted = self.lives.iter().filter(|(n, _)| members.has_vote(**n));
+                self.electors = voted.map(|(n, (store, _))| (*n, *store)).collect();
             }
         }
     }
