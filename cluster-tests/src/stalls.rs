@@ -80,7 +80,8 @@ impl Sim {
     /// A pull was answered without data: there was none, or the queue was closed meanwhile.
     pub(crate) fn pull_ended(&mut self, pull: &crate::clients::Pull) {
         let plan = &self.plan;
-        let slow = plan.queue_stalls + plan.net.pauses + plan.net.moments > 0 || plan.net.busy;
+        let paused = plan.net.pauses + plan.extra.long_pauses + plan.net.moments > 0;
+        let slow = plan.queue_stalls + plan.extra.slow > 0 || paused || plan.net.busy;
         let Some(node) = self.node.as_ref().filter(|_| !slow && pull.any_tag) else {
             return;
         };
