@@ -47,8 +47,8 @@ use bytes::Bytes;
 use catch_up::Budget;
 use patience::Patience;
 use promise::{Heard, Promise};
-use raft::eraftpb::{Message, MessageType};
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::{Config, GetEntriesContext, ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of applied entries kept in memory for followers that are a little behind.

@@ -49,7 +49,12 @@ impl Disk {
 
     /// Unmounts and mounts; nothing may use it.
     pub fn again(&self) -> Result<(), String> {
-        unmount(&self.mount);
+        if !unmount(&self.mount) {
+            let mount = self.mount.display();
+            return Err(format!(
+                "{mount} is in use: does another run go on beside this one?"
+            ));
+        }
         self.mount()
     }
 

@@ -124,17 +124,20 @@ pub fn remove_mounts(base: &Path) {
 }
 
 /// Unmounts; lazily when it stays busy.
-pub fn unmount(target: &Path) {
+///
+/// `false`: it is in use still, and goes once it is not.
+pub fn unmount(target: &Path) -> bool {
     let target = target.to_string_lossy();
     let until = Instant::now() + Duration::from_secs(5);
     while let Err(why) = run("umount", &[&target]) {
         if why.contains("not mounted") {
-            return;
+            return true;
         }
         if Instant::now() > until {
             let _ = run("umount", &["--lazy", &target]);
-            return;
+            return false;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+    true
 }

@@ -220,9 +220,8 @@ impl RaftCore {
             self.votes.clear();
         }
         self.votes.insert(from, m);
-        let voters = self.members.voters.iter();
-        let mut others = voters.chain(&self.members.voters_outgoing);
-        if others.all(|v| *v == self.options.node || self.votes.contains_key(v)) {
+        let voted = |v: &u64| *v == self.options.node || self.votes.contains_key(v);
+        if self.all_voters().is_some_and(|all| all.iter().all(voted)) {
             for (_, m) in std::mem::take(&mut self.votes) {
                 let _ = self.node.step(m);
             }
@@ -234,6 +233,28 @@ impl RaftCore {
                 self.electors = voted.map(|(n, (store, _))| (*n, *store)).collect();
             }
         }
+    }
+
+    /// Whoever has a vote, or has one by a change of members that this replica holds and has not applied. The
+    /// others may have gone on with that change: a replica that has forgotten everything votes for anybody, and
+    /// only those that the change lets in know better. `None`: not known now.
+    fn all_voters(&self) -> Option<BTreeSet<u64>> {
+        let mut members = self.members.clone();
+        let of = |m: &Members| [&m.voters[..], &m.voters_outgoing[..]].concat();
+        let mut all: BTreeSet<u64> = of(&members).into_iter().collect();
+        let log = &self.node.raft.raft_log;
+        let (first, last) = (log.applied + 1, log.last_index());
+        if first > last {
+            return Some(all);
+        }
+        let context = GetEntriesContext::empty(false);
+        for entry in log.slice(first, last + 1, None, context).ok()? {
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                members = members::replay(&members, &from_raft(&entry)).ok()?;
+                all.extend(of(&members));
+            }
+        }
+        Some(all)
     }
 
     /// Ends recovering once the log holds what a leader confirmed.
