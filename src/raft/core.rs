@@ -159,6 +159,8 @@ pub struct RaftCore {
     asked: (StateRole, u64),
     /// Votes given in it, held back until all are there.
     votes: BTreeMap<u64, Message>,
+    /// One of them is of a replica that has forgotten everything.
+    blank_vote: bool,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
     /// Ticks since the start, up to the end of all promises of before.
@@ -257,6 +259,7 @@ impl RaftCore {
             confirmed: None,
             asked: (StateRole::Follower, 0),
             votes: BTreeMap::new(),
+            blank_vote: false,
             hurry: None,
             age: 0,
             timeout: usize::MAX,

@@ -205,7 +205,7 @@ impl RaftCore {
     }
 
     /// Hands the votes to raft once every other voter has given one.
-    pub(super) fn vote(&mut self, from: u64, m: Message) {
+    pub(super) fn vote(&mut self, from: u64, forgotten: bool, m: Message) {
         let asked = (self.node.raft.state, m.term);
         // The answer to the question before the election may come late, and is no vote in it.
         let answers = match asked.0 {
@@ -218,10 +218,16 @@ impl RaftCore {
         if self.asked != asked {
             self.asked = asked;
             self.votes.clear();
+            self.blank_vote = false;
         }
         self.votes.insert(from, m);
+        self.blank_vote |= forgotten;
         let voted = |v: &u64| *v == self.options.node || self.votes.contains_key(v);
-        if self.all_voters().is_some_and(|all| all.iter().all(voted)) {
+        let all = match self.blank_vote {
+            true => self.all_voters(),
+            false => Some(self.voters()),
+        };
+        if all.is_some_and(|all| all.iter().all(voted)) {
             for (_, m) in std::mem::take(&mut self.votes) {
                 let _ = self.node.step(m);
             }
@@ -235,13 +241,19 @@ impl RaftCore {
         }
     }
 
-    /// Whoever has a vote, or has one by a change of members that this replica holds and has not applied. The
+    /// Whoever has a vote.
+    fn voters(&self) -> BTreeSet<u64> {
+        let members = &self.members;
+        let all = members.voters.iter().chain(&members.voters_outgoing);
+        all.copied().collect()
+    }
+
+    /// These, and whoever has a vote by a change of members that this replica holds and has not applied. The
     /// others may have gone on with that change: a replica that has forgotten everything votes for anybody, and
     /// only those that the change lets in know better. `None`: not known now.
     fn all_voters(&self) -> Option<BTreeSet<u64>> {
         let mut members = self.members.clone();
-        let of = |m: &Members| [&m.voters[..], &m.voters_outgoing[..]].concat();
-        let mut all: BTreeSet<u64> = of(&members).into_iter().collect();
+        let mut all = self.voters();
         let log = &self.node.raft.raft_log;
         let (first, last) = (log.applied + 1, log.last_index());
         if first > last {
@@ -251,10 +263,32 @@ impl RaftCore {
         for entry in log.slice(first, last + 1, None, context).ok()? {
             if entry.get_entry_type() != EntryType::EntryNormal {
                 members = members::replay(&members, &from_raft(&entry)).ok()?;
-                all.extend(of(&members));
+                all.extend(members.voters.iter().chain(&members.voters_outgoing));
             }
         }
         Some(all)
+    }
+
+    /// raft asks the voters that it goes by. Where every vote is needed the others are asked too.
+    pub(super) fn to_all_voters(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        let asks = |m: &&Message| message::asks_vote(m.get_msg_type());
+        let Some(question) = messages.iter().find(asks).filter(|_| self.needs_all) else {
+            return messages;
+        };
+        let mut others = self.all_voters().unwrap_or_default();
+        others.remove(&self.options.node);
+        for m in messages.iter().filter(asks) {
+            others.remove(&m.to);
+        }
+        let copies: Vec<Message> = others
+            .into_iter()
+            .map(|to| Message {
+                to,
+                ..question.clone()
+            })
+            .collect();
+        messages.extend(copies);
+        messages
     }
 
     /// Ends recovering once the log holds what a leader confirmed.
@@ -302,6 +336,7 @@ impl RaftCore {
         let every_other = (seen || self.attempts > 3) && self.attempts.is_multiple_of(2);
         self.needs_all = self.recovering || every_other;
         self.votes.clear();
+        self.blank_vote = false;
     }
 
     /// raft draws election timeouts from a thread-local source; replace them by a function of the

@@ -83,8 +83,8 @@ impl RaftCore {
                 }
             }
             let now = self.keep_snapshots(ready.take_messages());
-            let now = self.marked(now);
-            let held = self.marked(ready.take_persisted_messages());
+            let now = self.marked(self.to_all_voters(now));
+            let held = self.marked(self.to_all_voters(ready.take_persisted_messages()));
             let entries = ready.take_entries();
             let snapshot = self.take_snapshot(&ready, out);
             out.replaced.extend(self.node.mut_store().append(&entries));

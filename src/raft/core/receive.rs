@@ -71,7 +71,7 @@ impl RaftCore {
         self.weigh(from, &m, &head);
         if self.needs_all && message::answers_vote(kind) && !m.reject {
             if head.all {
-                self.vote(from, m);
+                self.vote(from, head.forgotten, m);
             }
         } else {
             let _ = self.node.step(m);
