@@ -31,27 +31,30 @@ impl Sim {
         if let Some((timer, _)) = late {
             return self.fail("I13", format!("{timer:?} still waits at {now_ms}"));
         }
-        if self.open_at_doors() > 0 {
-            let what = format!(
-                "{} forwarded requests were never answered",
-                self.open_at_doors()
-            );
+        if let Some(what) = self.unanswered_at_the_end() {
             return self.fail("I19", what);
-        }
-        if let Some((request, asked)) = self.people.owed.iter().next() {
-            let what = format!("request {request} of a member was never answered: {asked:?}");
-            return self.fail("I19", what);
-        }
-        if let Some((slot, _)) = self.clients.owed.iter().next() {
-            let what = format!("request {slot} was never answered");
-            return self.fail("I19", what);
-        }
-        if !self.probe_is_done() {
-            return self.fail("I19", "no message is stored at the end".into());
         }
         self.judge_stores();
         self.replay_gives(before);
         self.refuse_later_version();
+    }
+
+    /// A request that nobody answered.
+    fn unanswered_at_the_end(&self) -> Option<String> {
+        let forwarded = self.open_at_doors();
+        if forwarded > 0 {
+            return Some(format!(
+                "{forwarded} forwarded requests were never answered"
+            ));
+        }
+        if let Some((request, asked)) = self.people.owed.iter().next() {
+            let what = format!("request {request} of a member was never answered: {asked:?}");
+            return Some(what);
+        }
+        if let Some((slot, node)) = self.clients.owed.iter().next() {
+            return Some(format!("request {slot} to node {node} was never answered"));
+        }
+        (!self.probe_is_done()).then(|| "no message is stored at the end".into())
     }
 
     /// All members have what is committed, and no message is due.
@@ -99,23 +102,8 @@ impl Sim {
             return;
         };
         let digest = self.group.as_ref().map(|g| g.oracle.digest());
-        if self.open_at_doors() > 0 {
-            let what = format!(
-                "{} forwarded requests were never answered",
-                self.open_at_doors()
-            );
+        if let Some(what) = self.unanswered_at_the_end() {
             return self.fail("I19", what);
-        }
-        if let Some((request, asked)) = self.people.owed.iter().next() {
-            let what = format!("request {request} of a member was never answered: {asked:?}");
-            return self.fail("I19", what);
-        }
-        if let Some((slot, node)) = self.clients.owed.iter().next() {
-            let what = format!("request {slot} to node {node} was never answered");
-            return self.fail("I19", what);
-        }
-        if !self.probe_is_done() {
-            return self.fail("I19", "no message is stored at the end".into());
         }
         let nodes = (0..self.nodes()).filter(|node| {
             self.enter(*node);

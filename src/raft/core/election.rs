@@ -271,8 +271,11 @@ impl RaftCore {
 
     /// raft asks the voters that it goes by. Where every vote is needed the others are asked too.
     pub(super) fn to_all_voters(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        if !self.needs_all {
+            return messages;
+        }
         let asks = |m: &&Message| message::asks_vote(m.get_msg_type());
-        let Some(question) = messages.iter().find(asks).filter(|_| self.needs_all) else {
+        let Some(question) = messages.iter().find(asks) else {
             return messages;
         };
         let mut others = self.all_voters().unwrap_or_default();
