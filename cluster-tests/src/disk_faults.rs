@@ -195,7 +195,7 @@ impl Sim {
         let Ok(bounds) = self.store.bounds(crate::SHARD) else {
             return 0;
         };
-        let row = StateStore::get(&self.store, &keys::applied::key(crate::SHARD));
+        let row = StateStore::get(&*self.store, &keys::applied::key(crate::SHARD));
         let row = row.ok().flatten();
         let applied = row.and_then(|row| keys::applied::decode(&row).ok());
         let least = applied.unwrap_or(0).max(bounds.first - 1);

@@ -65,7 +65,7 @@ impl Sim {
         let rests = (0..self.nodes()).all(|place| {
             self.enter(place);
             let now_ms = self.clock_ms();
-            let rests = |node: &Node| {
+            let rests = |node: &Box<Node>| {
                 let machine = node.shard.machine();
                 let due = machine.timers().any(|(timer, _)| timer.due_ms <= now_ms);
                 machine.applied.0 == front && node.is_quiet() && !due

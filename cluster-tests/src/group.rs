@@ -27,10 +27,11 @@ const DIGEST_EVERY: u64 = 16;
 
 /// One node's part of the world. The node the world is in has its parts in [`Sim`] itself.
 pub struct Place {
-    pub store: SimStore,
-    pub disk: Disk,
-    pub node: Option<Node>,
-    pub view: View,
+    pub store: Box<SimStore>,
+    pub disk: Box<Disk>,
+    /// Boxed: the world steps from place to place for every event.
+    pub node: Option<Box<Node>>,
+    pub view: Box<View>,
     pub life: u64,
     pub fault_planted: bool,
     pub sync_failed: bool,
@@ -63,12 +64,12 @@ pub struct Place {
 
 impl Place {
     pub fn new(disk: &DiskFaults, defect: Option<Planted>) -> Self {
-        let store = disk.new_store(defect);
+        let store = Box::new(disk.new_store(defect));
         Self {
             store,
-            disk: Disk::default(),
+            disk: Box::default(),
             node: None,
-            view: View::default(),
+            view: Box::default(),
             life: 0,
             fault_planted: false,
             sync_failed: false,
@@ -276,7 +277,7 @@ impl Sim {
         self.see(Seen::StoreLost { node });
         let owed = self.lose_end();
         if owed == 0 {
-            self.store = self.plan.disk.new_store(self.defect);
+            *self.store = self.plan.disk.new_store(self.defect);
         }
         self.store_number += 1;
         (self.hurt, self.forgot) = (false, true);
@@ -391,9 +392,16 @@ impl Sim {
 
     /// The node here has done what it could: its state is compared now and then.
     pub fn compare_state(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let index = node.shard.machine().applied.0;
+        // What is being filled is compared once it is full.
+        if node.shard.machine().is_filling() {
+            node.compared = None;
+        } else if node.compared.replace(index) == Some(index) {
+            return;
+        }
         let Some(node) = &self.node else { return };
         let machine = node.shard.machine();
-        let index = machine.applied.0;
         let raft = node.shard.raft().members();
         if *raft != machine.members && node.shard.failed().is_none() {
             let what = format!(

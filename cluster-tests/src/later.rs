@@ -47,7 +47,7 @@ impl Sim {
         }
         let what = match self.recover() {
             Err(RecoverError::Apply(why)) if why.to_string().contains(WHY) => {
-                let row = StateStore::get(&self.store, &keys::applied::key(crate::SHARD));
+                let row = StateStore::get(&*self.store, &keys::applied::key(crate::SHARD));
                 let applied = row.ok().flatten();
                 let applied = applied.and_then(|row| keys::applied::decode(&row).ok());
                 match applied.is_none_or(|applied| applied < index) {

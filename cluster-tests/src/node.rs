@@ -43,6 +43,8 @@ pub struct Node {
     next_queue: u64,
     flush_due: bool,
     pub(crate) groups: Groups,
+    /// The entry whose state was compared with the others'.
+    pub(crate) compared: Option<u64>,
 }
 
 impl Node {
@@ -59,6 +61,7 @@ impl Node {
             next_queue: 0,
             flush_due: false,
             groups: Groups::default(),
+            compared: None,
         }
     }
 

@@ -26,12 +26,12 @@ impl Sim {
                 let Some(node) = &mut self.node else { return };
                 node.restart_timer(policy);
                 self.entries_shown = node.shard.machine().applied.0;
-                self.view = View::filling();
+                *self.view = View::filling();
             }
             Publish::Filled(queues) => {
                 let Some(node) = &self.node else { return };
                 let serving = self.view.serving;
-                self.view = View::restored(node.shard.machine());
+                *self.view = View::restored(node.shard.machine());
                 self.view.serving = serving;
                 let queues = queues.into_iter();
                 self.view.queues = queues.map(|(key, min, max)| (key, (min, max))).collect();

@@ -99,18 +99,18 @@ impl Sim {
             promise_ticks: rhythm.promise_ticks,
             ..RaftOptions::group(self.here() as u64 + 1, voters, self.seed)
         };
-        recover(&mut self.store, options, machine, raft)
+        recover(&mut *self.store, options, machine, raft)
     }
 
     /// (planted) Members are not kept before they first change.
     fn forget_members(&mut self) {
         let key = keys::members::key(crate::SHARD);
         let first: Vec<u64> = (1..=self.first_members() as u64).collect();
-        let found = StateStore::get(&self.store, &key).ok().flatten();
+        let found = StateStore::get(&*self.store, &key).ok().flatten();
         let found = found.and_then(|row| keys::members::decode(&row).ok());
         if found == Some(Members::of(first)) {
             let ops = vec![StateOp::Delete { key }];
-            let _ = StateStore::write(&mut self.store, &StateBatch { ops });
+            let _ = StateStore::write(&mut *self.store, &StateBatch { ops });
         }
     }
 
@@ -134,7 +134,7 @@ impl Sim {
         self.counters.replays += u64::from(recovery.replayed > 0);
         let staged = shard.raft().receiving().is_some_and(|(have, _)| have > 0);
         self.counters.snapshots_resumed += u64::from(staged);
-        self.view = match shard.machine().is_filling() {
+        *self.view = match shard.machine().is_filling() {
             true => View::filling(),
             false => View::restored(shard.machine()),
         };
@@ -144,7 +144,7 @@ impl Sim {
         }
         let timer = TimerCore::new(shard.machine().timers(), self.plan.timer_policy);
         let clock = self.new_clock();
-        self.node = Some(Node::new(shard, timer, clock));
+        self.node = Some(Box::new(Node::new(shard, timer, clock)));
         self.recovered(applied);
         if self.plan.crash_every > 0 && self.settling.is_none() {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
@@ -198,7 +198,7 @@ impl Sim {
     fn store_ts(&self, key: QueueKey, offset: u64) -> i64 {
         let from = keys::index::key(crate::SHARD, key, 0);
         let to = keys::index::key(crate::SHARD, key, offset + 1);
-        let row = StateStore::last(&self.store, &from, &to).ok().flatten();
+        let row = StateStore::last(&*self.store, &from, &to).ok().flatten();
         row.and_then(|(_, value)| IndexRow::decode(&value).ok())
             .map_or(0, |row| row.store_ts)
     }

@@ -232,7 +232,8 @@ impl Event {
 struct Entry {
     at_us: u64,
     seq: u64,
-    event: Event,
+    /// Boxed: the heap moves its entries about.
+    event: Box<Event>,
 }
 
 impl PartialEq for Entry {
@@ -276,7 +277,7 @@ impl Schedule {
         let entry = Entry {
             at_us: self.now_us + delay_us,
             seq: self.seq,
-            event,
+            event: Box::new(event),
         };
         self.heap.push(Reverse(entry));
     }
@@ -286,7 +287,7 @@ impl Schedule {
         let entry = Entry {
             at_us: self.now_us + delay_us,
             seq: self.popped,
-            event,
+            event: Box::new(event),
         };
         self.heap.push(Reverse(entry));
     }
@@ -311,14 +312,14 @@ impl Schedule {
     /// Messages between nodes that would arrive later than that from now are lost.
     pub fn lose_late(&mut self, delay_us: u64) {
         let last = self.now_us + delay_us;
-        let late = |e: &Entry| e.at_us > last && matches!(e.event, Event::Packet { .. });
+        let late = |e: &Entry| e.at_us > last && matches!(*e.event, Event::Packet { .. });
         self.heap.retain(|Reverse(e)| !late(e));
     }
 
     /// Of the messages on their way from one node to another only so many arrive as `keep` makes of
     /// their number: those that were sent first. How many are lost.
     pub fn cut_short(&mut self, from: usize, to: usize, keep: impl Fn(usize) -> usize) -> usize {
-        let on_it = |e: &Entry| match e.event {
+        let on_it = |e: &Entry| match *e.event {
             Event::Packet { from: f, to: t, .. } => (f, t) == (from, to),
             _ => false,
         };
@@ -334,7 +335,7 @@ impl Schedule {
 
     /// No digest that is under way arrives: who sent it is gone.
     pub fn forget_digests(&mut self) {
-        let digest = |e: &Entry| matches!(e.event, Event::Digest { .. });
+        let digest = |e: &Entry| matches!(*e.event, Event::Digest { .. });
         self.heap.retain(|Reverse(e)| !digest(e));
     }
 
@@ -343,7 +344,7 @@ impl Schedule {
         let last = self.now_us + delay_us;
         let entries = std::mem::take(&mut self.heap).into_iter();
         let hurried = entries.map(|Reverse(mut e)| {
-            if matches!(&e.event, Event::Mail { mail, .. } if mail.to().stalls()) {
+            if matches!(&*e.event, Event::Mail { mail, .. } if mail.to().stalls()) {
                 // Those that are early enough are before it still, and the others keep their order.
                 e.at_us = e.at_us.min(last);
             }
@@ -362,6 +363,6 @@ impl Schedule {
         let Reverse(entry) = self.heap.pop()?;
         self.now_us = entry.at_us;
         self.popped = entry.seq;
-        Some((entry.at_us, entry.event))
+        Some((entry.at_us, *entry.event))
     }
 }

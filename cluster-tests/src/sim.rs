@@ -46,10 +46,10 @@ pub struct Sim {
     pub plan: Plan,
     pub rng: SimRng,
     pub schedule: Schedule,
-    pub store: SimStore,
-    pub disk: Disk,
-    pub node: Option<Node>,
-    pub view: View,
+    pub store: Box<SimStore>,
+    pub disk: Box<Disk>,
+    pub node: Option<Box<Node>>,
+    pub view: Box<View>,
     pub clients: Clients,
     pub(crate) people: People,
     pub(crate) doors: Doors,
@@ -129,7 +129,7 @@ impl Sim {
             // A segment ends with the entry that fills it, and the trim itself is an entry.
             slack_bytes: plan.segment_bytes * most,
         };
-        let store = plan.disk.new_store(defect);
+        let store = Box::new(plan.disk.new_store(defect));
         let ops_left = plan.ops;
         let people = People::new(plan.members, seed);
         let group = (how.nodes > 1).then(|| Group::new(how.nodes, &plan, defect));
@@ -138,9 +138,9 @@ impl Sim {
             rng,
             schedule: Schedule::default(),
             store,
-            disk: Disk::default(),
+            disk: Box::default(),
             node: None,
-            view: View::default(),
+            view: Box::default(),
             clients: Clients::default(),
             people,
             doors: Doors::new(seed),

@@ -21,7 +21,7 @@ impl Sim {
             // Others fill it, and it knows that.
             (self.forgot, self.hurt, self.owed) = (true, false, reached);
         }
-        self.disk = Disk::default();
+        *self.disk = Disk::default();
         self.schedule.forget_mailboxes(self.here());
         self.paused_until = 0;
         self.lost_by_others();
