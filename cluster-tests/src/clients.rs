@@ -429,6 +429,7 @@ impl Sim {
                 self.post_shard(ShardInput::BadEntry { index });
                 None
             }
+            Err(Unread::Lost) => None,
             Err(Unread::Wrong(what)) => {
                 self.fail("I17", what);
                 None

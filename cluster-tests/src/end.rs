@@ -65,12 +65,12 @@ impl Sim {
         let rests = (0..self.nodes()).all(|place| {
             self.enter(place);
             let now_ms = self.clock_ms();
-            let rests = |node: &Box<Node>| {
+            let rests = |node: &Node| {
                 let machine = node.shard.machine();
                 let due = machine.timers().any(|(timer, _)| timer.due_ms <= now_ms);
                 machine.applied.0 == front && node.is_quiet() && !due
             };
-            let rests = self.node.as_ref().is_some_and(rests) && !self.disk.has_work();
+            let rests = self.node.as_deref().is_some_and(rests) && !self.disk.has_work();
             !self.is_member() || rests
         });
         self.enter(here);

@@ -63,13 +63,13 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(disk: &DiskFaults, defect: Option<Planted>) -> Self {
+    pub fn new(seed: u64, disk: &DiskFaults, defect: Option<Planted>) -> Self {
         let store = Box::new(disk.new_store(defect));
         Self {
             store,
             disk: Box::default(),
             node: None,
-            view: Box::default(),
+            view: Box::new(View::new(seed)),
             life: 0,
             fault_planted: false,
             sync_failed: false,
@@ -122,7 +122,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(members: usize, plan: &Plan, defect: Option<Planted>) -> Self {
+    pub fn new(seed: u64, members: usize, plan: &Plan, defect: Option<Planted>) -> Self {
         let segment_bytes = plan.segment_bytes;
         let (nodes, members) = match plan.net.sole || plan.extra.resizes > 0 {
             true => (members, 1),
@@ -131,7 +131,9 @@ impl Group {
         let mut oracle = Machine::new(crate::SHARD, MachineOptions { segment_bytes });
         oracle.members = Members::of((1..=members as u64).collect());
         Self {
-            places: (0..nodes).map(|_| Place::new(&plan.disk, defect)).collect(),
+            places: (0..nodes)
+                .map(|_| Place::new(seed, &plan.disk, defect))
+                .collect(),
             here: 0,
             members,
             oracle,
@@ -326,6 +328,8 @@ impl Sim {
         if index != group.front() + 1 || self.failure.is_some() {
             return;
         }
+        self.backlog_shrinks();
+        let Some(group) = &mut self.group else { return };
         group.log.push((term, sum));
         group.entries.push(entry.clone());
         let bytes = entry.data.len() as u64 + 64;

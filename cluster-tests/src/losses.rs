@@ -20,8 +20,8 @@ pub struct Lost {
     first: u64,
     /// Term and checksum of each.
     entries: Vec<(u64, u32)>,
-    /// The nodes that hold them all the same: none of them has a vote. (What a message brings later that was
-    /// under way is as good as any entry.)
+    /// The nodes that hold them all the same: none of them has a vote. (What a message brings to a voter later that
+    /// was under way is as good as any entry.)
     holders: Vec<usize>,
 }
 
@@ -166,8 +166,11 @@ impl Sim {
         let Some(group) = &self.group else {
             return false;
         };
-        let in_it =
-            |lost: &Lost| lost.holders.contains(&group.here) && lost.is_in(&self.store, &group.log);
+        // Without a vote it makes nothing of the group's, also of what it writes after the loss.
+        let learns = !group.oracle.members.has_vote(group.here as u64 + 1);
+        let in_it = |lost: &Lost| {
+            (learns || lost.holders.contains(&group.here)) && lost.is_in(&self.store, &group.log)
+        };
         let lost = &group.lost;
         !lost.is_empty() && (self.disk.forgot.is_some() || lost.iter().any(in_it))
     }

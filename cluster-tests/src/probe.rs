@@ -15,7 +15,7 @@ use troupemq::model::{QueueKey, TopicId};
 const STARTED_US: u64 = 1_000_000;
 /// And a message of the strictest class is stored so long after it, with an election timeout of 1 s.
 const WITHIN_US: u64 = 5_000_000;
-/// Steps of the disk for what was asked before: commands are no messages, so nothing tells of them here.
+/// Steps of the disk for what was asked before, and entries.
 const BACKLOG: u64 = 200;
 /// With a voter that recovers all must come together, which some elections later is tried.
 const RECOVERING: u64 = 3;
@@ -35,6 +35,8 @@ pub struct Probe {
     asked: Option<u64>,
     /// When any message came to be visible last: a backlog shrinks, microseconds.
     pub(crate) last: u64,
+    /// Entries since the faults stopped.
+    entries: u64,
     /// One is stored.
     done: bool,
     /// The last message of all, unsynced.
@@ -75,6 +77,14 @@ impl Sim {
             }
         }
         self.schedule.after(EVERY_US, Event::Probe);
+    }
+
+    /// Something is committed: of what was asked before, or at least that may be.
+    pub(crate) fn backlog_shrinks(&mut self) {
+        if self.settling.is_some() && self.probe.entries < BACKLOG {
+            self.probe.entries += 1;
+            self.probe.last = self.schedule.now_us();
+        }
     }
 
     fn stored_within(&mut self) -> u64 {

@@ -4,7 +4,7 @@ use crate::defects::Planted;
 use crate::schedule::Event;
 use crate::seen::{Seen, State};
 use crate::sim::Sim;
-use crate::view::{self, View};
+use crate::view;
 use troupemq::actors::effect::Publish;
 use troupemq::model::outcome::Refusal;
 use troupemq::model::{Position, QueueKey, TopicId};
@@ -26,18 +26,18 @@ impl Sim {
                 let Some(node) = &mut self.node else { return };
                 node.restart_timer(policy);
                 self.entries_shown = node.shard.machine().applied.0;
-                *self.view = View::filling();
+                self.view.install();
             }
             Publish::Filled(queues) => {
                 let Some(node) = &self.node else { return };
-                let serving = self.view.serving;
-                *self.view = View::restored(node.shard.machine());
-                self.view.serving = serving;
-                let queues = queues.into_iter();
-                self.view.queues = queues.map(|(key, min, max)| (key, (min, max))).collect();
+                self.view.filled(node.shard.machine(), queues);
             }
-            Publish::BadEntry { .. } | Publish::Mended { .. } => {}
-            Publish::LostEntry { index } => self.entry_lost(index),
+            Publish::BadEntry { .. } => {}
+            Publish::Mended { index } => self.view.mended(index),
+            Publish::LostEntry { index } => {
+                self.view.lose(index);
+                self.entry_lost(index);
+            }
             Publish::OtherLog { first, last } => self.gives_up_log(first, last),
             Publish::AckedTruncated(lost) => {
                 self.counters.acked_truncated += lost.entries;
@@ -113,7 +113,7 @@ impl Sim {
                     );
                 }
                 let now_us = self.schedule.now_us();
-                self.view.appended(now_us, index, block, data);
+                self.view.appended(now_us, (index, at_ms), block, &data);
             }
             Publish::Stored { index } => {
                 // The shell may keep more of the tail in memory.
@@ -142,7 +142,7 @@ impl Sim {
                 }
             }
             Publish::Trimmed { key, min } => {
-                self.view.queues.entry(key).or_default().0 = min;
+                self.view.trimmed(key, min);
                 if self.group.is_none() {
                     self.counters.queue_trims += 1;
                     self.see(Seen::Trimmed { key, min });

@@ -135,9 +135,10 @@ impl Sim {
         let staged = shard.raft().receiving().is_some_and(|(have, _)| have > 0);
         self.counters.snapshots_resumed += u64::from(staged);
         *self.view = match shard.machine().is_filling() {
-            true => View::filling(),
-            false => View::restored(shard.machine()),
+            true => View::new(self.seed),
+            false => View::restored(self.seed, shard.machine()),
         };
+        self.view.filling = shard.machine().is_filling();
         let applied = shard.machine().applied.0;
         if self.group.is_none() {
             self.show_replayed(&shard);

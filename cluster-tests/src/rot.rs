@@ -2,8 +2,10 @@
 //! member has a good copy the entry is mended by itself.
 
 use crate::sim::Sim;
+use crate::view::Unread;
 use troupemq::actors::shard::core::ShardInput;
-use troupemq::raft::entry::{decode, Command, TimerKey};
+use troupemq::actors::shard::recent::Scheduled;
+use troupemq::raft::entry::TimerKey;
 use troupemq::storage::{LogStore, StoreError};
 
 impl Sim {
@@ -100,32 +102,18 @@ impl Sim {
         }
     }
 
-    /// Reads a scheduled record for the timer.
+    /// Reads a scheduled record for the timer; one that nobody can read any more ends it.
     pub fn scheduled_record(&mut self, timer: TimerKey) -> Option<(i32, bytes::Bytes)> {
-        let index = timer.position.index;
-        let entries = self.store.read(crate::SHARD, index, index + 1, 1);
-        if let Err(StoreError::BadEntry { index, .. }) = entries {
-            self.counters.bad_reads += 1;
-            self.post_shard(ShardInput::BadEntry { index });
+        match self.view.scheduled(&self.store, timer.position) {
+            Ok(Scheduled::Record(tag, record)) => return Some((tag, record)),
+            Ok(Scheduled::Later) | Err(Unread::Lost) => {}
+            Ok(Scheduled::Lost) => self.post_shard(ShardInput::Orphans(vec![timer])),
+            Err(Unread::Bad(index)) => {
+                self.counters.bad_reads += 1;
+                self.post_shard(ShardInput::BadEntry { index });
+            }
+            Err(Unread::Wrong(what)) => self.fail("I17", what),
         }
-        let entries = entries.ok()?;
-        let data = &entries.first()?.data;
-        decode(index, data)
-            .ok()?
-            .commands
-            .into_iter()
-            .find_map(|command| match command {
-                Command::Schedule {
-                    timer: found,
-                    tag,
-                    record_at,
-                    size,
-                    ..
-                } if found == timer => Some((
-                    tag,
-                    data.slice(record_at as usize..record_at as usize + size as usize),
-                )),
-                _ => None,
-            })
+        None
     }
 }

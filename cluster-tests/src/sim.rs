@@ -132,7 +132,7 @@ impl Sim {
         let store = Box::new(plan.disk.new_store(defect));
         let ops_left = plan.ops;
         let people = People::new(plan.members, seed);
-        let group = (how.nodes > 1).then(|| Group::new(how.nodes, &plan, defect));
+        let group = (how.nodes > 1).then(|| Group::new(seed, how.nodes, &plan, defect));
         Self {
             plan,
             rng,
@@ -140,7 +140,7 @@ impl Sim {
             store,
             disk: Box::default(),
             node: None,
-            view: Box::default(),
+            view: Box::new(View::new(seed)),
             clients: Clients::default(),
             people,
             doors: Doors::new(seed),

@@ -1,15 +1,22 @@
-//! What the node has published, and reading as a consumer's connection does: the tail from
-//! memory, everything else by index row and log entry.
+//! What the node has published, and reading as a consumer's connection does, by the server's own views and
+//! reads: the tail from memory, everything else by index row and log entry.
 
 use crate::seen::Answer;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use troupemq::actors::shard::handle::QueueBounds;
 use troupemq::actors::shard::machine::Machine;
+use troupemq::actors::shard::recent::{Recent, Scheduled};
+use troupemq::actors::shard::views::{Segment, Views};
+use troupemq::model::append::{ReadBatch, ReadSpec};
 use troupemq::model::topic::TopicConfig;
 use troupemq::model::{record, Position, QueueKey, TopicId};
 use troupemq::raft::entry::AppendBlock;
 use troupemq::storage::keys::index::IndexRow;
 use troupemq::storage::{keys, LogStore, SimStore, StateStore, StoreError};
+
+/// Bytes of records that stay in memory; one of them for each seed.
+const TAILS: [usize; 4] = [0, 300, 5_000, 1 << 20];
 
 /// Where the message's uid stands in a record.
 const UID_AT: usize = record::MIN_RECORD_LEN;
@@ -50,15 +57,7 @@ pub fn open_record(bytes: &[u8], offset: u64, at: Position) -> Result<u64, Strin
     Ok(uid)
 }
 
-#[derive(Debug)]
-struct Cached {
-    index: u64,
-    block: AppendBlock,
-    data: Bytes,
-}
-
 /// See the module text.
-#[derive(Debug, Default)]
 pub struct View {
     pub serving: Option<u64>,
     /// A snapshot came, and nothing of it is shown yet.
@@ -66,37 +65,69 @@ pub struct View {
     pub topics: BTreeMap<String, TopicConfig>,
     pub topic_names: BTreeMap<u32, String>,
     pub groups: BTreeMap<String, u32>,
-    /// Minimum and maximum.
-    pub queues: BTreeMap<QueueKey, (u64, u64)>,
     pub offsets: BTreeMap<(u32, QueueKey), u64>,
     /// When a queue's maximum grew last, microseconds.
     shown_at: BTreeMap<QueueKey, u64>,
-    tail: BTreeMap<(QueueKey, u64), Cached>,
+    /// Bounds of queues and their newest records.
+    views: Views,
+    reads: Recent,
 }
 
 impl View {
-    /// What is shown while a snapshot's rows are made: nothing.
-    pub fn filling() -> Self {
+    /// Of a node that runs no shard yet.
+    pub fn new(seed: u64) -> Self {
         Self {
-            filling: true,
-            ..Self::default()
+            serving: None,
+            filling: false,
+            topics: BTreeMap::new(),
+            topic_names: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            shown_at: BTreeMap::new(),
+            views: Views::new(TAILS[(seed / 3 % 4) as usize]),
+            reads: Recent::new(crate::SHARD),
+        }
+    }
+
+    /// While a snapshot's rows are made nothing is shown.
+    pub fn install(&mut self) {
+        self.serving = None;
+        self.filling = true;
+        self.topics.clear();
+        self.topic_names.clear();
+        self.groups.clear();
+        self.offsets.clear();
+        self.shown_at.clear();
+        self.views.clear();
+    }
+
+    /// The rows are there.
+    pub fn filled(&mut self, machine: &Machine, queues: Vec<(QueueKey, u64, u64)>) {
+        self.filling = false;
+        self.name(machine);
+        for (key, min, max) in queues {
+            self.views.restore(key, QueueBounds { min, max });
         }
     }
 
     /// What a restored shard begins with.
-    pub fn restored(machine: &Machine) -> Self {
-        let mut view = Self::default();
+    pub fn restored(seed: u64, machine: &Machine) -> Self {
+        let mut view = Self::new(seed);
+        view.name(machine);
+        for (key, meta) in machine.queues() {
+            let (min, max) = (meta.min, meta.next);
+            view.views.restore(key, QueueBounds { min, max });
+        }
+        view
+    }
+
+    fn name(&mut self, machine: &Machine) {
         for topic in machine.topics() {
-            view.put_topic(topic.clone());
+            self.put_topic(topic.clone());
         }
         for group in machine.groups() {
-            view.groups.insert(group.name.clone(), group.id);
+            self.groups.insert(group.name.clone(), group.id);
         }
-        view.queues = machine
-            .queues()
-            .map(|(key, meta)| (key, (meta.min, meta.next)))
-            .collect();
-        view
     }
 
     pub fn put_topic(&mut self, topic: TopicConfig) {
@@ -107,9 +138,8 @@ impl View {
     pub fn delete_topic(&mut self, name: &str, id: u32) {
         self.topics.remove(name);
         self.topic_names.remove(&id);
-        self.queues.retain(|key, _| key.topic.0 != id);
         self.offsets.retain(|(_, key), _| key.topic.0 != id);
-        self.tail.retain(|(key, _), _| key.topic.0 != id);
+        self.views.remove_topic(TopicId(id));
     }
 
     /// What is shown, and is not the state.
@@ -118,10 +148,11 @@ impl View {
         if !self.topics.iter().eq(topics) {
             return Some(format!("topics {:?}", self.topics));
         }
-        let shown = self.queues.iter().map(|(key, bounds)| (*key, *bounds));
+        let shown = self.views.all();
         let queues = machine.queues().map(|(key, m)| (key, (m.min, m.next)));
-        if !shown.eq(queues) {
-            return Some(format!("queues {:?}", self.queues));
+        let bounds = shown.iter().map(|(key, b)| (*key, (b.min, b.max)));
+        if !bounds.eq(queues) {
+            return Some(format!("queues {shown:?}"));
         }
         let offsets = machine.groups().flat_map(|group| {
             let one = |((topic, queue), offset)| {
@@ -134,8 +165,10 @@ impl View {
         (self.offsets != offsets).then(|| format!("offsets {:?}", self.offsets))
     }
 
+    /// Minimum and maximum.
     pub fn bounds(&self, key: QueueKey) -> (u64, u64) {
-        self.queues.get(&key).copied().unwrap_or((0, 0))
+        let bounds = self.views.get(key).map(|view| view.bounds());
+        bounds.map_or((0, 0), |b| (b.min, b.max))
     }
 
     /// When the queue's maximum grew last; `None`: not since the node showed anything.
@@ -143,16 +176,43 @@ impl View {
         self.shown_at.get(&key).copied()
     }
 
-    pub fn appended(&mut self, now_us: u64, index: u64, block: AppendBlock, data: Bytes) {
+    pub fn appended(&mut self, now_us: u64, at: (u64, i64), block: AppendBlock, data: &Bytes) {
         self.shown_at.insert(block.key, now_us);
-        self.queues.entry(block.key).or_default().1 = block.base + block.metas.len() as u64;
-        self.tail
-            .insert((block.key, block.base), Cached { index, block, data });
+        let from = block.records_at as usize;
+        let segment = Segment {
+            base: block.base,
+            index: at.0,
+            store_ts: at.1,
+            metas: block.metas.into(),
+            records: data.slice(from..from + block.records_len as usize),
+        };
+        self.views.append(block.key, segment);
     }
 
     /// Rows up to `index` can be read from the store.
-    pub fn stored(&mut self, index: u64) {
-        self.tail.retain(|_, cached| cached.index > index);
+    pub fn stored(&self, index: u64) {
+        self.views.stored(index);
+    }
+
+    /// The queue begins there.
+    pub fn trimmed(&self, key: QueueKey, min: u64) {
+        self.views.trimmed(key, min);
+    }
+
+    /// No replica has a good copy of an entry.
+    pub fn lose(&self, index: u64) {
+        self.reads.damage().lose(index);
+    }
+
+    /// And it has one again.
+    pub fn mended(&self, index: u64) {
+        self.reads.damage().mended(index);
+    }
+
+    /// A scheduled record, for the timer.
+    pub fn scheduled(&self, store: &SimStore, position: Position) -> Result<Scheduled, Unread> {
+        let found = self.reads.scheduled(store, position);
+        found.map_err(|error| unread(error, format_args!("{position:?}")))
     }
 
     /// Reads up to `count` records.
@@ -170,29 +230,64 @@ impl View {
         if offset >= max {
             return Ok((Answer::Empty { max }, false));
         }
-        let mut records = Vec::new();
-        let mut from_store = false;
-        let mut next = offset;
-        while next < max && records.len() < count {
-            let before = records.len();
-            match self.tail.range((key, 0)..=(key, next)).next_back() {
-                Some((_, c)) if next < c.block.base + c.block.metas.len() as u64 => {
-                    let sizes: Vec<u32> = c.block.metas.iter().map(|m| m.size).collect();
-                    let at = (c.index, c.block.first_ordinal, c.block.records_at);
-                    cut(&c.data, at, c.block.base, &sizes, next, &mut records)?;
-                }
-                _ => {
-                    from_store = true;
-                    from_rows(store, key, next, &mut records)?;
-                }
+        let spec = ReadSpec {
+            max_messages: count as u32,
+            max_bytes: 1 << 20,
+            tags: None,
+            max_scan: u32::MAX,
+        };
+        let tail = self.views.get(key).and_then(|v| v.read(offset, &spec));
+        let from_store = tail.is_none();
+        let batch = match tail.or_else(|| self.reads.read_cached(key, offset, &spec)) {
+            Some(batch) => batch,
+            None => {
+                let read = self.reads.read(store, key, offset, max, &spec);
+                read.map_err(|error| unread(error, format_args!("{key:?} at {offset}")))?
             }
-            if records.len() == before {
-                return Err(format!("{key:?} has {min}..{max}, but nothing at {next}").into());
-            }
-            next = records.last().map_or(next, |(offset, _, _)| offset + 1);
+        };
+        let records = opened(&batch, offset)?;
+        let next = offset + records.len() as u64;
+        if batch.next_offset > next && self.reads.damage().figures().lost > 0 {
+            return Err(Unread::Lost);
         }
-        records.truncate(count);
+        if records.is_empty() || batch.next_offset != next || next > max {
+            let what = format!("{key:?} has {min}..{max}, and a read at {offset} gives {batch:?}");
+            return Err(Unread::Wrong(what));
+        }
         Ok((Answer::Records(records), from_store))
+    }
+}
+
+/// The records of a batch: each stamped for its place, the first for `offset`.
+fn opened(batch: &ReadBatch, offset: u64) -> Result<Records, Unread> {
+    let mut records = Records::new();
+    for slice in &batch.slices {
+        let mut rest = &slice[..];
+        while !rest.is_empty() {
+            let here = offset + records.len() as u64;
+            let len = record::record_len(rest).filter(|len| (1..=rest.len()).contains(len));
+            let len = len.ok_or_else(|| format!("no record at {here}"))?;
+            let (one, others) = rest.split_at(len);
+            let at = record::phys_offset(one).and_then(Position::from_physical);
+            let at = at.ok_or_else(|| format!("no position at {here}"))?;
+            records.push((here, open_record(one, here, at)?, at));
+            rest = others;
+        }
+    }
+    if records.len() != batch.messages as usize {
+        return Err(Unread::Wrong(format!(
+            "a batch of {} counts {}",
+            records.len(),
+            batch.messages
+        )));
+    }
+    Ok(records)
+}
+
+fn unread(error: StoreError, what: std::fmt::Arguments<'_>) -> Unread {
+    match error {
+        StoreError::BadEntry { index, .. } => Unread::Bad(index),
+        error => Unread::Wrong(format!("{what}: {error}")),
     }
 }
 
@@ -203,6 +298,8 @@ type Records = Vec<(u64, u64, Position)>;
 pub enum Unread {
     /// The stored copy of this entry is bad.
     Bad(u64),
+    /// Nobody has a good copy: the read went past it.
+    Lost,
     /// What must not be.
     Wrong(String),
 }
@@ -223,6 +320,7 @@ impl std::fmt::Display for Unread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bad(index) => write!(f, "entry {index} is bad"),
+            Self::Lost => f.write_str("its messages are lost"),
             Self::Wrong(what) => f.write_str(what),
         }
     }
@@ -262,10 +360,7 @@ pub fn from_rows(
     offset: u64,
     out: &mut Records,
 ) -> Result<(), Unread> {
-    let text = |e: StoreError| match e {
-        StoreError::BadEntry { index, .. } => Unread::Bad(index),
-        e => Unread::Wrong(format!("{key:?} at {offset}: {e}")),
-    };
+    let text = |e: StoreError| unread(e, format_args!("{key:?} at {offset}"));
     let from = keys::index::key(crate::SHARD, key, 0);
     let to = keys::index::key(crate::SHARD, key, offset + 1);
     let Some((row_key, value)) = StateStore::last(store, &from, &to).map_err(text)? else {

@@ -1,7 +1,8 @@
 //! The two small traits behind which the log and the state sit, and the values that cross them.
 //! Each has a RocksDB and a simulated implementation and one conformance suite.
 
-use crate::model::ShardId;
+use super::keys::index::IndexRow;
+use crate::model::{QueueKey, ShardId};
 use bytes::Bytes;
 
 /// One Raft log entry as stored. The store adds and verifies its own checksum.
@@ -220,6 +221,29 @@ pub trait SnapshotStore: LogStore + StateStore {
     ) -> Result<(), StoreError> {
         self.install(shard, (1, 0), hard_state, &[all_rows(shard)])
     }
+}
+
+/// Where stored records are read from.
+pub trait RecordSource {
+    /// One entry; `None` above the last one, [`StoreError::Trimmed`] below the first one.
+    fn read_entry(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError>;
+    /// Index rows of the queue with their base offsets, ascending: the one that holds `from_offset`, if any,
+    /// and those above it. They end with the row that makes them `limit.0` or name `limit.1` records.
+    fn index_rows_of(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        from_offset: u64,
+        limit: (usize, usize),
+    ) -> Result<Vec<(u64, IndexRow)>, StoreError>;
+    /// The index row of the queue with the largest base offset not above `offset`, and that base.
+    /// It need not reach up to `offset`.
+    fn index_row_at_or_before(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        offset: u64,
+    ) -> Result<Option<(u64, IndexRow)>, StoreError>;
 }
 
 /// Deletes the state rows of a shard.

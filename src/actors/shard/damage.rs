@@ -50,11 +50,13 @@ impl Damage {
         self.found.fetch_add(1, Relaxed);
         self.last.store(index, Relaxed);
     }
-    pub(crate) fn mended(&self, index: u64) {
+    /// Another replica gave a good copy of it.
+    pub fn mended(&self, index: u64) {
         self.mended.fetch_add(1, Relaxed);
         self.lost.lock().remove(&index);
     }
-    pub(crate) fn lose(&self, index: u64) {
+    /// Reads go past an entry that no replica has a good copy of.
+    pub fn lose(&self, index: u64) {
         let mut lost = self.lost.lock();
         lost.insert(index);
         self.lost_len.store(lost.len() as u64, Relaxed);

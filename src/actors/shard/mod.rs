@@ -11,6 +11,7 @@ pub mod meta;
 pub mod pace;
 mod publish;
 pub mod reads;
+pub mod recent;
 pub mod recover;
 pub mod scrub;
 pub mod start;

@@ -1,286 +1,109 @@
-//! Reads behind the tail: index rows lead to entries of the log, and records are slices of those.
+//! Reads behind the tail from the node's store; what is found bad is told.
 
 use super::core::ShardInput;
 use super::damage::Damage;
 use super::handle::Boundary;
-use super::views::{Segment, Views};
-use crate::model::append::{ReadBatch, ReadSpec, RecordMeta};
+use super::recent::{Recent, Scheduled};
+use super::views::Views;
+use crate::model::append::{ReadBatch, ReadSpec};
 use crate::model::{Position, QueueKey, ShardId};
-use crate::raft::entry;
 use crate::storage::keys::index::IndexRow;
-use crate::storage::{Reader, StoreError};
+use crate::storage::{LogEntry, Reader, RecordSource, StoreError};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
-
-/// Entries kept after a read: queues that were written together are read together.
-const ENTRY_CACHE_BYTES: usize = 16 << 20;
-/// Index rows read at a time, and the records they may name: enough for several reads.
-const ROWS_PER_READ: usize = 64;
-const RECORDS_PER_READ: usize = 1_024;
-/// Places of readers that are kept: each holds the rows of one read at most.
-const MAX_CURSORS: usize = 512;
-/// A reader that goes on finds so much at hand when it comes again.
-const READ_AHEAD_BYTES: usize = 512 << 10;
-
-/// Reader of one shard's stored records.
-pub struct Reads {
-    shard: ShardId,
-    reader: Reader,
-    entries: Mutex<EntryCache>,
-    cursors: Mutex<Cursors>,
-    damage: Damage,
-    tell_bad: OnceLock<TellBad>,
-}
+use std::sync::OnceLock;
 
 /// Told what was found bad.
 type TellBad = Box<dyn Fn(ShardInput) + Send + Sync>;
 
-/// What is stored where an entry should be.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    Data(Bytes),
-    /// Nothing, or retention dropped it.
-    Nothing,
-    /// Nobody has a good copy of it.
-    Lost,
+/// Reader of one shard's stored records.
+pub struct Reads {
+    shard: ShardId,
+    recent: Recent,
+    store: Telling,
 }
 
-/// A scheduled record.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Scheduled {
-    /// Its tag and bytes.
-    Record(i32, Bytes),
-    /// Not now.
-    Later,
-    /// Nobody can read it any more.
-    Lost,
+/// A store that tells of what was found bad in it.
+struct Telling {
+    reader: Reader,
+    tell_bad: OnceLock<TellBad>,
 }
 
-/// An index row as reads use it.
-#[derive(Debug)]
-struct Row {
-    base: u64,
-    index: u64,
-    store_ts: i64,
-    records_at: usize,
-    metas: Arc<[RecordMeta]>,
-}
-
-impl Row {
-    fn new((base, row): (u64, IndexRow)) -> Self {
-        let items = row.items.iter();
-        let metas = items.map(|(size, tag)| RecordMeta {
-            size: *size,
-            tag: *tag,
-        });
-        Self {
-            base,
-            index: row.log_index,
-            store_ts: row.store_ts,
-            records_at: row.records_at as usize,
-            metas: metas.collect(),
-        }
-    }
-
-    fn end(&self) -> u64 {
-        self.base.saturating_add(self.metas.len() as u64)
-    }
-
-    /// Its records as slices of the entry's data.
-    fn segment(&self, data: &Bytes) -> Result<Segment, StoreError> {
-        let bytes: usize = self.metas.iter().map(|m| m.size as usize).sum();
-        let to = self.records_at.saturating_add(bytes);
-        if to > data.len() {
-            return Err(StoreError::Corrupt(format!(
-                "index row of entry {} points past it",
-                self.index
-            )));
-        }
-        Ok(Segment {
-            base: self.base,
-            index: self.index,
-            store_ts: self.store_ts,
-            metas: self.metas.clone(),
-            records: data.slice(self.records_at..to),
-        })
-    }
-}
-
-/// Rows of one queue in the order of their offsets, as applied: they never change. What retention
-/// dropped meanwhile is no longer in the log.
-type Rows = Arc<[Row]>;
-
-/// Where readers stopped, and the rows they had left: who goes on from there need not read them
-/// again. The oldest places go first.
-#[derive(Default)]
-struct Cursors {
-    places: FxHashMap<(QueueKey, u64), (Rows, usize)>,
-    order: VecDeque<(QueueKey, u64)>,
-}
-
-impl Cursors {
-    fn get(&self, key: QueueKey, offset: u64) -> Option<(Rows, usize)> {
-        self.places.get(&(key, offset)).cloned()
-    }
-
-    /// A reader stopped at `offset`, which is in the row number `at` or comes before it.
-    fn put(&mut self, key: QueueKey, offset: u64, rows: Rows, at: usize) {
-        if self.places.insert((key, offset), (rows, at)).is_none() {
-            self.order.push_back((key, offset));
-        }
-        while self.order.len() > MAX_CURSORS {
-            if let Some(oldest) = self.order.pop_front() {
-                self.places.remove(&oldest);
-            }
-        }
-    }
-}
-
-/// The entries read last, up to a limit of bytes.
-#[derive(Default)]
-struct EntryCache {
-    entries: FxHashMap<u64, Bytes>,
-    order: VecDeque<u64>,
-    bytes: usize,
-}
-
-impl EntryCache {
-    fn insert(&mut self, index: u64, data: Bytes, limit: usize) {
-        // Two threads may have read the same entry.
-        if self.entries.contains_key(&index) {
-            return;
-        }
-        self.bytes += data.len();
-        self.entries.insert(index, data);
-        self.order.push_back(index);
-        while self.bytes > limit {
-            let Some(oldest) = self.order.pop_front() else {
-                return;
-            };
-            let gone = self.entries.remove(&oldest).map_or(0, |data| data.len());
-            self.bytes = self.bytes.saturating_sub(gone);
-        }
-    }
-}
-
-impl Reads {
-    /// See [`Reader::memory`].
-    pub fn memory(&self) -> (u64, u64) {
-        self.reader.memory()
-    }
-
-    /// Bytes of the shard's log files.
-    pub fn log_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.reader.log_files(self.shard)?.1)
-    }
-
-    /// Reads the shard through `reader`.
-    pub fn new(shard: ShardId, reader: Reader) -> Self {
-        Self {
-            shard,
-            reader,
-            entries: Mutex::default(),
-            cursors: Mutex::default(),
-            damage: Damage::default(),
-            tell_bad: OnceLock::new(),
-        }
-    }
-
-    /// What was seen of bad entries.
-    pub fn damage(&self) -> &Damage {
-        &self.damage
-    }
-
-    /// Whoever seeks good copies of bad entries.
-    pub(super) fn tell_bad(&self, tell: TellBad) {
-        let _ = self.tell_bad.set(tell);
-    }
-
-    /// Tells of what was found bad.
-    fn bad(&self, error: StoreError) -> StoreError {
-        let input = match &error {
-            StoreError::BadEntry { index, .. } => ShardInput::BadEntry { index: *index },
-            StoreError::Corrupt(why) => ShardInput::BadState(why.clone()),
-            _ => return error,
+impl Telling {
+    fn told<T>(&self, found: Result<T, StoreError>) -> Result<T, StoreError> {
+        let input = match &found {
+            Err(StoreError::BadEntry { index, .. }) => ShardInput::BadEntry { index: *index },
+            Err(StoreError::Corrupt(why)) => ShardInput::BadState(why.clone()),
+            _ => return found,
         };
         if let Some(tell) = self.tell_bad.get() {
             tell(input);
         }
-        error
+        found
     }
+}
 
-    /// The data of an entry. One that is bad and may be mended is an error, for now.
-    fn entry(&self, index: u64) -> Result<Found, StoreError> {
-        if let Some(data) = self.entries.lock().entries.get(&index) {
-            return Ok(Found::Data(data.clone()));
+impl RecordSource for Telling {
+    fn read_entry(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError> {
+        self.told(self.reader.read_entry(shard, index))
+    }
+    fn index_rows_of(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        from_offset: u64,
+        limit: (usize, usize),
+    ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
+        self.told(self.reader.index_rows_of(shard, queue, from_offset, limit))
+    }
+    fn index_row_at_or_before(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        offset: u64,
+    ) -> Result<Option<(u64, IndexRow)>, StoreError> {
+        self.told(self.reader.index_row_at_or_before(shard, queue, offset))
+    }
+}
+
+impl Reads {
+    /// Reads the shard through `reader`.
+    pub fn new(shard: ShardId, reader: Reader) -> Self {
+        Self {
+            shard,
+            recent: Recent::new(shard),
+            store: Telling {
+                reader,
+                tell_bad: OnceLock::new(),
+            },
         }
-        if self.damage.is_lost(index) {
-            return Ok(Found::Lost);
-        }
-        let data = match self.reader.read_entry(self.shard, index) {
-            Ok(Some(found)) => found.data,
-            Ok(None) | Err(StoreError::Trimmed(_)) => return Ok(Found::Nothing),
-            Err(error) => {
-                return Err(self.bad(error));
-            }
-        };
-        let mut cache = self.entries.lock();
-        cache.insert(index, data.clone(), ENTRY_CACHE_BYTES);
-        Ok(Found::Data(data))
     }
 
-    /// A read goes past the records of a row that nobody can read.
-    fn skip(&self, key: QueueKey, row: &Row) {
-        let messages = row.metas.len() as u64;
-        if self.damage.skip(row.index, key, messages) {
-            tracing::error!(
-                event = "lost_messages",
-                shard = self.shard.0,
-                topic = key.topic.0,
-                queue = key.queue,
-                first = row.base,
-                last = row.end().saturating_sub(1),
-                index = row.index,
-                "messages in an entry that no replica can read are skipped"
-            );
-        }
+    /// See [`Reader::memory`].
+    pub fn memory(&self) -> (u64, u64) {
+        self.store.reader.memory()
     }
 
-    /// Rows from the one that holds `offset` on, or the next one; empty at the end of the queue.
-    fn rows(&self, key: QueueKey, offset: u64) -> Result<Rows, StoreError> {
-        let limit = (ROWS_PER_READ, RECORDS_PER_READ);
-        let rows = self.reader.index_rows_of(self.shard, key, offset, limit);
-        let rows = rows.map_err(|error| self.bad(error))?;
-        Ok(rows.into_iter().map(Row::new).collect())
+    /// Bytes of the shard's log files.
+    pub fn log_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.store.reader.log_files(self.shard)?.1)
     }
 
-    /// What [`Reads::read`] would give, when all of it is in memory. Does not block for long.
+    /// What was seen of bad entries.
+    pub fn damage(&self) -> &Damage {
+        self.recent.damage()
+    }
+
+    /// Whoever seeks good copies of bad entries.
+    pub(super) fn tell_bad(&self, tell: TellBad) {
+        let _ = self.store.tell_bad.set(tell);
+    }
+
+    /// See [`Recent::read_cached`].
     pub fn read_cached(&self, key: QueueKey, offset: u64, spec: &ReadSpec) -> Option<ReadBatch> {
-        let (rows, at) = self.cursors.lock().get(key, offset)?;
-        let mut out = ReadBatch {
-            next_offset: offset,
-            ..ReadBatch::default()
-        };
-        let mut scan = 0;
-        let entries = self.entries.lock();
-        for (at, row) in rows.iter().enumerate().skip(at) {
-            out.next_offset = out.next_offset.max(row.base);
-            let segment = row.segment(entries.entries.get(&row.index)?).ok()?;
-            let from = out.next_offset;
-            if !segment.collect(from, spec, &mut scan, &mut out) {
-                drop(entries);
-                let mut cursors = self.cursors.lock();
-                cursors.put(key, out.next_offset, rows.clone(), at);
-                return Some(out);
-            }
-        }
-        None
+        self.recent.read_cached(key, offset, spec)
     }
 
-    /// Records from `offset` on, which must be below the queue's visible end.
+    /// See [`Recent::read`].
     pub fn read(
         &self,
         key: QueueKey,
@@ -288,91 +111,17 @@ impl Reads {
         max: u64,
         spec: &ReadSpec,
     ) -> Result<ReadBatch, StoreError> {
-        let mut out = ReadBatch {
-            next_offset: offset,
-            ..ReadBatch::default()
-        };
-        let mut scan = 0;
-        let known = self.cursors.lock().get(key, offset);
-        let goes_on = known.is_some();
-        let (mut rows, mut at) = match known {
-            Some(found) => found,
-            None => (self.rows(key, offset)?, 0),
-        };
-        while !rows.is_empty() {
-            for (at, row) in rows.iter().enumerate().skip(at) {
-                // Records that retention dropped meanwhile are skipped.
-                out.next_offset = out.next_offset.max(row.base);
-                let data = match self.entry(row.index) {
-                    Ok(Found::Data(data)) => data,
-                    Ok(found) => {
-                        if found == Found::Lost {
-                            self.skip(key, row);
-                        }
-                        out.next_offset = row.end();
-                        continue;
-                    }
-                    // What comes before it is as good as ever.
-                    Err(StoreError::BadEntry { .. }) if out.messages > 0 => return Ok(out),
-                    Err(error) => return Err(error),
-                };
-                let from = out.next_offset;
-                if !row.segment(&data)?.collect(from, spec, &mut scan, &mut out) {
-                    let mut cursors = self.cursors.lock();
-                    cursors.put(key, out.next_offset, rows.clone(), at);
-                    drop(cursors);
-                    if goes_on {
-                        self.read_ahead(&rows[at..]);
-                    }
-                    return Ok(out);
-                }
-            }
-            if out.next_offset >= max {
-                break;
-            }
-            (rows, at) = (self.rows(key, out.next_offset)?, 0);
-        }
-        Ok(out)
+        self.recent.read(&self.store, key, offset, max, spec)
     }
 
-    /// Brings the next entries into memory. What cannot be read is told when it is asked for.
-    fn read_ahead(&self, rows: &[Row]) {
-        let mut bytes = 0;
-        for row in rows {
-            match self.entry(row.index) {
-                Ok(Found::Data(data)) if bytes + data.len() < READ_AHEAD_BYTES => {
-                    bytes += data.len()
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// The record at a position that was applied.
+    /// See [`Recent::record`].
     pub fn record(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
-        let Found::Data(data) = self.entry(position.index)? else {
-            return Ok(None);
-        };
-        if data.is_empty() {
-            return Ok(None);
-        }
-        entry::find_record(position.index, &data, position.ordinal)
-            .map_err(|e| StoreError::Corrupt(e.to_string()))
+        self.recent.record(&self.store, position)
     }
 
-    /// A scheduled record and its tag.
+    /// See [`Recent::scheduled`].
     pub fn scheduled(&self, position: Position) -> Result<Scheduled, StoreError> {
-        let data = match self.entry(position.index)? {
-            Found::Data(data) => data,
-            Found::Nothing => return Ok(Scheduled::Later),
-            Found::Lost => return Ok(Scheduled::Lost),
-        };
-        // The entry is what was written: to look again would give the same.
-        let found = entry::find_scheduled(position.index, &data, position.ordinal);
-        Ok(match found.ok().flatten() {
-            Some((tag, record)) => Scheduled::Record(tag, record),
-            None => Scheduled::Lost,
-        })
+        self.recent.scheduled(&self.store, position)
     }
 
     /// See [`super::ShardHandle::store_time`].
@@ -382,16 +131,7 @@ impl Reads {
         key: QueueKey,
         offset: u64,
     ) -> Result<Option<i64>, StoreError> {
-        if let Some(at) = views.get(key).and_then(|view| view.store_time(offset)) {
-            return Ok(Some(at));
-        }
-        let row = self
-            .reader
-            .index_row_at_or_before(self.shard, key, offset)
-            .map_err(|error| self.bad(error))?;
-        Ok(row
-            .filter(|(base, row)| offset < base + row.items.len() as u64)
-            .map(|(_, row)| row.store_ts))
+        self.recent.store_time(&self.store, views, key, offset)
     }
 
     /// See [`super::ShardHandle::offset_by_time`].
@@ -402,33 +142,7 @@ impl Reads {
         ts_ms: i64,
         boundary: Boundary,
     ) -> Result<u64, StoreError> {
-        let Some(view) = views.get(key) else {
-            return Ok(0);
-        };
-        let bounds = view.bounds();
-        // First offset whose store time is not before (lower) or is after (upper) the asked time.
-        let beyond = |at: i64| match boundary {
-            Boundary::Lower => at >= ts_ms,
-            Boundary::Upper => at > ts_ms,
-        };
-        let (mut low, mut high) = (bounds.min, bounds.max);
-        while low < high {
-            let mid = low + (high - low) / 2;
-            match self.store_time(views, key, mid)? {
-                Some(at) if beyond(at) => high = mid,
-                Some(_) => low = mid + 1,
-                // Dropped by retention meanwhile: what is left is newer.
-                None => low = mid + 1,
-            }
-        }
-        Ok(match boundary {
-            Boundary::Lower => low,
-            Boundary::Upper if low > bounds.min => low - 1,
-            Boundary::Upper => bounds.min,
-        })
+        self.recent
+            .offset_by_time(&self.store, views, key, ts_ms, boundary)
     }
 }
-
-#[cfg(test)]
-#[path = "reads_tests.rs"]
-mod tests;

@@ -3,14 +3,14 @@
 use super::actor::{ShardActor, ShardMail};
 use super::core::ShardInput;
 use super::machine::{BaseOfRows, BASE_KINDS};
-use super::reads::Scheduled;
+use super::recent::Scheduled;
 use crate::actors::effect::Effect;
 use crate::actors::timer::actor::TimerMail;
 use crate::actors::timer::core::{TimerInput, MAX_FIRING_BYTES};
 use crate::model::QueueKey;
 use crate::raft::entry::TimerKey;
 use crate::raft::members::Members;
-use crate::storage::{keys, StoreError};
+use crate::storage::{keys, RecordSource, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 

@@ -151,6 +151,14 @@ impl Views {
         self.queues.read().get(&key).cloned()
     }
 
+    /// Bounds of all queues, sorted: for whoever compares them.
+    pub fn all(&self) -> Vec<(QueueKey, QueueBounds)> {
+        let queues = self.queues.read();
+        let mut all: Vec<_> = queues.iter().map(|(k, v)| (*k, v.bounds())).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
+    }
+
     /// Bytes of records in the cache.
     pub fn cached_bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

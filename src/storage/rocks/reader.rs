@@ -5,7 +5,7 @@ use super::{CF_META, CF_STATE};
 use crate::model::{QueueKey, ShardId};
 use crate::storage::keys::index::{self, IndexRow};
 use crate::storage::keys::KeyRange;
-use crate::storage::{entry, LogEntry, Row, StoreError};
+use crate::storage::{entry, LogEntry, RecordSource, Row, StoreError};
 use rocksdb::{ColumnFamily, ReadOptions, WriteBatch, DB};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,20 +198,6 @@ impl Reader {
         ))
     }
 
-    /// One entry; `None` above the last one, [`StoreError::Trimmed`] below the first one.
-    pub fn read_entry(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError> {
-        let view = self.shared.view(shard)?;
-        check_first(view, index)?;
-        if index > view.last.load(Ordering::Acquire) {
-            return Ok(None);
-        }
-        match self.shared.entry(&view.cf, shard, index) {
-            Ok(Some(entry)) => Ok(Some(entry)),
-            Ok(None) => self.missing(view, index).map(|()| None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Entries `from..to`, at least one if there is one, then up to `max_bytes` of data. What
     /// lies above the last entry is left out, and so is what follows a bad one; when that is the
     /// first, it is [`StoreError::BadEntry`].
@@ -395,24 +381,6 @@ impl Reader {
         Ok(found)
     }
 
-    /// The index row of the queue with the largest base offset not above `offset`, and that base.
-    /// It need not reach up to `offset`.
-    pub fn index_row_at_or_before(
-        &self,
-        shard: ShardId,
-        queue: QueueKey,
-        offset: u64,
-    ) -> Result<Option<(u64, IndexRow)>, StoreError> {
-        let (from, end) = index::queue_range(shard, queue);
-        let to = offset
-            .checked_add(1)
-            .map_or(end, |next| index::key(shard, queue, next));
-        match self.last(&from, &to)? {
-            Some((key, value)) => Ok(Some((base_of(&key)?, IndexRow::decode(&value)?))),
-            None => Ok(None),
-        }
-    }
-
     /// Up to `limit` index rows of the queue with their base offsets, ascending: the one that
     /// holds `from_offset`, if any, and those above it.
     pub fn index_rows(
@@ -423,48 +391,6 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
         self.index_rows_of(shard, queue, from_offset, (limit, usize::MAX))
-    }
-
-    /// [`Reader::index_rows`] until they name so many records.
-    pub fn index_rows_of(
-        &self,
-        shard: ShardId,
-        queue: QueueKey,
-        from_offset: u64,
-        (limit, records): (usize, usize),
-    ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
-        let mut out = Vec::new();
-        let mut named = 0;
-        if limit == 0 {
-            return Ok(out);
-        }
-        let (low, end) = index::queue_range(shard, queue);
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(low.as_slice());
-        options.set_iterate_upper_bound(end);
-        let mut rows = self
-            .shared
-            .db
-            .raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
-        rows.seek_for_prev(index::key(shard, queue, from_offset));
-        if !rows.valid() {
-            rows.status().map_err(map_error)?;
-            rows.seek(&low);
-        }
-        while let Some((key, value)) = rows.item() {
-            let base = base_of(key)?;
-            let row = IndexRow::decode(value)?;
-            if base.saturating_add(row.items.len() as u64) > from_offset {
-                named += row.items.len();
-                out.push((base, row));
-                if out.len() == limit || named >= records {
-                    return Ok(out);
-                }
-            }
-            rows.next();
-        }
-        rows.status().map_err(map_error)?;
-        Ok(out)
     }
 
     /// How many errors RocksDB has met in its background work. Any means that it takes no more
@@ -507,6 +433,78 @@ impl Reader {
     /// Total and available bytes of the file system that holds the data.
     pub fn space(&self) -> Result<(u64, u64), StoreError> {
         super::dir::disk_space(self.shared.dir.path()).map_err(|e| StoreError::Io(e.to_string()))
+    }
+}
+
+impl RecordSource for Reader {
+    fn read_entry(&self, shard: ShardId, index: u64) -> Result<Option<LogEntry>, StoreError> {
+        let view = self.shared.view(shard)?;
+        check_first(view, index)?;
+        if index > view.last.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        match self.shared.entry(&view.cf, shard, index) {
+            Ok(Some(entry)) => Ok(Some(entry)),
+            Ok(None) => self.missing(view, index).map(|()| None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn index_rows_of(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        from_offset: u64,
+        (limit, records): (usize, usize),
+    ) -> Result<Vec<(u64, IndexRow)>, StoreError> {
+        let mut out = Vec::new();
+        let mut named = 0;
+        if limit == 0 {
+            return Ok(out);
+        }
+        let (low, end) = index::queue_range(shard, queue);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(low.as_slice());
+        options.set_iterate_upper_bound(end);
+        let mut rows = self
+            .shared
+            .db
+            .raw_iterator_cf_opt(self.shared.cf(CF_STATE)?, options);
+        rows.seek_for_prev(index::key(shard, queue, from_offset));
+        if !rows.valid() {
+            rows.status().map_err(map_error)?;
+            rows.seek(&low);
+        }
+        while let Some((key, value)) = rows.item() {
+            let base = base_of(key)?;
+            let row = IndexRow::decode(value)?;
+            if base.saturating_add(row.items.len() as u64) > from_offset {
+                named += row.items.len();
+                out.push((base, row));
+                if out.len() == limit || named >= records {
+                    return Ok(out);
+                }
+            }
+            rows.next();
+        }
+        rows.status().map_err(map_error)?;
+        Ok(out)
+    }
+
+    fn index_row_at_or_before(
+        &self,
+        shard: ShardId,
+        queue: QueueKey,
+        offset: u64,
+    ) -> Result<Option<(u64, IndexRow)>, StoreError> {
+        let (from, end) = index::queue_range(shard, queue);
+        let to = offset
+            .checked_add(1)
+            .map_or(end, |next| index::key(shard, queue, next));
+        match self.last(&from, &to)? {
+            Some((key, value)) => Ok(Some((base_of(&key)?, IndexRow::decode(&value)?))),
+            None => Ok(None),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod log;
 mod record;
 mod rng;
+mod source;
 mod state;
 
 pub use log::{Found, SimLogStore};

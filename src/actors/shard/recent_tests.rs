@@ -24,15 +24,18 @@ fn a_trimmed_entry_is_absent_and_no_error() {
     };
     store.append(&[append]).unwrap();
     store.trim(SHARD, 3, 1).unwrap();
-    let reads = Reads::new(SHARD, store.reader());
-    assert_eq!(reads.entry(1), Ok(Found::Nothing));
-    assert_eq!(reads.entry(3), Ok(Found::Data(Bytes::from_static(&[3; 4]))));
-    assert_eq!(reads.entry(4), Ok(Found::Nothing));
+    let (reads, reader) = (Recent::new(SHARD), store.reader());
+    assert_eq!(reads.entry(&reader, 1), Ok(Found::Nothing));
+    assert_eq!(
+        reads.entry(&reader, 3),
+        Ok(Found::Data(Bytes::from_static(&[3; 4])))
+    );
+    assert_eq!(reads.entry(&reader, 4), Ok(Found::Nothing));
     let gone = Position {
         index: 2,
         ordinal: 0,
     };
-    assert_eq!(reads.record(gone), Ok(None));
+    assert_eq!(reads.record(&reader, gone), Ok(None));
 }
 
 /// A queue of 40 records of 10 bytes, 4 in each of 10 entries but the fourth, which retention
@@ -83,7 +86,7 @@ fn a_reader_that_goes_on_gets_from_memory_what_the_store_holds() {
                 tags: tags.clone(),
                 max_scan: 800,
             };
-            let reads = Reads::new(SHARD, store.reader());
+            let (reads, reader) = (Recent::new(SHARD), store.reader());
             let (mut got, mut at, mut cached) = (Vec::new(), 0, 0);
             while at < 40 {
                 let batch = match reads.read_cached(key, at, &spec) {
@@ -91,7 +94,7 @@ fn a_reader_that_goes_on_gets_from_memory_what_the_store_holds() {
                         cached += 1;
                         batch
                     }
-                    None => reads.read(key, at, 40, &spec).unwrap(),
+                    None => reads.read(&reader, key, at, 40, &spec).unwrap(),
                 };
                 let records = batch.slices.iter().flat_map(|s| s.chunks(10));
                 got.extend(records.map(|r| r[0]));
