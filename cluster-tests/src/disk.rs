@@ -1,30 +1,38 @@
-//! The node's disk: takes work in rounds as the writer thread does (appends as one write and one
-//! sync, then state rows, then trims, then a flush when due), one step at a time, so that a crash
-//! falls between any two of them.
+//! The node's disk: does the writer's rounds one step at a time, so that a crash falls between any two of them.
 
 use crate::counters::Counters;
 use crate::defects::Planted;
 use std::collections::VecDeque;
-use troupemq::actors::effect::DiskWork;
+use troupemq::actors::effect::{written, DiskWork};
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::BaseOfRows;
 use troupemq::model::ShardId;
-use troupemq::raft::members::Members;
 use troupemq::raft::Fetch;
 use troupemq::storage::{
-    keys, HardState, LogAppend, LogEntry, LogStore, SimRng, SimStore, SnapshotStore, StateBatch,
-    StateOp, StateStore, StoreError,
+    keys, Done, HardState, Job, LogAppend, LogEntry, LogStore, Round, SimRng, SimStore,
+    SnapshotStore, StateBatch, StateOp, StateStore, Step as Planned, StoreError,
 };
 
+/// Few enough that rounds end with it.
+const MAX_WRITE_BYTES: usize = 2_000;
+
+/// What waits.
+#[derive(Debug)]
+enum Work {
+    /// For the writer.
+    Job(Job),
+    /// For the threads that read.
+    Read(DiskWork),
+}
+
+/// A part of the writer's step, or a read: a crash falls between any two of them.
 #[derive(Debug)]
 enum Step {
     Write(Vec<LogAppend>),
     Sync,
     State(Vec<StateBatch>),
     Trim(u64, u64),
-    Fetch(Fetch),
-    Copy(u64, u64),
-    Base(Members),
+    Read(DiskWork),
     Mend(LogEntry),
     Install((u64, u64), HardState, Vec<StateOp>),
     Forget(HardState, u64),
@@ -35,7 +43,7 @@ enum Step {
 /// See the module text.
 #[derive(Debug, Default)]
 pub struct Disk {
-    waiting: VecDeque<DiskWork>,
+    waiting: VecDeque<Work>,
     round: VecDeque<Step>,
     failed: bool,
     next_flush_us: u64,
@@ -53,7 +61,10 @@ impl Disk {
     /// Queues work. Nothing is taken any more after a failure.
     pub fn take(&mut self, work: DiskWork) {
         if !self.failed {
-            self.waiting.push_back(work);
+            self.waiting.push_back(match work.job(crate::SHARD) {
+                Ok(job) => Work::Job(job),
+                Err(reads) => Work::Read(reads),
+            });
         }
     }
 
@@ -72,7 +83,7 @@ impl Disk {
     pub fn installs_next(&self) -> bool {
         match self.round.front() {
             Some(step) => matches!(step, Step::Install(..)),
-            None => matches!(self.waiting.front(), Some(DiskWork::Install { .. })),
+            None => matches!(self.waiting.front(), Some(Work::Job(Job::Install { .. }))),
         }
     }
 
@@ -115,12 +126,7 @@ impl Disk {
                 self.forgot = done.is_ok().then_some(reached).or(self.forgot);
                 done
             }
-            Step::Fetch(fetch) => return Some(self.fetched(store, fetch)),
-            Step::Copy(to, index) => return Some(self.copied(store, to, index)),
-            Step::Base(members) => {
-                let base = BaseOfRows::new(crate::SHARD, members).of(store);
-                return Some(ShardInput::Base(base.ok().flatten()));
-            }
+            Step::Read(work) => return self.read(store, work),
             Step::Mend(entry) => {
                 counters.mended += 1;
                 store.mend(crate::SHARD, &entry)
@@ -145,7 +151,7 @@ impl Disk {
         Some(ShardInput::DiskFailed(error.to_string()))
     }
 
-    /// Takes some of what waits, in order.
+    /// Takes some of what waits, in order: the rest comes while the round is done.
     fn gather(
         &mut self,
         rng: &mut SimRng,
@@ -155,93 +161,116 @@ impl Disk {
         counters: &mut Counters,
     ) {
         let take = rng.between(1, self.waiting.len().max(1) as u64) as usize;
-        let (mut appends, mut states, mut trims) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut sync, mut append_reports, mut state_reports) = (false, Vec::new(), Vec::new());
-        // What stands before it concerns what it replaces.
-        let install =
-            |work: &DiskWork| matches!(work, DiskWork::Install { .. } | DiskWork::Forget { .. });
-        let take = match self.waiting.iter().position(install) {
-            Some(0) => 1,
-            Some(at) => take.min(at),
-            None => take,
-        };
+        let (mut jobs, mut reads) = (VecDeque::new(), Vec::new());
         for work in self.waiting.drain(..take.min(self.waiting.len())) {
             match work {
-                DiskWork::Append { ticket, mut append } => {
-                    sync |= append.sync;
-                    // (planted)
-                    if planted == Some(Planted::VoteForgotten) {
-                        append.hard_state = None;
-                    }
-                    // The sync is a step of its own.
-                    append.sync = false;
-                    appends.push(append);
-                    append_reports.push(Step::Report(ShardInput::AppendDone { ticket }));
-                }
-                DiskWork::State {
-                    mut batch, applied, ..
-                } => {
-                    let (key, value) = (
-                        keys::applied::key(crate::SHARD),
-                        keys::applied::encode(applied),
-                    );
-                    batch.ops.push(StateOp::Put { key, value });
-                    states.push(batch);
-                    state_reports.push(Step::Report(ShardInput::StateDone { applied }));
-                }
-                DiskWork::Stage { batch } => {
-                    counters.snapshot_parts += batch.ops.len() as u64;
-                    states.push(batch);
-                }
-                DiskWork::Trim { first, term } => trims.push(Step::Trim(first, term)),
-                DiskWork::Fetch(fetch) => trims.push(Step::Fetch(fetch)),
-                DiskWork::Copy { to, index } => trims.push(Step::Copy(to, index)),
-                DiskWork::Base { members } => trims.push(Step::Base(members)),
-                // Its bits are the store's own business.
-                DiskWork::Condemn(_) => {}
-                DiskWork::Mend { entry } => {
-                    let index = entry.index;
-                    trims.push(Step::Mend(entry));
-                    trims.push(Step::Report(ShardInput::Mended { index }));
-                }
-                DiskWork::Forget {
-                    hard_state,
-                    reached,
-                } => trims.push(Step::Forget(hard_state, reached)),
-                DiskWork::Install {
-                    first,
-                    term,
-                    hard_state,
-                    ops,
-                } => trims.push(Step::Install((first, term), hard_state, ops)),
+                Work::Job(job) => jobs.push_back(job),
+                Work::Read(work) => reads.push(Step::Read(work)),
             }
         }
-        if planted == Some(Planted::DoneBeforeWrite) {
-            self.round.extend(append_reports.drain(..));
+        for step in Round::gather(&mut jobs, MAX_WRITE_BYTES) {
+            self.plan(step, planted, counters);
         }
-        if !appends.is_empty() {
-            self.round.push_back(Step::Write(appends));
-            if sync {
-                counters.syncs += 1;
-                self.round.push_back(Step::Sync);
-            } else {
-                counters.unsynced_writes += 1;
-            }
-            self.round.extend(append_reports);
+        for job in jobs.into_iter().rev() {
+            self.waiting.push_front(Work::Job(job));
         }
-        if !states.is_empty() {
-            self.round.push_back(Step::State(states));
-            self.round.extend(state_reports);
-        }
-        self.round.extend(trims);
+        self.round.extend(reads);
         if now_us >= self.next_flush_us {
             self.next_flush_us = now_us + rng.between(1, 2 * flush_every_us);
             self.round.push_back(Step::Flush);
         }
     }
+
+    /// The parts of a step of the writer.
+    fn plan(&mut self, step: Planned, planted: Option<Planted>, counters: &mut Counters) {
+        match step {
+            Planned::Append(mut all) => {
+                let reports = told(all.tickets, |shard, ticket| Done::Appended {
+                    shard,
+                    ticket,
+                });
+                if planted == Some(Planted::DoneBeforeWrite) {
+                    self.round.extend(reports.clone().map(Step::Report));
+                }
+                let sync = all.appends.iter().any(|append| append.sync);
+                for append in &mut all.appends {
+                    if planted == Some(Planted::VoteForgotten) {
+                        append.hard_state = None;
+                    }
+                    // The sync is a step of its own.
+                    append.sync = false;
+                }
+                self.round.push_back(Step::Write(all.appends));
+                if sync {
+                    counters.syncs += 1;
+                    self.round.push_back(Step::Sync);
+                } else {
+                    counters.unsynced_writes += 1;
+                }
+                if planted != Some(Planted::DoneBeforeWrite) {
+                    self.round.extend(reports.map(Step::Report));
+                }
+            }
+            Planned::States(all) => {
+                self.round.push_back(Step::State(all.batches));
+                let done = |shard, ticket| Done::StateWritten { shard, ticket };
+                self.round.extend(told(all.tickets, done).map(Step::Report));
+            }
+            Planned::Replace(job) | Planned::Alone(job) => self.plan_job(job),
+            // Flushes come at any time; syncs that nobody waits for are left to the worst case: none.
+            Planned::Sync | Planned::End { .. } => {}
+        }
+    }
+
+    fn plan_job(&mut self, job: Job) {
+        let step = match job {
+            Job::Trim { first, term, .. } => Step::Trim(first, term),
+            Job::Install {
+                first,
+                term,
+                hard_state,
+                ops,
+                ..
+            } => Step::Install((first, term), hard_state, ops),
+            Job::Forget {
+                hard_state,
+                reached,
+                ..
+            } => Step::Forget(hard_state, reached),
+            Job::Mend { entry, .. } => {
+                let index = entry.index;
+                self.round.push_back(Step::Mend(entry));
+                Step::Report(ShardInput::Mended { index })
+            }
+            // What a condemned store holds is the store's own business, and so are its marks.
+            _ => return,
+        };
+        self.round.push_back(step);
+    }
+}
+
+/// What the shard is told of these.
+fn told<F>(tickets: Vec<(ShardId, u64)>, done: F) -> impl Iterator<Item = ShardInput> + Clone
+where
+    F: Fn(ShardId, u64) -> Done + Clone,
+{
+    let all = tickets.into_iter();
+    all.filter_map(move |(shard, ticket)| written(done(shard, ticket)))
 }
 
 impl Disk {
+    fn read(&mut self, store: &SimStore, work: DiskWork) -> Option<ShardInput> {
+        Some(match work {
+            DiskWork::Fetch(fetch) => self.fetched(store, fetch),
+            DiskWork::Copy { to, index } => self.copied(store, to, index),
+            DiskWork::Base { members } => {
+                let base = BaseOfRows::new(crate::SHARD, members).of(store);
+                ShardInput::Base(base.ok().flatten())
+            }
+            _ => return None,
+        })
+    }
+
     /// Entries for a follower that is behind.
     fn fetched(&mut self, store: &SimStore, fetch: Fetch) -> ShardInput {
         let from = fetch.from;

@@ -18,16 +18,19 @@ pub const SWITCHES: &str = "TROUPE_GUARDS_OUT";
 pub const MODULE: &str = r#"
 /// Switches of the guards.
 pub mod mutation {
-    static OUT: std::sync::OnceLock<u128> = std::sync::OnceLock::new();
+    static OUT: std::sync::OnceLock<[u128; 2]> = std::sync::OnceLock::new();
 
     /// The guard with this number is out.
     pub fn out(guard: u32) -> bool {
         let all = *OUT.get_or_init(|| {
             let named = std::env::var("TROUPE_GUARDS_OUT").unwrap_or_default();
             let numbers = named.split(',').filter_map(|n| n.parse::<u32>().ok());
-            numbers.fold(0, |all, n| all | 1 << n)
+            numbers.fold([0; 2], |mut all, n| {
+                all[n as usize / 128] |= 1 << (n % 128);
+                all
+            })
         });
-        all >> guard & 1 == 1
+        all[guard as usize / 128] >> (guard % 128) & 1 == 1
     }
 }
 "#;
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn guards_have_names_of_their_own_and_back_each_other() {
         let guards = all();
-        assert!((60..128).contains(&guards.len()), "{}", guards.len());
+        assert!((60..256).contains(&guards.len()), "{}", guards.len());
         for guard in &guards {
             let named = |what: &str| guards.iter().filter(|g| g.what == what).count();
             assert_eq!(named(guard.what), 1, "{}", guard.what);

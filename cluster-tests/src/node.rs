@@ -216,6 +216,9 @@ impl Sim {
                 }
             }
             Mail::Disk(work) => {
+                if let DiskWork::Stage { batch } = &work {
+                    self.counters.snapshot_parts += batch.ops.len() as u64;
+                }
                 self.disk.take(work);
                 self.wake_disk();
             }

@@ -9,11 +9,11 @@ use crate::model::command::{LockedQueue, QueueOffset};
 use crate::model::group::GroupConfig;
 use crate::model::outcome::{Outcome, Token};
 use crate::model::topic::TopicConfig;
-use crate::model::{GroupId, QueueKey};
+use crate::model::{GroupId, QueueKey, ShardId};
 use crate::raft::entry::{AppendBlock, TimerKey};
 use crate::raft::members::Members;
 use crate::raft::{Fetch, Role};
-use crate::storage::{HardState, LogAppend, LogEntry, StateBatch, StateOp};
+use crate::storage::{Done, HardState, Job, LogAppend, LogEntry, StateBatch, StateOp};
 use bytes::Bytes;
 
 /// Work for the disk. Completions come back to the shard core with the same ticket.
@@ -55,6 +55,67 @@ pub enum DiskWork {
     Mend { entry: LogEntry },
     /// The store is not to be opened again as it is; see [`crate::storage::LogStore::condemn`].
     Condemn(String),
+}
+
+impl DiskWork {
+    /// For the writer; what only reads is given back.
+    pub fn job(self, shard: ShardId) -> Result<Job, Self> {
+        Ok(match self {
+            Self::Append { ticket, append } => Job::Append {
+                shard,
+                ticket,
+                append,
+            },
+            // The ticket that comes back says up to where rows can be read.
+            Self::State { batch, applied, .. } => Job::State {
+                shard,
+                ticket: applied,
+                batch,
+                applied,
+            },
+            Self::Stage { batch } => Job::Stage { batch },
+            Self::Trim { first, term } => Job::Trim {
+                shard,
+                ticket: 0,
+                first,
+                term,
+            },
+            Self::Install {
+                first,
+                term,
+                hard_state,
+                ops,
+            } => Job::Install {
+                shard,
+                first,
+                term,
+                hard_state,
+                ops,
+            },
+            Self::Forget {
+                hard_state,
+                reached,
+            } => Job::Forget {
+                shard,
+                hard_state,
+                reached,
+            },
+            Self::Mend { entry } => Job::Mend { shard, entry },
+            Self::Condemn(why) => Job::Condemn(why),
+            reads @ (Self::Fetch(_) | Self::Base { .. } | Self::Copy { .. }) => return Err(reads),
+        })
+    }
+}
+
+/// What the writer's word is to the shard core; `None`: nothing.
+pub fn written(done: Done) -> Option<ShardInput> {
+    Some(match done {
+        Done::Appended { ticket, .. } => ShardInput::AppendDone { ticket },
+        Done::StateWritten { ticket, .. } => ShardInput::StateDone { applied: ticket },
+        Done::Trimmed { .. } => return None,
+        Done::Mended { index, .. } => ShardInput::Mended { index },
+        Done::Failed { error } => ShardInput::DiskFailed(error.to_string()),
+    })
 }
 
 /// Something that becomes visible outside the shard's cores.

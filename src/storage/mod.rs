@@ -20,4 +20,6 @@ pub use rocks::{Look, Reader, RocksStore, Scrubbed, StoreOptions};
 pub use sim::{Fault, Found, SimLogStore, SimRng, SimStateStore, SimStore};
 pub use stats::StoreStats;
 pub use traits::*;
-pub use writer::{Done, Job, OnDone, Writer, WriterHandle, WriterOptions};
+pub use writer::{
+    Appends, Done, Job, OnDone, Round, States, Step, Writer, WriterHandle, WriterOptions,
+};

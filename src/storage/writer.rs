@@ -1,11 +1,9 @@
 //! The one thread that writes: all shards' log appends and state batches go through it, so that
 //! appends which arrive together share one write and one sync.
 //!
-//! Each round takes everything queued and does, in this order: all appends as one log write (one
+//! Each round takes everything queued and does, in this order (`round`): all appends as one log write (one
 //! sync if any of them wants it), their reports in the order of the jobs; all state batches as one
-//! write, and reports; trims; a flush when one was asked for or is due. A state batch never
-//! needs an append queued behind it, so putting it after all appends of the round keeps the state
-//! behind the log.
+//! write, and reports; trims; a flush when one was asked for or is due.
 //!
 //! Whoever has a single small job that need not wait for the disk may do it on its own thread
 //! instead, when nobody else has work for the store ([`WriterHandle::submit_here`]): waking the
@@ -20,14 +18,13 @@
 //! it would then report as written.
 
 mod apart;
+mod round;
+
+pub use round::{Appends, Done, Job, Round, States, Step};
 
 use super::jobs::{job_queue, JobReceiver, JobSender};
 use super::points::{pass, FailPoint};
-use super::{
-    keys, HardState, LogAppend, LogEntry, SnapshotStore, StateBatch, StateOp, StoreError,
-    StoreStats,
-};
-use crate::model::ShardId;
+use super::{SnapshotStore, StoreError, StoreStats};
 use apart::Apart;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -37,71 +34,6 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Work for the writer. Tickets are the sender's own numbers and come back in [`Done`].
-#[derive(Debug)]
-pub enum Job {
-    Append {
-        shard: ShardId,
-        ticket: u64,
-        append: LogAppend,
-    },
-    /// Rows changed by applying the log up to `applied`. The writer adds the applied row.
-    State {
-        shard: ShardId,
-        ticket: u64,
-        batch: StateBatch,
-        applied: u64,
-    },
-    /// Rows beside the state. Nobody is told.
-    Stage { batch: StateBatch },
-    /// See [`LogStore::trim`].
-    Trim {
-        shard: ShardId,
-        ticket: u64,
-        first: u64,
-        term: u64,
-    },
-    /// See [`SnapshotStore::install`]. Reported by the next append.
-    Install {
-        shard: ShardId,
-        first: u64,
-        term: u64,
-        hard_state: HardState,
-        ops: Vec<StateOp>,
-    },
-    /// See [`SnapshotStore::forget`]. Nobody is told.
-    Forget {
-        shard: ShardId,
-        hard_state: HardState,
-        reached: u64,
-    },
-    /// See [`LogStore::regained`].
-    Regained { shard: ShardId },
-    /// See [`LogStore::mend`].
-    Mend { shard: ShardId, entry: LogEntry },
-    /// See [`LogStore::condemn`].
-    Condemn(String),
-    /// Make the state rows durable now.
-    Flush,
-    /// Do what is queued before this, close the store and end.
-    Stop,
-}
-
-/// What the writer has done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Done {
-    /// Written, and synced if the append asked for it.
-    Appended { shard: ShardId, ticket: u64 },
-    /// Written, that is visible to readers; durable only with a later flush.
-    StateWritten { shard: ShardId, ticket: u64 },
-    /// The new first index is durable.
-    Trimmed { shard: ShardId, ticket: u64 },
-    /// The good copy of an entry is durable.
-    Mended { shard: ShardId, index: u64 },
-    /// The store takes no more writes. Reported once; jobs not yet reported will never be.
-    Failed { error: StoreError },
-}
 
 /// Limits of the writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,10 +103,8 @@ impl<S: SnapshotStore + Send> DoHere for Place<S> {
         if rounds.failed || jobs.is_closed() || jobs.waiting() > 0 {
             return Err(job);
         }
-        let mut round = Gathered::default();
-        gather(&mut round, job);
         let unsynced = rounds.unsynced_since.is_some();
-        if let Err(error) = rounds.write(&mut round) {
+        if let Err(error) = rounds.write(Round::of(job)) {
             rounds.fail(error);
         }
         if rounds.unsynced_since.is_some() && !unsynced {
@@ -284,38 +214,6 @@ impl Drop for Writer {
     }
 }
 
-/// What one round has gathered.
-#[derive(Default)]
-struct Gathered {
-    appends: Vec<LogAppend>,
-    append_tickets: Vec<(ShardId, u64)>,
-    append_bytes: usize,
-    states: Vec<StateBatch>,
-    state_tickets: Vec<(ShardId, u64)>,
-    trims: Vec<(ShardId, u64, u64, u64)>,
-    installs: Vec<Install>,
-    forgets: Vec<(ShardId, HardState, u64)>,
-    regained: Vec<ShardId>,
-    mends: Vec<(ShardId, LogEntry)>,
-    condemned: Option<String>,
-    flush: bool,
-    stop: bool,
-}
-
-impl Gathered {
-    /// Nothing that writes was gathered.
-    fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.states.is_empty() && self.trims.is_empty()
-    }
-}
-
-struct Install {
-    shard: ShardId,
-    at: (u64, u64),
-    hard_state: HardState,
-    ops: Vec<StateOp>,
-}
-
 struct Rounds<S> {
     store: S,
     options: WriterOptions,
@@ -361,23 +259,12 @@ impl<S: SnapshotStore> Rounds<S> {
     fn turn(&mut self, queue: &JobReceiver<Job>, waiting: &mut VecDeque<Job>) -> bool {
         loop {
             let open = queue.take(waiting);
-            let mut round = Gathered {
-                stop: !open && waiting.is_empty(),
-                ..Gathered::default()
-            };
-            while !round.stop && round.append_bytes < self.options.max_write_bytes {
-                let Some(job) = waiting.pop_front() else {
-                    break;
-                };
-                let replaces = matches!(job, Job::Install { .. } | Job::Forget { .. });
-                if replaces && !round.is_empty() {
-                    // What comes before it concerns what it replaces.
-                    waiting.push_front(job);
-                    break;
-                }
-                gather(&mut round, job);
+            let ends = !open && waiting.is_empty();
+            let mut round = Round::gather(waiting, self.options.max_write_bytes);
+            if ends {
+                round.stop();
             }
-            let stop = round.stop;
+            let stop = round.stops();
             if !self.failed {
                 if let Err(error) = self.round(round) {
                     self.fail(error);
@@ -449,55 +336,90 @@ impl<S: SnapshotStore> Rounds<S> {
     }
 
     /// Appends and state rows, and nothing else.
-    fn write(&mut self, round: &mut Gathered) -> Result<(), StoreError> {
-        self.append(round)?;
-        self.states(round)
+    fn write(&mut self, round: Round) -> Result<(), StoreError> {
+        for step in round {
+            match step {
+                Step::Append(appends) => self.append(&appends)?,
+                Step::States(states) => self.states(states)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
-    fn states(&mut self, round: &mut Gathered) -> Result<(), StoreError> {
-        if round.states.is_empty() {
-            return Ok(());
+    fn round(&mut self, round: Round) -> Result<(), StoreError> {
+        for step in round {
+            match step {
+                Step::Append(appends) => self.append(&appends)?,
+                Step::States(states) => self.states(states)?,
+                Step::Sync => self.sync_if_due()?,
+                Step::Replace(job) | Step::Alone(job) => self.alone(job)?,
+                Step::End { flush, stop } => self.end(flush, stop)?,
+            }
         }
-        self.store.write_all(&round.states)?;
-        StoreStats::add(&self.stats.state_batches, round.states.len() as u64);
+        Ok(())
+    }
+
+    fn states(&mut self, states: States) -> Result<(), StoreError> {
+        self.store.write_all(&states.batches)?;
+        StoreStats::add(&self.stats.state_batches, states.batches.len() as u64);
         self.unflushed_since.get_or_insert_with(Instant::now);
         pass(FailPoint::StateTold);
-        for (shard, ticket) in round.state_tickets.drain(..) {
+        for (shard, ticket) in states.tickets {
             (self.on_done)(Done::StateWritten { shard, ticket });
         }
         Ok(())
     }
 
-    fn round(&mut self, mut round: Gathered) -> Result<(), StoreError> {
-        for i in &round.installs {
-            self.store.install(i.shard, i.at, i.hard_state, &i.ops)?;
-            self.unsynced_since = None;
+    fn alone(&mut self, job: Job) -> Result<(), StoreError> {
+        match job {
+            Job::Install {
+                shard,
+                first,
+                term,
+                hard_state,
+                ops,
+            } => {
+                self.store.install(shard, (first, term), hard_state, &ops)?;
+                self.unsynced_since = None;
+            }
+            Job::Forget {
+                shard,
+                hard_state,
+                reached,
+            } => {
+                self.store.forget(shard, hard_state, reached)?;
+                self.unsynced_since = None;
+            }
+            Job::Trim {
+                shard,
+                ticket,
+                first,
+                term,
+            } => {
+                self.store.trim(shard, first, term)?;
+                self.flushed();
+                StoreStats::add(&self.stats.trims, 1);
+                (self.on_done)(Done::Trimmed { shard, ticket });
+            }
+            Job::Regained { shard } => self.store.regained(shard)?,
+            Job::Condemn(why) => {
+                self.store.condemn(&why);
+            }
+            Job::Mend { shard, entry } => {
+                self.store.mend(shard, &entry)?;
+                let index = entry.index;
+                (self.on_done)(Done::Mended { shard, index });
+            }
+            // Gathered with others of their kind.
+            Job::Append { .. } | Job::State { .. } | Job::Stage { .. } | Job::Flush | Job::Stop => {
+            }
         }
-        for (shard, hard_state, reached) in &round.forgets {
-            self.store.forget(*shard, *hard_state, *reached)?;
-            self.unsynced_since = None;
-        }
-        self.append(&round)?;
-        self.sync_if_due()?;
-        self.states(&mut round)?;
-        for (shard, ticket, first, term) in round.trims {
-            self.store.trim(shard, first, term)?;
-            self.flushed();
-            StoreStats::add(&self.stats.trims, 1);
-            (self.on_done)(Done::Trimmed { shard, ticket });
-        }
-        for shard in round.regained {
-            self.store.regained(shard)?;
-        }
-        if let Some(why) = &round.condemned {
-            self.store.condemn(why);
-        }
-        for (shard, entry) in round.mends {
-            self.store.mend(shard, &entry)?;
-            let index = entry.index;
-            (self.on_done)(Done::Mended { shard, index });
-        }
-        if round.flush {
+        Ok(())
+    }
+
+    fn end(&mut self, flush: bool, stop: bool) -> Result<(), StoreError> {
+        if flush {
             self.store.flush()?;
             self.flushed();
         } else if self.flush_due() {
@@ -505,7 +427,7 @@ impl<S: SnapshotStore> Rounds<S> {
             self.flushed();
         }
         self.check()?;
-        if round.stop {
+        if stop {
             if self.apart_since.is_some() {
                 let result = self.apart.wait();
                 self.end_apart(result)?;
@@ -515,10 +437,7 @@ impl<S: SnapshotStore> Rounds<S> {
         Ok(())
     }
 
-    fn append(&mut self, round: &Gathered) -> Result<(), StoreError> {
-        if round.appends.is_empty() {
-            return Ok(());
-        }
+    fn append(&mut self, round: &Appends) -> Result<(), StoreError> {
         let begun = Instant::now();
         self.store.append(&round.appends)?;
         let stats = &self.stats;
@@ -535,10 +454,10 @@ impl<S: SnapshotStore> Rounds<S> {
             &stats.entries,
             round.appends.iter().map(|a| a.entries.len() as u64).sum(),
         );
-        StoreStats::add(&stats.bytes, round.append_bytes as u64);
-        self.unflushed_bytes += round.append_bytes as u64;
+        StoreStats::add(&stats.bytes, round.bytes as u64);
+        self.unflushed_bytes += round.bytes as u64;
         pass(FailPoint::AppendTold);
-        for (shard, ticket) in &round.append_tickets {
+        for (shard, ticket) in &round.tickets {
             (self.on_done)(Done::Appended {
                 shard: *shard,
                 ticket: *ticket,
@@ -595,136 +514,5 @@ fn run<S: SnapshotStore>(place: &Place<S>, queue: &JobReceiver<Job>) {
     }
 }
 
-fn gather(round: &mut Gathered, job: Job) {
-    match job {
-        Job::Append {
-            shard,
-            ticket,
-            append,
-        } => {
-            round.append_bytes += append.entries.iter().map(|e| e.data.len()).sum::<usize>();
-            round.appends.push(append);
-            round.append_tickets.push((shard, ticket));
-        }
-        Job::State {
-            shard,
-            ticket,
-            mut batch,
-            applied,
-        } => {
-            let (key, value) = (keys::applied::key(shard), keys::applied::encode(applied));
-            batch.ops.push(StateOp::Put { key, value });
-            round.states.push(batch);
-            round.state_tickets.push((shard, ticket));
-        }
-        Job::Stage { batch } => round.states.push(batch),
-        Job::Trim {
-            shard,
-            ticket,
-            first,
-            term,
-        } => round.trims.push((shard, ticket, first, term)),
-        Job::Install {
-            shard,
-            first,
-            term,
-            hard_state,
-            ops,
-        } => round.installs.push(Install {
-            shard,
-            at: (first, term),
-            hard_state,
-            ops,
-        }),
-        Job::Forget {
-            shard,
-            hard_state,
-            reached,
-        } => round.forgets.push((shard, hard_state, reached)),
-        Job::Regained { shard } => round.regained.push(shard),
-        Job::Mend { shard, entry } => round.mends.push((shard, entry)),
-        Job::Condemn(why) => round.condemned = Some(why),
-        Job::Flush => round.flush = true,
-        Job::Stop => round.stop = true,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::{RocksStore, StoreOptions};
-    use super::*;
-    use crossbeam_channel::unbounded;
-
-    #[test]
-    fn a_panic_in_the_writer_is_a_failed_store() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(dir.path(), StoreOptions::default(), &[ShardId(1)]).unwrap();
-        let (tell, told) = unbounded();
-        let on_done = Box::new(move |done| match done {
-            Done::StateWritten { .. } => panic!("test"),
-            other => tell.send(other).unwrap(),
-        });
-        let writer = Writer::spawn(store, WriterOptions::default(), on_done).unwrap();
-        let job = || Job::State {
-            shard: ShardId(1),
-            ticket: 1,
-            batch: StateBatch::default(),
-            applied: 1,
-        };
-        writer.submit(job()).unwrap();
-        let done = told.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(matches!(done, Done::Failed { .. }));
-        assert!(writer.submit(job()).is_err(), "later jobs are refused");
-    }
-
-    #[test]
-    fn a_single_job_is_done_by_whoever_has_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(dir.path(), StoreOptions::default(), &[ShardId(1)]).unwrap();
-        let reader = store.reader();
-        let (tell, told) = unbounded();
-        let on_done = Box::new(move |done| {
-            tell.send((std::thread::current().id(), done)).unwrap();
-        });
-        let writer = Writer::spawn(store, WriterOptions::default(), on_done).unwrap();
-        let handle = writer.handle();
-        let job = |index| Job::Append {
-            shard: ShardId(1),
-            ticket: index,
-            append: LogAppend {
-                shard: ShardId(1),
-                entries: vec![crate::storage::LogEntry {
-                    index,
-                    term: 1,
-                    kind: 0,
-                    data: bytes::Bytes::from_static(b"x"),
-                }],
-                hard_state: None,
-                sync: true,
-            },
-        };
-        let me = std::thread::current().id();
-        for index in 1..=20 {
-            // The writer may be looking at its clocks at this very moment.
-            let here = handle.submit_here(job(index)).unwrap();
-            let (by, done) = match here {
-                true => told.try_recv().unwrap(),
-                false => told.recv_timeout(Duration::from_secs(20)).unwrap(),
-            };
-            assert_eq!(here, by == me);
-            let shard = ShardId(1);
-            assert_eq!(
-                done,
-                Done::Appended {
-                    shard,
-                    ticket: index
-                }
-            );
-            assert_eq!(reader.log_range(shard).unwrap(), (1, index));
-        }
-        assert_eq!(writer.stats().syncs.load(Ordering::Relaxed), 20);
-        writer.stop();
-        assert!(handle.submit_here(job(21)).is_err(), "the writer has ended");
-        assert!(told.is_empty());
-    }
-}
+mod tests;

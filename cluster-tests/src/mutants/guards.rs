@@ -1,5 +1,6 @@
 //! The guards, by room. Add one beside its neighbours; `mutants --only TEXT` tries it.
 
+mod groups;
 mod machine;
 mod others;
 mod raft;
@@ -9,5 +10,12 @@ use super::Guard;
 
 /// All of them. A guard's place is the number of its switch.
 pub fn all() -> Vec<Guard> {
-    [raft::GUARDS, shard::GUARDS, machine::GUARDS, others::GUARDS].concat()
+    [
+        raft::GUARDS,
+        shard::GUARDS,
+        machine::GUARDS,
+        others::GUARDS,
+        groups::GUARDS,
+    ]
+    .concat()
 }

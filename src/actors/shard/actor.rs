@@ -13,7 +13,7 @@ use super::status::{boot_ns, ShardStatus};
 use super::views::Views;
 use crate::actors::abort::AbortOnPanic;
 use crate::actors::clock::{boot_ms, NodeClock};
-use crate::actors::effect::{DiskWork, Effect};
+use crate::actors::effect::{written, DiskWork, Effect};
 use crate::actors::link::ReplicaLink;
 use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
@@ -26,7 +26,7 @@ use crate::model::{QueueKey, ShardId};
 use crate::raft::{Fetch, PeerProgress};
 use crate::storage::points::{pass, FailPoint};
 use crate::storage::writer::{Job, WriterHandle};
-use crate::storage::{Done, ReadPool, StoreError};
+use crate::storage::{ReadPool, StoreError};
 use actix::prelude::*;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
@@ -281,55 +281,16 @@ impl ShardActor {
 
     fn disk(&mut self, work: DiskWork, effects: &mut VecDeque<Effect>) {
         let shard = self.deps.shard;
-        let job = match work {
-            DiskWork::Append { ticket, append } => {
-                let bytes = append.entries.iter().map(|e| e.data.len() as u64).sum();
-                self.deps.pace.written(bytes);
-                Job::Append {
-                    shard,
-                    ticket,
-                    append,
-                }
-            }
-            // The ticket that comes back says up to where rows can be read.
-            DiskWork::State { batch, applied, .. } => Job::State {
-                shard,
-                ticket: applied,
-                batch,
-                applied,
-            },
-            DiskWork::Stage { batch } => Job::Stage { batch },
-            DiskWork::Trim { first, term } => Job::Trim {
-                shard,
-                ticket: 0,
-                first,
-                term,
-            },
-            DiskWork::Install {
-                first,
-                term,
-                hard_state,
-                ops,
-            } => Job::Install {
-                shard,
-                first,
-                term,
-                hard_state,
-                ops,
-            },
-            DiskWork::Forget {
-                hard_state,
-                reached,
-            } => Job::Forget {
-                shard,
-                hard_state,
-                reached,
-            },
-            DiskWork::Fetch(fetch) => return self.fetch(fetch, effects),
-            DiskWork::Base { members } => return self.make_base(members, effects),
-            DiskWork::Copy { to, index } => return self.copy(to, index),
-            DiskWork::Mend { entry } => Job::Mend { shard, entry },
-            DiskWork::Condemn(why) => Job::Condemn(why),
+        if let DiskWork::Append { append, .. } = &work {
+            let bytes = append.entries.iter().map(|e| e.data.len() as u64).sum();
+            self.deps.pace.written(bytes);
+        }
+        let job = match work.job(shard) {
+            Ok(job) => job,
+            Err(DiskWork::Fetch(fetch)) => return self.fetch(fetch, effects),
+            Err(DiskWork::Base { members }) => return self.make_base(members, effects),
+            Err(DiskWork::Copy { to, index }) => return self.copy(to, index),
+            Err(_) => return,
         };
         let handed = match self.does_here(&job) {
             true => self.deps.writer.submit_here(job).map(|_| ()),
@@ -512,13 +473,7 @@ impl Handler<DiskDone> for ShardActor {
     type Result = ();
     fn handle(&mut self, DiskDone(done): DiskDone, ctx: &mut Self::Context) {
         let _guard = AbortOnPanic;
-        let input = match done {
-            Done::Appended { ticket, .. } => ShardInput::AppendDone { ticket },
-            Done::StateWritten { ticket, .. } => ShardInput::StateDone { applied: ticket },
-            Done::Trimmed { .. } => return,
-            Done::Mended { index, .. } => ShardInput::Mended { index },
-            Done::Failed { error } => ShardInput::DiskFailed(error.to_string()),
-        };
+        let Some(input) = written(done) else { return };
         self.input(input, ctx);
     }
 }
