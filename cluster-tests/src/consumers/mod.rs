@@ -227,6 +227,7 @@ impl Sim {
                 6..8 => self.leave(n),
                 8..13 => self.reset(n),
                 13..60 => self.look(n),
+                60..68 if self.people.members[n].group == IN_ORDER => self.quarrel(n),
                 _ => self.go_on(n),
             }
         }
@@ -436,11 +437,15 @@ impl Sim {
 
     fn lock(&mut self, n: usize) {
         let keys = self.people.members[n].keys.clone();
+        let now_ms = self.members_ms();
+        self.people.members[n].lock_ms = now_ms + RENEW_MS;
+        self.lock_these(n, keys);
+    }
+
+    fn lock_these(&mut self, n: usize, keys: Vec<QueueKey>) {
         let asked = keys.iter().map(|k| (k.topic.0, k.queue)).collect();
         let request = self.ask(n, What::Lock(keys));
-        let now_ms = self.members_ms();
-        let member = &mut self.people.members[n];
-        member.lock_ms = now_ms + RENEW_MS;
+        let member = &self.people.members[n];
         let (group, client) = (member.group, member.id.clone());
         let what = Request::Lock {
             client,

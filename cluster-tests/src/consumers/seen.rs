@@ -37,9 +37,12 @@ pub enum GroupSeen {
     /// An offset was to be set; by a one-way commit, a two-way one or an operator.
     OffsetAsked {
         id: u64,
+        time: Time,
         group: usize,
         key: QueueKey,
         offset: u64,
+        /// Somebody waits for the answer.
+        two_way: bool,
     },
     /// It was told to be set.
     OffsetSet {
@@ -51,6 +54,7 @@ pub enum GroupSeen {
     },
     QueryAsked {
         id: u64,
+        time: Time,
         group: usize,
         key: QueueKey,
     },

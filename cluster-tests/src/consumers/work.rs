@@ -79,11 +79,29 @@ impl Sim {
 
     fn query_as(&mut self, n: usize, id: u64, key: QueueKey) {
         let group = self.people.members[n].group;
-        self.see(Seen::Group(GroupSeen::QueryAsked { id, group, key }));
+        let time = self.serving_time();
+        self.see(Seen::Group(GroupSeen::QueryAsked {
+            id,
+            time,
+            group,
+            key,
+        }));
         let what = Request::Query {
             key: (key.topic.0, key.queue),
         };
         self.send_group(group, GroupMail::Request { what, request: id });
+    }
+
+    fn offset_asked(&mut self, id: u64, at: (usize, QueueKey), offset: u64, two_way: bool) {
+        let (time, (group, key)) = (self.serving_time(), at);
+        self.see(Seen::Group(GroupSeen::OffsetAsked {
+            id,
+            time,
+            group,
+            key,
+            offset,
+            two_way,
+        }));
     }
 
     /// Commits; one in eight one-way.
@@ -96,12 +114,7 @@ impl Sim {
             self.people.owed.remove(&id);
             self.people.members[n].asked = None;
         }
-        self.see(Seen::Group(GroupSeen::OffsetAsked {
-            id,
-            group,
-            key,
-            offset,
-        }));
+        self.offset_asked(id, (group, key), offset, two_way);
         let mail = GroupMail::Commit {
             key: (key.topic.0, key.queue),
             offset: offset as i64,
@@ -109,6 +122,37 @@ impl Sim {
             request: two_way.then_some(id),
         };
         self.send_group(group, mail);
+    }
+
+    /// Members that are in the middle of a rebalance take queues for their own that others hold: locks of one
+    /// queue are asked for by several at once while another queue's are decided on, or are given back by who
+    /// has none.
+    pub(super) fn quarrel(&mut self, n: usize) {
+        let (group, at) = (IN_ORDER, self.people.members[n].at);
+        let Some(topic) = self.view.topics.get(TOPIC).filter(|t| t.read_queues > 1) else {
+            return;
+        };
+        let queue = |q: u32| QueueKey::new(TopicId(topic.id), q);
+        let (first, second) = (queue(0), queue(1));
+        let gives_back = self.people.rng.chance(1, 4);
+        let same = |m: &super::Member| m.group == group && m.at == at && m.asked.is_none();
+        let all = self.people.members.iter().enumerate();
+        let all = all.filter(|(_, m)| same(m) && !m.dead && m.joined);
+        let all: Vec<usize> = all.map(|(n, _)| n).collect();
+        for (place, n) in all.into_iter().enumerate() {
+            let key = if place == 0 { first } else { second };
+            self.counters.quarrels += 1;
+            if gives_back {
+                let client = self.people.members[n].id.clone();
+                self.lets_go(n, &[key]);
+                let request = self.ask(n, What::Unlock);
+                let keys = vec![(key.topic.0, key.queue)];
+                let what = Request::Unlock { client, keys };
+                self.send_group(group, GroupMail::Request { what, request });
+            } else {
+                self.lock_these(n, vec![key]);
+            }
+        }
     }
 
     /// An operator sets the group somewhere else in a queue.
@@ -131,12 +175,7 @@ impl Sim {
             key,
             below: offset,
         }));
-        self.see(Seen::Group(GroupSeen::OffsetAsked {
-            id,
-            group,
-            key,
-            offset,
-        }));
+        self.offset_asked(id, (group, key), offset, true);
         let what = Request::Reset {
             topic: TOPIC.into(),
             offsets: vec![((key.topic.0, key.queue), offset)],

@@ -2,7 +2,7 @@
 //! was asked for.
 
 use super::Checker;
-use crate::consumers::seen::GroupSeen;
+use crate::consumers::seen::{GroupSeen, Time};
 use crate::seen::{End, Seen};
 use std::collections::{BTreeMap, BTreeSet};
 use troupemq::model::QueueKey;
@@ -12,6 +12,8 @@ struct Wish {
     id: u64,
     offset: u64,
     asked_at: u64,
+    /// Where, by somebody who waits.
+    two_way: Option<Time>,
     /// When it was told to be done; those that never are may be done at any time.
     told_at: Option<u64>,
 }
@@ -29,6 +31,10 @@ pub struct GroupOffsets {
     set: BTreeSet<Place>,
     /// Where each query asks, and what it may be told: as of when it was asked, and later wishes.
     queries: BTreeMap<u64, (Place, Vec<u64>, bool)>,
+    /// Queries that were asked behind a commit, at the same place: the commit, and what else they may be told.
+    behind: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// Commits that a query behind them was told nothing of: they must not be told to be done.
+    overlooked: BTreeMap<u64, String>,
     ids: BTreeMap<u32, usize>,
     gone: BTreeSet<u32>,
 }
@@ -61,9 +67,11 @@ impl GroupOffsets {
         match seen {
             GroupSeen::OffsetAsked {
                 id,
+                time,
                 group,
                 key,
                 offset,
+                two_way,
             } => {
                 let place = (*group, *key);
                 self.places.insert(*id, place);
@@ -71,6 +79,7 @@ impl GroupOffsets {
                     id: *id,
                     offset: *offset,
                     asked_at: self.now,
+                    two_way: two_way.then_some(*time),
                     told_at: None,
                 };
                 self.wishes.entry(place).or_default().push(wish);
@@ -78,23 +87,61 @@ impl GroupOffsets {
                     debug_assert_eq!(*at, place);
                     offsets.push(*offset);
                 }
+                for (id, (_, offsets)) in &mut self.behind {
+                    if self.queries.get(id).is_some_and(|q| q.0 == place) {
+                        offsets.push(*offset);
+                    }
+                }
             }
-            GroupSeen::OffsetSet { id } => self.told(*id),
+            GroupSeen::OffsetSet { id } => {
+                if let Some(what) = self.overlooked.remove(id) {
+                    return Err(what);
+                }
+                self.told(*id);
+            }
             GroupSeen::OffsetIgnored { id } => {
                 if let Some(place) = self.places.get(id) {
                     let wishes = self.wishes.entry(*place).or_default();
                     wishes.retain(|w| w.id != *id);
                 }
             }
-            GroupSeen::QueryAsked { id, group, key } => {
+            GroupSeen::QueryAsked {
+                id,
+                time,
+                group,
+                key,
+            } => {
                 let place = (*group, *key);
                 let (offsets, absent) = self.may_be(place);
+                let wishes = self.wishes.get(&place).map_or(&[][..], Vec::as_slice);
+                if let Some(at) = wishes.iter().rposition(|w| w.two_way == Some(*time)) {
+                    let elsewhere = wishes[..at].iter().filter(|w| w.two_way != Some(*time));
+                    let elsewhere = elsewhere.filter(|w| w.told_at.is_none());
+                    let all = wishes[at..].iter().chain(elsewhere);
+                    let all = all.map(|w| w.offset).collect();
+                    self.behind.insert(*id, (wishes[at].id, all));
+                }
                 self.queries.insert(*id, (place, offsets, absent));
             }
             GroupSeen::QueryTold { id, offset } => {
+                let behind = self.behind.remove(id);
                 let Some((place, offsets, absent)) = self.queries.remove(id) else {
                     return Ok(());
                 };
+                if let Some((commit, all)) = behind {
+                    let seen = offset.is_some_and(|offset| all.contains(&offset));
+                    if !seen && !self.gone.contains(&place.1.topic.0) {
+                        let what = format!(
+                            "query {id} of {place:?} came behind commit {commit}, and is told {offset:?} instead of {all:?}"
+                        );
+                        let wishes = self.wishes.get(&place);
+                        let mut wishes = wishes.into_iter().flatten();
+                        if wishes.any(|w| w.id == commit && w.told_at.is_some()) {
+                            return Err(what);
+                        }
+                        self.overlooked.insert(commit, what);
+                    }
+                }
                 let right = match offset {
                     Some(offset) => offsets.contains(offset),
                     None => absent,
@@ -160,11 +207,16 @@ mod tests {
     use super::*;
 
     fn asked(id: u64, offset: u64) -> Seen {
+        asked_at(id, offset, (0, id, 0))
+    }
+    fn asked_at(id: u64, offset: u64, time: Time) -> Seen {
         Seen::Group(GroupSeen::OffsetAsked {
             id,
+            time,
             group: 0,
             key: KEY,
             offset,
+            two_way: true,
         })
     }
     fn set(id: u64) -> Seen {
@@ -173,6 +225,7 @@ mod tests {
     fn query(id: u64) -> Seen {
         Seen::Group(GroupSeen::QueryAsked {
             id,
+            time: (0, 0, 0),
             group: 0,
             key: KEY,
         })
@@ -204,6 +257,24 @@ mod tests {
         let ignored = Seen::Group(GroupSeen::OffsetIgnored { id: 2 });
         let passed_over = [&open[..3], &[ignored, query(9), told(9, Some(7))]].concat();
         assert!(run(&passed_over).is_some());
+    }
+
+    #[test]
+    fn a_query_sees_the_commit_before_it() {
+        let run = |history: &[Seen]| judge(&mut GroupOffsets::default(), history, None);
+        let here = (0, 0, 0);
+        let begin = [asked_at(1, 5, here), set(1), asked_at(2, 7, here), query(9)];
+        let then = |more: &[Seen]| run(&[&begin[..], more].concat());
+        assert!(then(&[told(9, Some(7)), set(2)]).is_none());
+        assert!(then(&[set(2), told(9, Some(7))]).is_none());
+        assert!(then(&[told(9, Some(5))]).is_none(), "it may be refused");
+        assert!(then(&[told(9, Some(5)), set(2)]).is_some());
+        assert!(then(&[set(2), told(9, Some(5))]).is_some());
+        let later = [asked_at(3, 9, here), told(9, Some(9)), set(2)];
+        assert!(then(&later).is_none());
+        let other = [asked_at(1, 5, (1, 0, 0)), asked_at(2, 7, here), query(9)];
+        let told = [told(9, Some(5)), set(2)];
+        assert!(run(&[&other[..], &told].concat()).is_none(), "in flight");
     }
 
     #[test]
