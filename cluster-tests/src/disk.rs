@@ -3,7 +3,7 @@
 use crate::counters::Counters;
 use crate::defects::Planted;
 use std::collections::VecDeque;
-use troupemq::actors::effect::{written, DiskWork};
+use troupemq::actors::effect::{written, DiskWork, Handed};
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::BaseOfRows;
 use troupemq::model::ShardId;
@@ -15,15 +15,6 @@ use troupemq::storage::{
 
 /// Few enough that rounds end with it.
 const MAX_WRITE_BYTES: usize = 2_000;
-
-/// What waits.
-#[derive(Debug)]
-enum Work {
-    /// For the writer.
-    Job(Job),
-    /// For the threads that read.
-    Read(DiskWork),
-}
 
 /// A part of the writer's step, or a read: a crash falls between any two of them.
 #[derive(Debug)]
@@ -43,7 +34,7 @@ enum Step {
 /// See the module text.
 #[derive(Debug, Default)]
 pub struct Disk {
-    waiting: VecDeque<Work>,
+    waiting: VecDeque<Handed>,
     round: VecDeque<Step>,
     failed: bool,
     next_flush_us: u64,
@@ -61,10 +52,7 @@ impl Disk {
     /// Queues work. Nothing is taken any more after a failure.
     pub fn take(&mut self, work: DiskWork) {
         if !self.failed {
-            self.waiting.push_back(match work.job(crate::SHARD) {
-                Ok(job) => Work::Job(job),
-                Err(reads) => Work::Read(reads),
-            });
+            self.waiting.push_back(work.handed(crate::SHARD));
         }
     }
 
@@ -83,7 +71,10 @@ impl Disk {
     pub fn installs_next(&self) -> bool {
         match self.round.front() {
             Some(step) => matches!(step, Step::Install(..)),
-            None => matches!(self.waiting.front(), Some(Work::Job(Job::Install { .. }))),
+            None => matches!(
+                self.waiting.front(),
+                Some(Handed::ToWriter(Job::Install { .. }))
+            ),
         }
     }
 
@@ -164,15 +155,15 @@ impl Disk {
         let (mut jobs, mut reads) = (VecDeque::new(), Vec::new());
         for work in self.waiting.drain(..take.min(self.waiting.len())) {
             match work {
-                Work::Job(job) => jobs.push_back(job),
-                Work::Read(work) => reads.push(Step::Read(work)),
+                Handed::ToWriter(job) => jobs.push_back(job),
+                Handed::ToReaders(work) => reads.push(Step::Read(work)),
             }
         }
         for step in Round::gather(&mut jobs, MAX_WRITE_BYTES) {
             self.plan(step, planted, counters);
         }
         for job in jobs.into_iter().rev() {
-            self.waiting.push_front(Work::Job(job));
+            self.waiting.push_front(Handed::ToWriter(job));
         }
         self.round.extend(reads);
         if now_us >= self.next_flush_us {

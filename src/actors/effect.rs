@@ -57,10 +57,18 @@ pub enum DiskWork {
     Condemn(String),
 }
 
+/// Who does work for the disk.
+#[derive(Debug)]
+pub enum Handed {
+    ToWriter(Job),
+    /// It only reads.
+    ToReaders(DiskWork),
+}
+
 impl DiskWork {
-    /// For the writer; what only reads is given back.
-    pub fn job(self, shard: ShardId) -> Result<Job, Self> {
-        Ok(match self {
+    /// Who does it.
+    pub fn handed(self, shard: ShardId) -> Handed {
+        Handed::ToWriter(match self {
             Self::Append { ticket, append } => Job::Append {
                 shard,
                 ticket,
@@ -102,7 +110,9 @@ impl DiskWork {
             },
             Self::Mend { entry } => Job::Mend { shard, entry },
             Self::Condemn(why) => Job::Condemn(why),
-            reads @ (Self::Fetch(_) | Self::Base { .. } | Self::Copy { .. }) => return Err(reads),
+            Self::Fetch(_) | Self::Base { .. } | Self::Copy { .. } => {
+                return Handed::ToReaders(self);
+            }
         })
     }
 }

@@ -13,7 +13,7 @@ use super::status::{boot_ns, ShardStatus};
 use super::views::Views;
 use crate::actors::abort::AbortOnPanic;
 use crate::actors::clock::{boot_ms, NodeClock};
-use crate::actors::effect::{written, DiskWork, Effect};
+use crate::actors::effect::{written, DiskWork, Effect, Handed};
 use crate::actors::link::ReplicaLink;
 use crate::actors::queue::actor::{QueueActor, QueueMail};
 use crate::actors::queue::core::{refuse_batch, QueueCore, QueueInput};
@@ -285,12 +285,9 @@ impl ShardActor {
             let bytes = append.entries.iter().map(|e| e.data.len() as u64).sum();
             self.deps.pace.written(bytes);
         }
-        let job = match work.job(shard) {
-            Ok(job) => job,
-            Err(DiskWork::Fetch(fetch)) => return self.fetch(fetch, effects),
-            Err(DiskWork::Base { members }) => return self.make_base(members, effects),
-            Err(DiskWork::Copy { to, index }) => return self.copy(to, index),
-            Err(_) => return,
+        let job = match work.handed(shard) {
+            Handed::ToWriter(job) => job,
+            Handed::ToReaders(work) => return self.reads(work, effects),
         };
         let handed = match self.does_here(&job) {
             true => self.deps.writer.submit_here(job).map(|_| ()),
@@ -298,6 +295,15 @@ impl ShardActor {
         };
         if let Err(error) = handed {
             effects.push_back(Effect::ToShard(ShardInput::DiskFailed(error.to_string())));
+        }
+    }
+
+    fn reads(&mut self, work: DiskWork, effects: &mut VecDeque<Effect>) {
+        match work {
+            DiskWork::Fetch(fetch) => self.fetch(fetch, effects),
+            DiskWork::Base { members } => self.make_base(members, effects),
+            DiskWork::Copy { to, index } => self.copy(to, index),
+            _ => {}
         }
     }
 
