@@ -93,7 +93,7 @@ pub const FORWARDING: [Planted; 3] = [
     Planted::JudgeForgets,
 ];
 
-/// Those of consumer groups that one node can show, and those that several can.
+/// Those of consumer groups: one node can show them, and so can several.
 pub const CONSUMERS: [Planted; 7] = [
     Planted::LockWhileHeld,
     Planted::LocksNotRestored,
@@ -103,16 +103,8 @@ pub const CONSUMERS: [Planted; 7] = [
     Planted::RetriesForever,
     Planted::MemberKept,
 ];
-pub const CONSUMERS_OF_GROUP: [Planted; 8] = [
-    Planted::LockWhileHeld,
-    Planted::LocksNotRestored,
-    Planted::OffsetsNotRestored,
-    Planted::CommitToldEarly,
-    Planted::SendBackDropped,
-    Planted::RetriesForever,
-    Planted::MemberKept,
-    Planted::GroupsKept,
-];
+/// And those that only several can.
+pub const CONSUMERS_OF_GROUP: [Planted; 1] = [Planted::GroupsKept];
 
 /// Plants what lies in a store.
 pub fn spoil(store: &mut SimStore, defect: Option<Planted>) {

@@ -4,6 +4,8 @@
 //! Between a node and a leader lies a link that keeps its order, is slow, and breaks; what was on its way is lost
 //! then.
 
+mod next;
+
 use crate::clients::Waiting;
 use crate::defects::Planted;
 use crate::schedule::Event;
@@ -25,6 +27,8 @@ use troupemq::wire::remoting::code::request::SEND_MESSAGE_V2;
 const TOPIC: &str = "topic-0";
 /// A turn of some connection comes so often, microseconds.
 const TURN_US: u64 = 250_000;
+/// And of one whose own node is about to lead, for so long.
+const TURN_OF_NEXT_US: u64 = 8_000;
 /// A frame takes so long on its link at most, and a broken link is noticed within this time, microseconds.
 const LINK_US: u64 = 30_000;
 const NOTICED_US: u64 = 800_000;
@@ -99,6 +103,8 @@ pub struct Doors {
     broken: BTreeSet<(usize, usize, u64)>,
     /// By leader, node, link and connection.
     judges: BTreeMap<(usize, usize, u64, u64), Judge>,
+    /// A connection whose node is to lead next, while its requests are with the leader of now.
+    next_leads: Option<(u64, u64)>,
 }
 
 impl Doors {
@@ -112,6 +118,7 @@ impl Doors {
             tails: BTreeMap::new(),
             broken: BTreeSet::new(),
             judges: BTreeMap::new(),
+            next_leads: None,
         }
     }
 
@@ -135,7 +142,11 @@ impl Sim {
         if self.is_calm() && !open {
             return;
         }
-        let next = self.doors.rng.between(500, TURN_US);
+        let now_us = self.schedule.now_us();
+        self.doors.next_leads.take_if(|(_, until)| *until < now_us);
+        let hurried = self.doors.next_leads.map(|(id, _)| id);
+        let most = hurried.map_or(TURN_US, |_| TURN_OF_NEXT_US);
+        let next = self.doors.rng.between(500, most);
         self.schedule.after(next, Event::Doors);
         let nodes = self.nodes() as u64;
         while !self.is_calm() && self.doors.doors.len() < self.plan.doors as usize {
@@ -158,7 +169,8 @@ impl Sim {
         let one = self.doors.rng.below(ids.len().max(1) as u64) as usize;
         for (at, id) in ids.into_iter().enumerate() {
             if self.go_to(id) {
-                if at == one && !self.is_calm() && self.lull_left() == 0 {
+                let its_turn = hurried.map_or(at == one, |hurried| hurried == id);
+                if its_turn && !self.is_calm() && self.lull_left() == 0 {
                     for _ in 0..self.doors.rng.between(1, 4) {
                         self.door_sends(id);
                     }
@@ -257,6 +269,7 @@ impl Sim {
                 self.say(to, way.1, id, Frame::GoOn);
             }
             self.say(to, way.1, id, Frame::Request { number, uid, key });
+            self.leads_next(id, to);
         }
         let late = self.doors.at(id).map(|door| door.book.take_late(now));
         for request in late.into_iter().flatten() {

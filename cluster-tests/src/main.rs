@@ -28,10 +28,11 @@ struct Args {
 
 /// The planted defect of this name.
 fn planted(name: &str) -> Result<cluster_tests::defects::Planted, String> {
-    use cluster_tests::defects::{ALL, CONSUMERS_OF_GROUP, FORWARDING, GROUP, MANY};
+    use cluster_tests::defects::{ALL, CONSUMERS, CONSUMERS_OF_GROUP, FORWARDING, GROUP, MANY};
     let mut all = ALL.iter().chain(&GROUP).chain(&MANY);
     let mut all = all
         .by_ref()
+        .chain(&CONSUMERS)
         .chain(&CONSUMERS_OF_GROUP)
         .chain(&FORWARDING)
         .copied();

@@ -38,6 +38,7 @@ fn every_planted_defect_is_found() {
     unseen.extend(hunt(&GROUP, 3));
     unseen.extend(hunt(&MANY, 5));
     unseen.extend(hunt(&CONSUMERS, 1));
+    unseen.extend(hunt(&CONSUMERS, 3));
     unseen.extend(hunt(&CONSUMERS_OF_GROUP, 3));
     unseen.extend(hunt(&FORWARDING, 3));
     assert!(unseen.is_empty(), "not found in 1,000 seeds: {unseen:?}");

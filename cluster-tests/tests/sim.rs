@@ -29,6 +29,7 @@ const FRESH: u64 = 1000;
 
 /// Counted only where there are several nodes, or only where there is one.
 const OF_GROUPS: &[&str] = &[
+    "leads_next",
     "pipelined",
     "pipelined_acked",
     "forwarded",

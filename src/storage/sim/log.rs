@@ -215,9 +215,8 @@ impl SimLogStore {
         if rng.chance(1, 2) {
             self.found.torn += 1;
             let torn = torn.torn(rng);
-            let whole = torn.is_whole();
-            assert!(!whole, "a torn entry passed its checks");
-            if whole || self.accept_torn {
+            assert!(!torn.is_whole(), "a torn entry passed its checks");
+            if self.accept_torn {
                 survive.push(torn);
             }
         }
