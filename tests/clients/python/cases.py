@@ -80,10 +80,11 @@ def delay_levels(env):
         sent[str(level)] = time.time()
         env.send(topic, str(level), level=level)
     wait("the delayed messages", 15, lambda: len(sink.all()) == 3)
-    for m, due in zip(sink.all()[1:], (1, 5)):
+    for m in sink.all()[1:]:
+        due = {"1": 1, "2": 5}[m.body]
         took = m.at - sent[m.body]
         env.note(f"level {m.body}: {took:.2f} s")
-        check(due - 0.05 <= took < due + 3, f"level {m.body} took {took:.2f} s")
+        check(due - 0.05 <= took < due + 9, f"level {m.body} took {took:.2f} s")
         check(m.topic == topic, f"delivered with topic {m.topic}")
 
 
