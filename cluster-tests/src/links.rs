@@ -217,9 +217,12 @@ impl Sim {
         self.counters.frames += 1;
         let number = self.extra.rng.below(1 << 40);
         let mut wire = framed(number, &bytes);
+        let sent = wire.clone();
         if changes {
             self.change(&mut wire);
         }
+        // A bit that changes twice is what it was.
+        let changes = wire != sent;
         if self.defect == Some(Planted::ChecksumUnread) {
             wire = agreeing(wire);
         }

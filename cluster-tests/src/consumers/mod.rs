@@ -177,9 +177,9 @@ impl People {
 }
 
 impl Sim {
-    /// The clients' clock, ms.
+    /// The clients' clock, ms: not that of the node which the world is in.
     fn members_ms(&self) -> i64 {
-        self.mono_ms() * SPEED
+        (self.schedule.now_us() / 1000) as i64 * SPEED
     }
 
     /// One turn of some member.
