@@ -18,6 +18,7 @@ mod answers;
 mod changes;
 pub mod clients;
 pub mod clock;
+pub mod clocks;
 pub mod consumers;
 pub mod counters;
 pub mod defects;
@@ -95,7 +96,11 @@ pub fn play_twice(seed: u64, how: Play) -> Result<usize, String> {
 fn guarded(seed: u64, how: Play, trace: bool) -> (Result<(), Failure>, Counters, Vec<u64>) {
     let run = std::panic::AssertUnwindSafe(|| Sim::new(seed, how, trace).run());
     match std::panic::catch_unwind(run) {
-        Ok(done) => done,
+        Ok((result, mut counters, trace)) => {
+            let mut clocks = || clocks::play(seed, how.nodes.max(1), &mut counters);
+            let result = result.and_then(|()| clocks());
+            (result, counters, trace)
+        }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

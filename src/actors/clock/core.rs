@@ -3,8 +3,8 @@
 //! Time runs with the monotonic clock; what is kept is how far it is from that, the *offset*. It
 //! follows the node's own wall clock as long as that is within [`NEAR_MS`] of it and of what most
 //! clocks say. A wall clock that is further off is not believed: time is then held to the median of
-//! the majority, or runs on by itself where there is none. Only when a majority of clocks says for
-//! [`STEADY_MS`] that time is far from where it runs, it goes there.
+//! the majority, or runs on by itself where there is none. Only when a majority of the cluster's clocks
+//! says for [`STEADY_MS`] that time is far from where it runs, it goes there.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +139,8 @@ impl ClockCore {
         if near(want, self.offset) {
             self.offset = want;
             self.wanted = None;
-        } else if majority.is_none() {
+        } else if !whole {
+            // A few that were cut off with clocks that are wrong alike.
             self.wanted = None;
         } else if self.lasted(want, mono_ms) {
             let by_ms = want.saturating_sub(self.offset);

@@ -170,6 +170,19 @@ fn what_comes_late_from_others_does_not_move_time_that_is_held() {
 }
 
 #[test]
+fn a_few_that_are_wrong_alike_and_cut_off_move_nothing() {
+    let mut w = World::new(&[0, 0, 0, 0, 0]);
+    w.run(5_000);
+    (w.skews[0], w.skews[1]) = (HOUR, HOUR);
+    (w.silent[2], w.silent[3], w.silent[4]) = (true, true, true);
+    w.run(10 * STEADY_MS);
+    assert!(w.off().abs() <= 3, "{}", w.off());
+    w.silent = vec![false; 5];
+    w.run(5_000);
+    assert!(w.off().abs() <= 3, "{}", w.off());
+}
+
+#[test]
 fn a_wrong_clock_at_the_start_is_put_right_by_the_others() {
     for wrong in [48 * HOUR, -48 * HOUR] {
         let mut w = World::new(&[wrong, 0, 5]);

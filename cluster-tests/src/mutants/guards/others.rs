@@ -90,6 +90,12 @@ pub const GUARDS: &[Guard] = &[
     ),
     Guard::new(
         CLOCK,
+        "time jumps only to what most of the cluster's clocks say",
+        "} else if !whole {",
+        "} else if !whole && !{out} {",
+    ),
+    Guard::new(
+        CLOCK,
         "a node that starts waits for others' clocks",
         "if whole || (waited && self.trust == Trust::Nobody) {",
         "if whole || ((waited || {out}) && self.trust == Trust::Nobody) {",
@@ -105,7 +111,11 @@ pub const GUARDS: &[Guard] = &[
         "the time is what most clocks say",
         "(agree * 2 > all.len()).then_some(Majority { offset, agree })",
         "(agree * 2 > all.len() || {out}).then_some(Majority { offset, agree })",
-    ),
+    )
+    .backed_by(&[
+        "most of the clocks heard are most of the cluster's",
+        "time jumps only to what most of the cluster's clocks say",
+    ]),
     Guard::new(
         CLOCK,
         "most of the clocks heard are most of the cluster's",

@@ -140,7 +140,7 @@ final class Consume {
             want.addAll(old);
         }
         c.note(withOld ? "began at 0 (young topic)" : "began at its policy's place");
-        sink.exactly(want, 5_000, 0);
+        sink.exactly(want, 20_000, 0);
     }
 
     private static void fromLast(Ctx c) throws Exception {

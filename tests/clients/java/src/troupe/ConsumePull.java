@@ -210,11 +210,25 @@ final class ConsumePull {
 
     private static List<String> poll(DefaultLitePullConsumer l, int n) throws Exception {
         List<String> got = new ArrayList<>();
-        long end = System.currentTimeMillis() + 25_000;
+        long end = System.currentTimeMillis() + 15_000;
         while (got.size() < n && System.currentTimeMillis() < end) {
             got.addAll(Ctx.bodies(l.poll(500)));
         }
         return got;
+    }
+
+    /**
+     * What comes after a seek. A pull of the client's that is under way meanwhile may hand over what it got, or take
+     * the new place for its own and drop what it gets: then the client seeks again.
+     */
+    private static void afterSeek(DefaultLitePullConsumer l, Ctx.Act seek, List<String> want, String what) throws Exception {
+        List<String> got = null;
+        for (int i = 0; i < 5 && !want.equals(got); i++) {
+            Ctx.await("silence", 20_000, () -> l.poll(500).isEmpty());
+            seek.run();
+            got = poll(l, want.size());
+        }
+        equal(got, want, what);
     }
 
     private static void liteAssign(Ctx c) throws Exception {
@@ -233,13 +247,10 @@ final class ConsumePull {
         c.start(l);
         equal(l.fetchMessageQueues(topic).size(), 2, "queues");
         l.assign(List.of(q));
-        // A pull that is under way when the client seeks may still hand over what it got: so it has all there is,
-        // and waits at the broker.
         equal(poll(l, 40), all, "from where it begins");
-        l.seek(q, 10);
-        equal(poll(l, 30), all.subList(10, 40), "from 10");
-        l.seekToBegin(q);
-        equal(poll(l, 40), all, "from the beginning");
+        afterSeek(l, () -> l.seek(q, 10), all.subList(10, 40), "from 10");
+        afterSeek(l, () -> l.seekToBegin(q), all, "from the beginning");
+        Ctx.await("silence", 20_000, () -> l.poll(500).isEmpty());
         l.seekToEnd(q);
         equal(l.poll(300).size(), 0, "messages at the end");
         sendOk(c.producer().send(new Message(topic, utf8("m40")), q));

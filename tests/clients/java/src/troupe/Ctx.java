@@ -19,6 +19,7 @@ import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.client.consumer.PullStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
@@ -26,6 +27,7 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.exception.RemotingException;
 import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 
 /** One run of one case: fresh names, clients that are shut down at its end, checks, measured notes. */
@@ -57,9 +59,26 @@ final class Ctx implements AutoCloseable {
     /** Creates a topic and waits until the name server knows it with that many queues. */
     String topic(String base, int queues) throws Exception {
         String t = name(base);
-        Compat.createTopic(producer(), t, queues);
+        makeTopic(t, queues);
         awaitQueues(t, queues);
         return t;
+    }
+
+    /** The client waits 5 s for the answer, which a machine that starts many programs at once may exceed. */
+    void makeTopic(String topic, int queues) throws Exception {
+        await("topic " + topic, 60_000, () -> {
+            try {
+                Compat.createTopic(producer(), topic, queues);
+                return true;
+            } catch (MQClientException e) {
+                for (Throwable t = e; t != null; t = t.getCause()) {
+                    if (t instanceof RemotingException) {
+                        return false;
+                    }
+                }
+                throw e;
+            }
+        });
     }
 
     String topic(int queues) throws Exception {

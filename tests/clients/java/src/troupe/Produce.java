@@ -285,7 +285,7 @@ final class Produce {
         c.sendMany(topic, "m", 6);
         c.awaitStored(topic, 6);
         // Creating it again with another number changes the number and keeps the data.
-        Compat.createTopic(c.producer(), topic, 10);
+        c.makeTopic(topic, 10);
         c.awaitQueues(topic, 10);
         equal(c.stored(topic), 6L, "messages after the change");
         MessageQueue last = c.queues(topic).get(9);
