@@ -197,6 +197,22 @@ fn every_vote_includes_those_of_a_change_that_is_not_applied() {
     assert_eq!(net.at(behind).texts(), [b"a"]);
 }
 
+/// It may not lead, and the group needs its vote.
+#[test]
+fn who_does_not_stand_lets_go_of_a_leader_that_is_silent() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    let barred = leader % 3 + 1;
+    net.at(barred).raft.bar(true);
+    net.tick(5);
+    net.down.insert(leader);
+    net.tick(100);
+    let other = (leader + 1) % 3 + 1;
+    assert!(net.at(other).raft.is_leader());
+}
+
 #[test]
 fn of_two_members_the_one_with_data_leads_the_one_without() {
     let all = [1, 2];

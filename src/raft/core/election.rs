@@ -92,6 +92,10 @@ impl RaftCore {
             }
             self.node.tick();
             self.weighed(None, 0);
+        } else if counts {
+            // Who does not stand votes all the same, and no longer keeps to a leader that is silent.
+            let elapsed = &mut self.node.raft.election_elapsed;
+            *elapsed = (*elapsed).max((*elapsed + 1).min(self.options.election_ticks));
         }
         self.mend_members();
         self.tick_catch_up();
