@@ -62,7 +62,13 @@ impl Found {
         shared: &Shared,
         shard: ShardId,
         file_mark: Option<Mark>,
+        loose: bool,
     ) -> Result<(), StoreError> {
+        let commit = self.bounds.hard_state.commit;
+        if loose && self.bounds.last < commit {
+            // All entries behind the lost end may be gone, and a commit index alone be there.
+            self.hole = Some(commit);
+        }
         let epoch = self.mark.epoch;
         let file = file_mark.filter(|mark| mark.epoch == epoch);
         let synced = file.map_or(0, |mark| mark.index).max(self.mark.index);

@@ -142,6 +142,19 @@ fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
     let told = store.loss(S).map(|l| (l.kept, l.reached));
     assert_eq!((store.standing(S), told), (lost, Some((8, 20))));
     drop(store);
+    // It loses more before it has regained that: it owes both.
+    marks.set(
+        S,
+        Mark {
+            index: 12,
+            epoch: 1,
+        },
+    );
+    marks.sync().unwrap();
+    let store = open_in_boot(dir, "a", true).unwrap();
+    let told = store.loss(S).map(|l| (l.kept, l.reached));
+    assert_eq!((store.standing(S), told), (lost, Some((8, 20))));
+    drop(store);
     // A database that does not open is put aside.
     std::fs::write(dir.join("db/CURRENT"), "MANIFEST-000005").unwrap();
     let refused = open_in_boot(dir, "a", false);
@@ -149,6 +162,36 @@ fn a_repair_keeps_what_can_be_trusted_and_says_what_it_cannot() {
     let store = open_in_boot(dir, "a", true).unwrap();
     assert_eq!(store.loss(S).unwrap().kept, 0);
     assert!(dir.join("db.damaged-2").exists());
+}
+
+/// The same, and the next WAL had nothing but a commit index.
+#[test]
+fn a_commit_index_behind_a_lost_end_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut store = open_in_boot(dir, "a", false).unwrap();
+    store.append(&[append(1..3, 1, 100, true)]).unwrap();
+    store.regained(S).unwrap();
+    // The first unsynced append of a life is synced.
+    store.append(&[append(3..5, 1, 100, false)]).unwrap();
+    let mut later = append(5..8, 1, 100, false);
+    later.hard_state = Some(HardState {
+        term: 1,
+        vote: 1,
+        commit: 7,
+    });
+    store.append(&[later]).unwrap();
+    for lost in [6u64, 7] {
+        let cf = store.shared.cf("log-3").unwrap();
+        store.shared.db.delete_cf(cf, lost.to_be_bytes()).unwrap();
+    }
+    drop(store);
+    for boot in ["b", "b"] {
+        let store = open_in_boot(dir, boot, false).unwrap();
+        let bounds = store.bounds(S).unwrap();
+        assert_eq!((bounds.last, bounds.hard_state.commit), (5, 5));
+        assert_eq!(store.standing(S), Standing::Unsynced { kept: 5 });
+    }
 }
 
 /// The machine stopped when a WAL had lost its unsynced end and the next one had not.

@@ -91,7 +91,7 @@ impl RocksStore {
             }
             let file = file.map(|(_, mark)| *mark);
             let mut found = find(&shared, shard)?;
-            found.look_for_hole(&shared, shard, file)?;
+            found.look_for_hole(&shared, shard, file, loose)?;
             match (options.alone, options.repair) {
                 (false, _) => found.look_for_damage(&shared, shard, 0)?,
                 // What was applied is not applied again.
@@ -183,7 +183,11 @@ impl RocksStore {
             let known = meta_row(&shared, &key)?.map(|row| meta::parse_standing(&row));
             let mut standing = known.transpose()?.unwrap_or_default();
             let kept = log.bounds.last;
-            if let Some(loss) = self.losses.get(shard) {
+            if let Some(loss) = self.losses.get_mut(shard) {
+                if let Standing::Forgotten { reached, .. } = standing {
+                    // What was lost before is not there again yet.
+                    loss.reached = loss.reached.max(reached);
+                }
                 let reached = loss.reached;
                 standing = Standing::Forgotten { kept, reached };
                 batch.put_cf(

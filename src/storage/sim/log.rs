@@ -234,8 +234,9 @@ impl SimLogStore {
                 let there = (log.first..).zip(log.entries.keys());
                 let end = there.take_while(|(index, key)| index == *key).count() as u64;
                 log.entries.split_off(&(log.first + end));
-                log.hard_state.commit = log.hard_state.commit.min(log.last());
             }
+            // A write with nothing but a commit index may be there where the entries before it are not.
+            log.hard_state.commit = log.hard_state.commit.min(log.last());
         }
         self.current = self.durable.clone();
         for (shard, log) in &self.current {
