@@ -140,6 +140,29 @@ fn gives_vote_back(entry: &LogEntry, before: Option<&Members>) -> bool {
     }
 }
 
+/// Names of topics that an entry only asks to be there.
+pub(crate) fn ensured(entry: &LogEntry) -> Vec<String> {
+    let decoded = match entry.kind {
+        0 if !entry.data.is_empty() => decode(entry.index, &entry.data).ok(),
+        _ => None,
+    };
+    let commands = decoded.into_iter().flat_map(|decoded| decoded.commands);
+    let (mut ensured, mut others) = (Vec::new(), Vec::new());
+    for command in commands {
+        let Command::Meta(command) = command else {
+            continue;
+        };
+        match command.op {
+            Some(MetaOp::EnsureTopic(topic)) => ensured.push(topic.name),
+            Some(MetaOp::PutTopic(topic)) => others.push(topic.name),
+            Some(MetaOp::DeleteTopic(name)) => others.push(name),
+            _ => {}
+        }
+    }
+    ensured.retain(|name| !others.contains(name));
+    ensured
+}
+
 /// The changes that somebody asked for.
 fn changes_in(entry: &LogEntry) -> Result<Vec<String>, String> {
     if entry.kind != 0 {

@@ -58,7 +58,6 @@ struct World {
     brief: Option<(i64, i64)>,
     brief_again_ms: i64,
     held: u64,
-    jumped: u64,
 }
 
 impl World {
@@ -86,7 +85,6 @@ impl World {
             brief: None,
             brief_again_ms: 0,
             held: 0,
-            jumped: 0,
         }
     }
 
@@ -171,7 +169,9 @@ impl World {
         match core.look(now_ms, wall_ms) {
             Some(Event::Settled { confirmed, .. }) => node.confirmed |= confirmed,
             Some(Event::Held { .. }) => self.held += 1,
-            Some(Event::Jumped { .. }) => self.jumped += 1,
+            Some(Event::Jumped { by_ms }) => {
+                return Err(format!("the time of node {n} jumps by {by_ms} ms"));
+            }
             Some(Event::Freed) | None => {}
         }
         let off_ms = core.now_ms(now_ms) - EPOCH_MS - now_ms;
@@ -214,6 +214,5 @@ pub fn play(seed: u64, nodes: usize, counters: &mut Counters) -> Result<(), Fail
         }
     }
     counters.long_holds += world.held;
-    counters.long_jumps += world.jumped;
     Ok(())
 }

@@ -13,6 +13,8 @@ use troupemq::storage::{
     SnapshotStore, StateBatch, StateOp, StateStore, Step as Planned, StoreError,
 };
 
+/// A base is made within so many steps of the disk.
+const LONG_STEPS: u64 = 120;
 /// Few enough that rounds end with it.
 const MAX_WRITE_BYTES: usize = 2_000;
 
@@ -35,6 +37,8 @@ enum Step {
 #[derive(Debug, Default)]
 pub struct Disk {
     waiting: VecDeque<Handed>,
+    /// A base that was made, and comes after so many steps.
+    made: Option<(u64, ShardInput)>,
     round: VecDeque<Step>,
     failed: bool,
     next_flush_us: u64,
@@ -58,13 +62,19 @@ impl Disk {
 
     /// Work is waiting or under way.
     pub fn has_work(&self) -> bool {
-        let idle = self.waiting.is_empty() && self.round.is_empty();
+        let idle = self.waiting.is_empty() && self.round.is_empty() && self.made.is_none();
         !(self.failed || idle)
     }
 
     /// The scheduled step comes now; it may have been brought forward since.
     pub fn is_due(&self, now_us: u64) -> bool {
         self.busy && now_us >= self.at_us
+    }
+
+    /// The log is cut next, and state rows wait.
+    pub fn cuts_before_rows(&self) -> bool {
+        let state = |w: &Handed| matches!(w, Handed::ToWriter(Job::State { .. }));
+        matches!(self.round.front(), Some(Step::Trim(..))) && self.waiting.iter().any(state)
     }
 
     /// A snapshot is the next thing to be installed.
@@ -88,6 +98,12 @@ impl Disk {
         planted: Option<Planted>,
         counters: &mut Counters,
     ) -> Option<ShardInput> {
+        if let Some((_, base)) = self.made.take_if(|(left, _)| *left == 0) {
+            return Some(base);
+        }
+        if let Some((left, _)) = &mut self.made {
+            *left -= 1;
+        }
         if self.round.is_empty() {
             self.gather(rng, now_us, flush_every_us, planted, counters);
         }
@@ -117,7 +133,7 @@ impl Disk {
                 self.forgot = done.is_ok().then_some(reached).or(self.forgot);
                 done
             }
-            Step::Read(work) => return self.read(store, work),
+            Step::Read(work) => return self.read(store, rng, work),
             Step::Mend(entry) => {
                 counters.mended += 1;
                 store.mend(crate::SHARD, &entry)
@@ -250,13 +266,19 @@ where
 }
 
 impl Disk {
-    fn read(&mut self, store: &SimStore, work: DiskWork) -> Option<ShardInput> {
+    fn read(&mut self, store: &SimStore, rng: &mut SimRng, work: DiskWork) -> Option<ShardInput> {
         Some(match work {
             DiskWork::Fetch(fetch) => self.fetched(store, fetch),
             DiskWork::Copy { to, index } => self.copied(store, to, index),
             DiskWork::Base { members } => {
                 let base = BaseOfRows::new(crate::SHARD, members).of(store);
-                ShardInput::Base(base.ok().flatten())
+                let base = ShardInput::Base(base.ok().flatten());
+                // To make one takes long: the log is trimmed and members change meanwhile.
+                if rng.chance(1, 3) {
+                    self.made = Some((rng.between(1, LONG_STEPS), base));
+                    return None;
+                }
+                base
             }
             _ => return None,
         })

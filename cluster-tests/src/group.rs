@@ -18,6 +18,7 @@ use crate::view::{self, View};
 use bytes::Bytes;
 use troupemq::actors::shard::core::ShardInput;
 use troupemq::actors::shard::machine::{Event as Applied, Machine, MachineOptions};
+use troupemq::model::topic::TopicConfig;
 use troupemq::model::{GroupId, Position, QueueKey, TopicId};
 use troupemq::raft::members::Members;
 use troupemq::storage::{keys, LogEntry, LogStore, SimStore};
@@ -334,10 +335,19 @@ impl Sim {
         group.entries.push(entry.clone());
         let bytes = entry.data.len() as u64 + 64;
         let before = group.oracle.members.clone();
+        let ensured = crate::changes::ensured(entry);
+        let named = |t: &&TopicConfig| ensured.contains(&t.name);
+        let kept: Vec<TopicConfig> = group.oracle.topics().filter(named).cloned().collect();
         let applied = match group.oracle.apply(entry) {
             Ok(applied) => applied,
             Err(error) => return self.fail("I3", format!("the oracle: {error}")),
         };
+        let same = |topic: &&TopicConfig| group.oracle.topics().any(|t| t == *topic);
+        let changed = kept.iter().find(|topic| !same(topic));
+        if let Some(topic) = changed {
+            let what = format!("entry {index} makes a topic again that is there: {topic:?}");
+            return self.fail("I16", what);
+        }
         if index.is_multiple_of(DIGEST_EVERY) {
             let digest = whole_digest(&group.oracle);
             self.see(Seen::Digest { index, digest });

@@ -139,6 +139,10 @@ pub enum Event {
         node: usize,
         lasts_us: u64,
     },
+    /// Whoever leads hands over to this node.
+    LeadAgain {
+        node: usize,
+    },
     /// Nothing gets through from one node to another, or between them.
     Cut {
         from: usize,

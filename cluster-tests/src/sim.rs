@@ -296,6 +296,7 @@ impl Sim {
                 both,
                 until,
             } => self.cut(from, to, both, until),
+            Event::LeadAgain { node } => self.lead_again(node),
             Event::PowerCut => self.cut_power(),
             Event::Pause { node, lasts_us } => {
                 self.enter(node);
@@ -465,6 +466,12 @@ impl Sim {
         self.disk.busy = false;
         let flush_us = self.plan.flush_every_ms * 1000;
         let now_us = self.schedule.now_us();
+        let cuts = self.disk.cuts_before_rows() && !self.is_calm();
+        if cuts && self.plan.crash_every > 0 && self.rng.chance(1, 4) {
+            // The log is cut, and its rows are not written.
+            self.counters.cut_trims += 1;
+            self.crash_in = Some(1);
+        }
         let done = self.disk.step(
             &mut self.store,
             &mut self.rng,

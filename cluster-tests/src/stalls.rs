@@ -5,6 +5,7 @@
 use crate::schedule::{Event, Mail};
 use crate::sim::Sim;
 use troupemq::actors::queue::core::QueueInput;
+use troupemq::actors::shard::core::ShardInput;
 
 /// The longest, microseconds: leadership may go and come back meanwhile.
 const LONGEST_US: u64 = 4_000_000;
@@ -63,7 +64,39 @@ impl Sim {
             return 0;
         }
         self.counters.stalled_queues += 1;
+        if self.leads_again() {
+            return self.rng.between(LONGEST_US / 2, 2 * LONGEST_US);
+        }
         self.rng.below(LONGEST_US)
+    }
+
+    /// The leader here hands over while one of its queues stands still, and is to lead again before that is over.
+    fn leads_again(&mut self) -> bool {
+        let may = self.plan.net.transfers > 0 && self.view.serving.is_some();
+        if !may || !self.rng.chance(1, 8) {
+            return false;
+        }
+        self.counters.leads_again += 1;
+        let (here, nodes) = (self.here(), self.nodes() as u64);
+        let other = (here as u64 + 1 + self.rng.below(nodes - 1)) % nodes;
+        let to = other + 1;
+        self.post_shard(ShardInput::Transfer { to });
+        for _ in 0..3 {
+            let after = self.rng.between(300_000, LONGEST_US / 2);
+            self.schedule.after(after, Event::LeadAgain { node: here });
+        }
+        true
+    }
+
+    /// Whoever leads hands over to this node.
+    pub(crate) fn lead_again(&mut self, node: usize) {
+        let to = node as u64 + 1;
+        for leader in (0..self.nodes()).filter(|n| *n != node) {
+            self.enter(leader);
+            if !self.is_calm() && self.node.is_some() && self.view.serving.is_some() {
+                self.post_shard(ShardInput::Transfer { to });
+            }
+        }
     }
 
     /// A command was done: what it was decided on must not have been another leader's to change meanwhile.

@@ -30,6 +30,8 @@ const FRESH: u64 = 1000;
 /// Counted only where there are several nodes, or only where there is one.
 const OF_GROUPS: &[&str] = &[
     "leads_next",
+    "leads_again",
+    "long_holds",
     "pipelined",
     "pipelined_acked",
     "forwarded",
