@@ -212,7 +212,8 @@ impl Sim {
         let direct = serves && door.book.direct(SEND_MESSAGE_V2, serving);
         if direct {
             door.book.begins_here(serving);
-            return self.begin(From::Here { door: id, number }, uid, key);
+            self.begin(From::Here { door: id, number }, uid, key);
+            return self.leads_no_more(id);
         }
         door.book.wait(pending(number, uid, now));
     }

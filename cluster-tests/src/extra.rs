@@ -3,6 +3,7 @@
 //!
 //! [`crate::links`] has those of the network, [`crate::stress`] those of processes.
 
+use crate::fooled::Fooled;
 use crate::links::Link;
 use crate::plan::Plan;
 use troupemq::storage::SimRng;
@@ -69,6 +70,8 @@ pub struct Extra {
     pub(crate) voters_wanted: usize,
     /// And so many there were, before.
     pub(crate) voters_before: usize,
+    /// See [`crate::fooled`].
+    pub(crate) fooled: Fooled,
 }
 
 impl Extra {
@@ -87,6 +90,7 @@ impl Extra {
             nodes: vec![Suffers::default(); places],
             voters_wanted: 0,
             voters_before: 1,
+            fooled: Fooled::default(),
         }
     }
 }

@@ -461,6 +461,7 @@ impl Sim {
             return;
         }
         self.counters.digests += 1;
+        let at = (at.0, self.digest_as_heard(to, at.1));
         let (from, digests) = (from as u64 + 1, vec![at]);
         self.post_shard(ShardInput::Digests { from, digests });
     }
@@ -493,6 +494,13 @@ impl Sim {
     /// The replica here says that it leads.
     pub fn leads(&mut self, term: u64) {
         self.counters.elections += 1;
+        if self.is_barred() {
+            let what = format!(
+                "node {} leads, and most say that its state is wrong",
+                self.here()
+            );
+            return self.fail("I3", what);
+        }
         self.step_as_it_leads();
         if self.plan.net.transfers > 0 && !self.is_calm() && self.rng.chance(1, 6) {
             // Also by one that must wait itself.

@@ -28,6 +28,7 @@ pub mod doors;
 pub mod end;
 pub mod extra;
 pub mod faults;
+mod fooled;
 pub mod group;
 pub mod invariants;
 mod later;

@@ -133,7 +133,11 @@ impl Sim {
         let now_us = self.schedule.now_us();
         let Some(group) = &mut self.group else { return };
         let first = *group.first_served.get_or_insert(now_us);
-        if self.plan.net.busy && now_us > first + SETTLED_US && !self.is_calm() {
+        if self.plan.net.busy
+            && self.counters.fooled == 0
+            && now_us > first + SETTLED_US
+            && !self.is_calm()
+        {
             let what = format!("node {} leads, and nothing was wrong", self.here());
             self.fail("I19", what);
         }

@@ -95,6 +95,7 @@ impl Sim {
             self.set_ahead();
             self.disk_is_sound();
             let power = self.sync_failed;
+            let restart = restart || self.is_barred();
             if restart || self.node.is_none() || self.fault_planted || power {
                 self.crash(power);
             }

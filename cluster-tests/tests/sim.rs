@@ -32,6 +32,7 @@ const OF_GROUPS: &[&str] = &[
     "leads_next",
     "leads_again",
     "long_holds",
+    "fooled",
     "pipelined",
     "pipelined_acked",
     "forwarded",

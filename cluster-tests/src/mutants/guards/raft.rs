@@ -73,8 +73,7 @@ pub const GUARDS: &[Guard] = &[
         "who must not lead does not take leadership over",
         "if !stands && kind == MessageType::MsgTimeoutNow {",
         "if !stands && kind == MessageType::MsgTimeoutNow && !{out} {",
-    )
-    .unnoticed("Only a replica whose state differs from the others' must not lead, and no seed makes states differ. Unit tests: `core/digests.rs`."),
+    ),
     Guard::new(
         RECEIVE,
         "acknowledgements of who has forgotten do not count",
