@@ -29,6 +29,7 @@ pub mod end;
 pub mod extra;
 pub mod faults;
 mod fooled;
+mod fills;
 pub mod group;
 pub mod invariants;
 mod later;

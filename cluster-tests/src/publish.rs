@@ -27,10 +27,13 @@ impl Sim {
                 node.restart_timer(policy);
                 self.entries_shown = node.shard.machine().applied.0;
                 self.view.install();
+                self.leader_stops_as_filled();
             }
             Publish::Filled(queues) => {
                 let Some(node) = &self.node else { return };
+                let shown: Vec<_> = queues.iter().map(|(key, _, max)| (*key, *max)).collect();
                 self.view.filled(node.shard.machine(), queues);
+                self.see_filled(&shown);
             }
             Publish::BadEntry { .. } => {}
             Publish::Mended { index } => self.view.mended(index),
@@ -66,9 +69,8 @@ impl Sim {
                 }
             }
             Publish::Topic(topic) => {
-                let (id, name) = (topic.id, topic.name.clone());
                 if self.group.is_none() {
-                    self.see(Seen::Topic { id, name });
+                    self.topic_made(&topic);
                 }
                 self.view.put_topic(topic);
             }
@@ -240,6 +242,9 @@ impl Sim {
     }
 
     fn serving(&mut self) {
+        if self.view.filling {
+            return self.fail("I16", "a node serves, and shows none of its queues".into());
+        }
         let state = self.state();
         self.view.offsets = state
             .offsets

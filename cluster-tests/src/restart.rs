@@ -147,6 +147,7 @@ impl Sim {
         let clock = self.new_clock();
         self.node = Some(Box::new(Node::new(shard, timer, clock)));
         self.recovered(applied);
+        self.see_beginnings();
         if self.plan.crash_every > 0 && self.settling.is_none() {
             self.crash_in = Some(self.rng.between(1, 2 * self.plan.crash_every));
             if self.plan.net.sole && self.here() == 0 && self.rng.chance(1, 2) {

@@ -206,6 +206,11 @@ impl LogWindow {
         self.wanted.set(false);
     }
 
+    /// The snapshot that was offered, and that nobody has asked for since, is given to nobody.
+    pub fn forget_offer(&mut self) {
+        self.offer.get_mut().take();
+    }
+
     /// A snapshot replaced everything up to `index`, and nothing is behind it. Entries not
     /// applied come back.
     pub fn restore(&mut self, index: u64, term: u64, applied: u64) -> Vec<LogEntry> {
@@ -261,7 +266,7 @@ impl LogWindow {
     /// Nobody waits any more.
     pub fn forget_asked(&mut self) {
         self.asked.get_mut().clear();
-        self.offer.get_mut().take();
+        self.forget_offer();
         self.wanted.set(false);
     }
 

@@ -36,6 +36,8 @@ impl RaftCore {
             self.members = self.members.next(&conf, &change);
             let keep = keep_bytes(&self.members, self.options.node);
             self.node.mut_store().keep(keep);
+            // Who is new would find itself no member in it, pass over it, and be sent nothing more.
+            self.node.mut_store().forget_offer();
             if self.is_leader() && !self.members.has_vote(self.options.node) {
                 // raft would go on leading a group it has no part in.
                 let term = self.term();
