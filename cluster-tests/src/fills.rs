@@ -1,32 +1,15 @@
-//! Replicas that begin with a base: a large one takes long to be made, and the leader stops when one is installed.
-//! Whoever shows queues can read them from their beginning.
+//! Replicas that begin with a snapshot: the leader stops when one is installed. Whoever shows queues can read them from their beginning.
 
-use crate::schedule::{Event, Mail};
+use crate::schedule::Event;
 use crate::sim::Sim;
 use crate::view::{self, Unread};
-use troupemq::actors::shard::core::ShardInput;
 use troupemq::model::QueueKey;
 use troupemq::storage::SimRng;
 
-/// A base is made for so long at most, microseconds.
-const LONGEST_US: u64 = 3_000_000;
 /// The leader stops within this time after a snapshot was installed elsewhere, microseconds.
 const SOON_US: u64 = 100_000;
 
 impl Sim {
-    /// A base was made of the rows; a third of them are large.
-    pub(crate) fn base_takes_long(&mut self, base: ShardInput) {
-        let mut own = SimRng::new(self.seed ^ self.schedule.now_us());
-        if self.is_calm() || !own.chance(1, 3) {
-            return self.post_shard(base);
-        }
-        self.counters.slow_bases += 1;
-        let at = (self.here(), self.life);
-        let overtake = true;
-        let takes = own.below(LONGEST_US);
-        self.schedule.post(at, takes, Mail::Shard(base), overtake);
-    }
-
     /// A snapshot was installed here: where processes pause, the leader's does in half of the cases, and this replica
     /// may be the next to lead.
     pub(crate) fn leader_stops_as_filled(&mut self) {

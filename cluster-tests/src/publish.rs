@@ -69,8 +69,9 @@ impl Sim {
                 }
             }
             Publish::Topic(topic) => {
+                let (id, name) = (topic.id, topic.name.clone());
                 if self.group.is_none() {
-                    self.topic_made(&topic);
+                    self.see(Seen::Topic { id, name });
                 }
                 self.view.put_topic(topic);
             }

@@ -31,6 +31,7 @@ const FRESH: u64 = 1000;
 const OF_GROUPS: &[&str] = &[
     "leads_next",
     "leads_again",
+    "stopped_as_filled",
     "long_holds",
     "fooled",
     "pipelined",
@@ -179,6 +180,7 @@ fn a_node_keeps_its_promises_in_a_thousand_fresh_lives() {
 fn three_nodes_keep_them_in_two_thousand() {
     // Among three all are neighbours. The others 2,000 seeds reach less than 20 times, or in few seeds.
     let rare = [
+        "stopped_as_filled",
         "rings",
         "stuck",
         "came_back_empty",
