@@ -213,6 +213,20 @@ fn who_does_not_stand_lets_go_of_a_leader_that_is_silent() {
     assert!(net.at(other).raft.is_leader());
 }
 
+/// Votes for it are on their way when it is told that its state is wrong.
+#[test]
+fn who_must_not_lead_gives_up_an_election_that_it_stands_in() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let other = net.leader() % 3 + 1;
+    let one = &mut net.at(other).raft;
+    one.campaign();
+    assert_eq!(one.node.raft.state, StateRole::PreCandidate);
+    one.bar(true);
+    assert_eq!(one.node.raft.state, StateRole::Follower);
+}
+
 #[test]
 fn of_two_members_the_one_with_data_leads_the_one_without() {
     let all = [1, 2];

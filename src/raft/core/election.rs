@@ -43,7 +43,8 @@ impl RaftCore {
     /// is as good as any other.
     pub fn bar(&mut self, barred: bool) {
         self.barred = barred;
-        if barred && self.is_leader() {
+        // Nor may it win an election that it stands in.
+        if barred && self.node.raft.state != StateRole::Follower {
             let term = self.term();
             self.node.raft.become_follower(term, 0);
         }
