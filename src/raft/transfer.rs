@@ -281,14 +281,27 @@ impl Receiving {
         let part = Part::of(message, trusting)?;
         let mut stage = Vec::new();
         // What an earlier leader, or this one, sent before does not displace what came later.
-        let older = |held: &Self| {
-            let now = (message.term, part.id.index);
-            let order = now.cmp(&(held.leader_term, held.id.index));
-            order.is_lt() || (order.is_eq() && part.offset > 0)
-        };
         let other = now.as_ref().filter(|held| held.id != part.id);
-        if other.is_some_and(older) {
+        let order = other.map(|held| {
+            let now = (message.term, part.id.index);
+            now.cmp(&(held.leader_term, held.id.index))
+        });
+        if order.is_some_and(|order| order.is_lt()) {
             return Err("a part of an earlier snapshot");
+        }
+        if order.is_some_and(|order| order.is_eq()) && part.offset > 0 {
+            // Of two at the same index nobody can say which came first: the one that begins anew counts. Whoever
+            // sends this one has to know that nothing of it is here.
+            let answer = Answer {
+                sum: part.id.sum,
+                len: part.id.len,
+                have: 0,
+            };
+            return Ok(Received {
+                answer,
+                stage,
+                whole: None,
+            });
         }
         if other.is_some() || now.is_none() {
             *now = Some(Self {
@@ -368,6 +381,20 @@ mod tests {
             }
         }
         None
+    }
+
+    /// As when a part that was late came to a follower with a new store: another base of the same index.
+    #[test]
+    fn who_holds_another_snapshot_of_the_index_is_sent_it_from_the_beginning() {
+        let (one, two) = (data(900), data(1_234));
+        let mut held = None;
+        let mut late = Sending::new(snapshot(&one, 9));
+        assert_eq!(run(&mut late, &mut held, 1), None);
+        let mut sending = Sending::new(snapshot(&two, 9));
+        assert_eq!(run(&mut sending, &mut None, 3), None);
+        assert_eq!(sending.progress(), (300, 1_234));
+        sending.ask();
+        assert_eq!(run(&mut sending, &mut held, 50).unwrap(), two);
     }
 
     #[test]
