@@ -19,6 +19,9 @@ const LAST_AHEAD_MS: i64 = 30_000;
 /// A node whose clock was set far goes on by its own rate, as long as it is no further than 1 s from what
 /// most clocks say, and they are heard a tick later.
 const HELD_ROUGHLY_MS: i64 = 1_100;
+/// One that is stopped hears nothing for up to a minute, and its clock that nobody sets runs by up to a quarter too
+/// fast meanwhile.
+const STOPPED_MS: i64 = 16_000;
 
 impl Sim {
     fn true_ms(&self) -> i64 {
@@ -86,6 +89,8 @@ impl Sim {
         let mut now_ms = self.true_ms() + self.most_ahead_ms;
         if self.plan.extra.drift {
             now_ms += HELD_ROUGHLY_MS;
+            let stops = self.plan.extra.long_pauses + self.plan.net.pauses + self.plan.extra.slow;
+            now_ms += if stops > 0 { STOPPED_MS } else { 0 };
         }
         self.see(Seen::Clock { now_ms });
     }

@@ -355,12 +355,21 @@ func (s *sink) exactly(e *env, want []string, limit, settle time.Duration) {
 type listener func(context.Context, ...*primitive.MessageExt) (consumer.ConsumeResult, error)
 
 func (e *env) push(group, topic, tags string, f listener, opts ...consumer.Option) rocketmq.PushConsumer {
-	all := append([]consumer.Option{consumer.WithNsResolver(e.resolver()), consumer.WithInstance(e.instance()),
-		consumer.WithGroupName(group), consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset)}, opts...)
-	c, err := rocketmq.NewPushConsumer(all...)
-	ok(err, "new push consumer")
-	ok(c.Subscribe(topic, consumer.MessageSelector{Type: consumer.TAG, Expression: tags}, f), "subscribe")
-	ok(c.Start(), "start of the push consumer")
-	e.onClose(func() { c.Shutdown() })
-	return c
+	// The name server that this client asks may hear of a new topic after the one that the topic was waited for at; then
+	// the client does not start, and cannot be started again.
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		all := append([]consumer.Option{consumer.WithNsResolver(e.resolver()), consumer.WithInstance(e.instance()),
+			consumer.WithGroupName(group), consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset)}, opts...)
+		c, err := rocketmq.NewPushConsumer(all...)
+		ok(err, "new push consumer")
+		ok(c.Subscribe(topic, consumer.MessageSelector{Type: consumer.TAG, Expression: tags}, f), "subscribe")
+		err = c.Start()
+		if err != nil && strings.Contains(err.Error(), "route info not found") && time.Now().Before(end) {
+			c.Shutdown()
+			continue
+		}
+		ok(err, "start of the push consumer")
+		e.onClose(func() { c.Shutdown() })
+		return c
+	}
 }
