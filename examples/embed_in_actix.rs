@@ -193,8 +193,8 @@ pub fn config(dir: &Path) -> Config {
 }
 
 /// The application: starts a broker, works with it and stops it.
-pub async fn application(dir: &Path, lines: &[&str]) -> Result<Report, Box<dyn Error>> {
-    let broker = Broker::builder().config(config(dir)).start().await?;
+pub async fn application(config: Config, lines: &[&str]) -> Result<Report, Box<dyn Error>> {
+    let broker = Broker::builder().config(config).start().await?;
     let report = work(&broker, lines).await;
     broker.stop().await;
     report
@@ -230,7 +230,7 @@ async fn work(broker: &Broker, lines: &[&str]) -> Result<Report, Box<dyn Error>>
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join(format!("troupe-embedded-{}", std::process::id()));
-    let report = application(&dir, &["one", "two", "three"]).await?;
+    let report = application(config(&dir), &["one", "two", "three"]).await?;
     std::fs::remove_dir_all(&dir)?;
     println!("clients could connect to {:?}", report.listening);
     println!(

@@ -5,15 +5,26 @@
 mod example;
 
 use example::{application, config};
+use std::path::Path;
 use std::time::Duration;
 use troupemq::client::{Client, Outgoing};
+use troupemq::config::Config;
 use troupemq::node::Broker;
+
+/// The example's, on a disk that may be full for other reasons.
+fn small(dir: &Path) -> Config {
+    Config {
+        disk_space_warning_level_ratio: 99,
+        disk_min_free_bytes: 0,
+        ..config(dir)
+    }
+}
 
 #[test]
 fn an_application_writes_and_reads_through_the_handles() {
     let dir = tempfile::tempdir().expect("tempdir");
     actix_rt::System::new().block_on(async {
-        let first = application(dir.path(), &["a", "b"]).await.expect("works");
+        let first = application(small(dir.path()), &["a", "b"]).await.expect("works");
         assert_eq!(
             (first.offsets, first.lines),
             (vec![0, 1], vec!["a".into(), "b".into()])
@@ -23,7 +34,7 @@ fn an_application_writes_and_reads_through_the_handles() {
         assert!(first.listening.broker.is_some_and(|a| a.port() > 0));
 
         // In the same System, on the same directory: the first one let go of everything.
-        let second = application(dir.path(), &["c"]).await.expect("works again");
+        let second = application(small(dir.path()), &["c"]).await.expect("works again");
         assert_eq!(second.offsets, [2]);
         assert_eq!(second.lines, ["a", "b", "c"]);
     });
@@ -38,7 +49,7 @@ fn two_brokers_live_in_one_process() {
     actix_rt::System::new().block_on(async {
         let mut brokers = Vec::new();
         for (n, dir) in dirs.iter().enumerate() {
-            let mut config = config(dir.path());
+            let mut config = small(dir.path());
             config.broker_name = format!("broker-{n}");
             brokers.push(
                 Broker::builder()
