@@ -133,6 +133,11 @@ impl LogWindow {
         self.first
     }
 
+    /// Term of the entry before the window. None before it is of a later one.
+    pub fn term_before(&self) -> u64 {
+        self.before.1
+    }
+
     fn last(&self) -> u64 {
         self.before.0 + self.entries.len() as u64
     }

@@ -181,6 +181,17 @@ impl RaftCore {
         Ok(())
     }
 
+    /// The term of a committed entry, which the leader has of term `theirs`. Terms that are not at hand are taken for
+    /// the leader's, unless they cannot be: none is later than those behind it.
+    fn own_term(&self, index: u64, theirs: u64) -> u64 {
+        let window = self.node.store();
+        let there = index + 1 >= window.first();
+        match self.node.raft.raft_log.term(index) {
+            Ok(own) if there => own,
+            _ => theirs.min(window.term_before()),
+        }
+    }
+
     /// What raft would take for granted, and panic.
     pub(super) fn check_state(&self, m: &mut Message) -> Result<(), MessageError> {
         let raft = &self.node.raft;
@@ -189,17 +200,13 @@ impl RaftCore {
             // The leader may count on entries that a machine crash took.
             MessageType::MsgAppend if m.term >= raft.term && m.index <= self.committed() => {
                 // raft would answer that it holds the leader's log up to there.
-                let known = m.index + 1 >= self.node.store().first();
-                let own = raft.raft_log.term(m.index);
-                match own {
-                    Ok(own) if known && own != m.log_term => {
-                        return Err(MessageError::OtherLog {
-                            index: m.index,
-                            own,
-                            theirs: m.log_term,
-                        })
+                let entries = m.get_entries().iter().map(|e| (e.index, e.term));
+                let theirs = std::iter::once((m.index, m.log_term)).chain(entries);
+                for (index, theirs) in theirs.take_while(|(i, _)| *i <= self.committed()) {
+                    let own = self.own_term(index, theirs);
+                    if own != theirs {
+                        return Err(MessageError::OtherLog { index, own, theirs });
                     }
-                    _ => {}
                 }
             }
             MessageType::MsgHeartbeat => m.commit = m.commit.min(last),

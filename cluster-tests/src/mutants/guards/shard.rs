@@ -230,8 +230,7 @@ pub const GUARDS: &[Guard] = &[
                 true => self.raft.hard_state().commit,
                 false => 0,
             },",
-    )
-    .unnoticed("As “a replica with another log notices it”."),
+    ),
     Guard::new(
         "actors/shard/core/late.rs",
         "a delayed message is told once that it is late",

@@ -131,6 +131,10 @@ impl Replica {
 
 /// Lets both talk for some ticks; the leader makes an entry in each.
 fn talk(one: &mut Replica, two: &mut Replica, ticks: i64) {
+    exchange(one, two, ticks, true);
+}
+
+fn exchange(one: &mut Replica, two: &mut Replica, ticks: i64, proposes: bool) {
     let mut queue: VecDeque<(u64, u64, Bytes)> = VecDeque::new();
     for tick in 1..=ticks {
         let op = MetaOp::PutTopic(TopicConfig::new(format!("t{tick}"), 1, 6));
@@ -140,7 +144,7 @@ fn talk(one: &mut Replica, two: &mut Replica, ticks: i64) {
         for replica in [&mut *one, &mut *two] {
             let node = replica.node;
             let mut sent = replica.step(ShardInput::Tick { now_ms });
-            if node == 1 {
+            if node == 1 && proposes {
                 let op = op.clone();
                 sent.extend(replica.step(ShardInput::Propose { id, epoch, op }));
                 sent.extend(replica.step(ShardInput::Flush { now_ms }));
@@ -179,7 +183,7 @@ fn a_learner_that_holds_what_the_group_lost_is_filled_anew() {
         bounds.hard_state.term >= 1,
         "terms and votes are not forgotten"
     );
-    assert_eq!(two.dropped, [(5, 5)]);
+    assert_eq!(two.dropped, [(4, 5)]);
 
     two.core = Replica::recover(2, &mut two.store, 2, true);
     two.start();
@@ -192,6 +196,20 @@ fn a_learner_that_holds_what_the_group_lost_is_filled_anew() {
         let read = |r: &Replica| r.store.read(SHARD, index, index + 1, u64::MAX).unwrap();
         assert_eq!(read(&one), read(&two), "entry {index}");
     }
+}
+
+/// The leader's first entry is all that the group has anew, and it is far in front of the end of the learner's log.
+#[test]
+fn a_learner_that_holds_more_than_the_group_has_again_notices_it() {
+    let mut members = Members::of(vec![1]);
+    members.learners = vec![2];
+    let mut one = Replica::new(1, 3, 3, &members);
+    let mut two = Replica::new(2, 9, 9, &members);
+    one.start();
+    exchange(&mut one, &mut two, 10, false);
+    assert_eq!(one.store.bounds(SHARD).unwrap().last, 4);
+    assert!(two.core.failed().is_some(), "it holds another log");
+    assert_eq!(two.dropped, [(4, 9)]);
 }
 
 #[test]
