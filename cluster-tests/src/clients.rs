@@ -1,5 +1,6 @@
 //! Producers, consumers and operators, and what they know of their requests.
 
+use crate::behind::SENDS;
 use crate::plan::policy;
 use crate::schedule::Mail;
 use crate::seen::{Answer, Seen};
@@ -122,8 +123,9 @@ impl Sim {
             TopicId(id),
             self.rng.below(u64::from(self.plan.queues)) as u32,
         );
-        match self.rng.below(100) {
-            0..=54 => {
+        let drawn = self.rng.below(100);
+        match self.mostly_sends(drawn) {
+            0..SENDS => {
                 let producer = self.rng.below(u64::from(self.plan.producers)) as u32;
                 self.produce(producer, key);
             }

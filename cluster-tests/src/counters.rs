@@ -41,5 +41,5 @@ counters! {
     members_read, members_lock, members_locked, members_not_locked, members_reset, members_not_answered,
     sent_back, dead_letters, pipelined, pipelined_acked, forwarded, stuck, waited_too_long, refused_by_judge, links_lost,
     stopped_after_late_word, stalled_queues, spoilt_parts, quarrels, leads_next, leads_again, cut_trims, long_holds, fooled, left_in_turn,
-    stopped_as_filled,
+    stopped_as_filled, left_behind, cut_below_learner, replaced, barred, stopped_after_heard, led_again,
 }

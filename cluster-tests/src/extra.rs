@@ -72,6 +72,8 @@ pub struct Extra {
     pub(crate) voters_before: usize,
     /// See [`crate::fooled`].
     pub(crate) fooled: Fooled,
+    /// Who is to lead again, who is to hear nothing of that, and until when: see [`crate::moments`].
+    pub(crate) again: Option<(usize, usize, u64)>,
 }
 
 impl Extra {
@@ -91,6 +93,7 @@ impl Extra {
             voters_wanted: 0,
             voters_before: 1,
             fooled: Fooled::default(),
+            again: None,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! A replica that hears from the others that their state is another: as if its own were damaged. It must not lead
 //! until it hears better, or starts anew.
 
+use crate::schedule::Event;
 use crate::sim::Sim;
 use std::collections::BTreeSet;
 
 /// A replica hears wrong digests for so long, microseconds.
 const FOR_US: (u64, u64) = (2_000_000, 8_000_000);
+/// The leader hands over to it within this time, microseconds.
+const SOON_US: u64 = 1_000_000;
 
 /// Who hears what is wrong, and who believes it.
 #[derive(Debug, Default)]
@@ -44,6 +47,14 @@ impl Sim {
             true => self.extra.fooled.barred.insert(at),
             false => self.extra.fooled.barred.remove(&at),
         };
+        if outvoted && !self.is_calm() {
+            // Whoever leads knows nothing of it, and hands over.
+            self.counters.barred += 1;
+            for _ in 0..2 {
+                let after = self.extra.rng.below(SOON_US);
+                self.schedule.after(after, Event::LeadAgain { node: at.0 });
+            }
+        }
         fooled
     }
 

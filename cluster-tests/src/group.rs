@@ -502,6 +502,7 @@ impl Sim {
             return self.fail("I3", what);
         }
         self.step_as_it_leads();
+        self.leads_again_and_stops();
         if self.plan.net.transfers > 0 && !self.is_calm() && self.rng.chance(1, 6) {
             // Also by one that must wait itself.
             let to = 1 + self.rng.below(self.nodes() as u64);

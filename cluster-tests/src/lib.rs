@@ -15,6 +15,7 @@
 
 mod again;
 mod answers;
+mod behind;
 mod changes;
 pub mod clients;
 pub mod clock;

@@ -31,12 +31,12 @@ impl Lost {
         let Ok(bounds) = store.bounds(crate::SHARD) else {
             return false;
         };
-        let index = self.first.max(bounds.first);
-        let Some(lost) = self.entries.get((index - self.first) as usize) else {
-            return false;
-        };
-        let again = log.get(index as usize - 1) == Some(lost);
-        !again && holds(store, index, *lost)
+        // What was under way may have brought some of them back.
+        let lost = (self.first..).zip(&self.entries);
+        let mut lost = lost.filter(|(index, lost)| {
+            *index >= bounds.first && log.get(*index as usize - 1) != Some(lost)
+        });
+        lost.any(|(index, lost)| holds(store, index, *lost))
     }
 }
 
@@ -173,6 +173,28 @@ impl Sim {
         };
         let lost = &group.lost;
         !lost.is_empty() && (self.disk.forgot.is_some() || lost.iter().any(in_it))
+    }
+
+    /// Nobody leads. A replica that has no vote any more may hold what the group has lost, and those that lost it may
+    /// not know yet that its vote is gone: each asks for it, and it refuses. An operator gives it an empty disk, once.
+    pub(crate) fn replace_apart(&mut self) -> bool {
+        let mut replaced = false;
+        for node in 0..self.nodes() {
+            self.enter(node);
+            let members = self.group.as_ref().map(|g| &g.oracle.members);
+            let votes = members.is_some_and(|m| m.has_vote(node as u64 + 1));
+            if self.has_lost() && !votes && self.is_apart() && self.node.is_some() {
+                self.comes_back_in = Some(0);
+                self.crash(false);
+                self.lose_store();
+                self.counters.replaced += 1;
+                replaced = true;
+            }
+        }
+        if replaced {
+            self.probe.last = self.schedule.now_us();
+        }
+        replaced
     }
 
     /// The group has lost entries in this life.

@@ -8,6 +8,7 @@ use crate::schedule::Event;
 use crate::sim::Sim;
 use bytes::Bytes;
 use troupemq::raft::Said;
+use troupemq::storage::SimRng;
 
 /// What *b* is to have said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +18,19 @@ enum Word {
     /// The same, and what it said comes late: when *a* has heard of its next life, and can tell it nothing.
     /// Then *a* is stopped.
     HeldLate,
+    /// The same, and *a* is killed when it has heard that; it is stopped once it leads again.
+    Heard,
     /// It follows *a*, which may answer from memory then. The process starts again.
     Followed,
     /// It votes for *c*, as *a* was stopped; it begins with an empty disk, and *a* is back.
     Voted,
+}
+
+impl Word {
+    /// What is said rests on entries.
+    fn is_held(self) -> bool {
+        matches!(self, Word::Held | Word::HeldLate | Word::Heard)
+    }
 }
 
 /// See the module text. Nodes are places.
@@ -72,7 +82,11 @@ impl Sim {
         let at = self.rng.below(others.len() as u64) as usize;
         let (b, c) = (others[at], others[(at + 1) % others.len()]);
         let words = [Word::Held, Word::Followed, Word::Voted, Word::HeldLate];
-        let word = words[self.rng.below(4) as usize];
+        let mut word = words[self.rng.below(4) as usize];
+        if self.plan.behind.moments {
+            let words = [Word::Held, Word::HeldLate, Word::Heard, Word::Heard];
+            word = words[(self.seed ^ now) as usize / 7 % 4];
+        }
         let (until, said) = (now + WAITS_US, None);
         let since = match word {
             Word::Followed => now + SILENT_US,
@@ -91,7 +105,7 @@ impl Sim {
         let cut = Event::Cut {
             from: a,
             to: c,
-            both: !matches!(word, Word::Held | Word::HeldLate),
+            both: !word.is_held(),
             until,
         };
         self.schedule.after(since - now, cut);
@@ -143,7 +157,7 @@ impl Sim {
         let (a, b, c) = (moment.a, moment.b, moment.c);
         let voted = said.and_then(|s| s.vote) == Some(to as u64 + 1);
         let is_it = match word {
-            Word::Held | Word::HeldLate => {
+            Word::Held | Word::HeldLate | Word::Heard => {
                 (from, to) == (b, a) && said.is_some_and(|s| s.holds.is_some())
             }
             Word::Followed if now < since + DEAF_US => false,
@@ -157,10 +171,7 @@ impl Sim {
         let nodes = group.places.len();
         let life = self.life;
         let stops = self.rng.below(2_000);
-        let (wipe, power) = (
-            word == Word::Voted,
-            matches!(word, Word::Held | Word::HeldLate),
-        );
+        let (wipe, power) = (word == Word::Voted, word.is_held());
         let stop = Event::Stop {
             node: from,
             life,
@@ -169,6 +180,10 @@ impl Sim {
         };
         self.schedule.after(stops, stop);
         match word {
+            Word::Heard => {
+                self.is_to_lead_again((a, c), now + delay_us);
+                0
+            }
             Word::Held => {
                 self.counters.stopped_after_held += 1;
                 let (least, most) = STOPPED_US;
@@ -227,6 +242,49 @@ impl Sim {
                 self.rng.below(VOTE_US)
             }
         }
+    }
+
+    /// *a* is killed when it has heard that, and *c* hears it again: it is elected, and knows no more of what it has
+    /// committed than its disk does.
+    fn is_to_lead_again(&mut self, (a, c): (usize, usize), hears_us: u64) {
+        let now = self.schedule.now_us();
+        let mut own = SimRng::new(self.seed ^ now);
+        let Some(group) = &mut self.group else {
+            return;
+        };
+        self.counters.stopped_after_heard += 1;
+        let stop = Event::Stop {
+            node: a,
+            life: group.places[a].life,
+            wipe: false,
+            power: false,
+        };
+        let after = hears_us - now + own.below(5_000);
+        group.heal_at_us = now + after;
+        self.extra.again = Some((a, c, now + after + WAITS_US));
+        self.schedule.after(after, stop);
+    }
+
+    /// The node here leads: *a* stops when it has said so to *b*, and *c* hears nothing of it.
+    pub(crate) fn leads_again_and_stops(&mut self) {
+        let (here, now) = (self.here(), self.schedule.now_us());
+        let Some((a, c, _)) = self
+            .extra
+            .again
+            .take_if(|again| again.0 == here || again.2 < now)
+        else {
+            return;
+        };
+        if a != here || self.is_calm() {
+            return;
+        }
+        self.counters.led_again += 1;
+        self.cut(a, c, false, now + WAITS_US);
+        let mut own = SimRng::new(self.seed ^ now);
+        let most = [4_000, 200_000][own.below(2) as usize];
+        let (node, lasts_us) = (a, LATE_US);
+        self.schedule
+            .after(own.below(most), Event::Pause { node, lasts_us });
     }
 
     /// The node here stops, as the class allows, and comes back soon.

@@ -1,6 +1,7 @@
 //! What one seed's life is like. Each seed switches on some of the faults, with some strengths:
 //! all of them at once would hide defects.
 
+use crate::behind::Behind;
 use crate::disk_faults::DiskFaults;
 use crate::extra::Faults;
 use troupemq::model::policy::{AckPolicy, FlushPolicy, MasterPolicy};
@@ -63,6 +64,8 @@ pub struct Plan {
     /// Faults beside these, see [`crate::extra`].
     pub extra: Faults,
     pub disk: DiskFaults,
+    /// Replicas that are far from the others' logs.
+    pub behind: Behind,
 }
 
 /// Faults between nodes and of whole nodes; none for one alone.
@@ -258,6 +261,7 @@ impl Plan {
             net: Net::default(),
             extra: Faults::default(),
             disk: DiskFaults::default(),
+            behind: Behind::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One life of a node and its clients, decided by one seed.
 
+use crate::behind::Behind;
 use crate::clients::Clients;
 use crate::consumers::People;
 use crate::counters::Counters;
@@ -117,6 +118,7 @@ impl Sim {
         let mut plan = Plan::draw(&mut rng, how.minutes, how.nodes);
         let extra = Extra::draw(seed, &mut plan, how.nodes.max(1));
         plan.disk = DiskFaults::draw(seed, &plan);
+        plan.behind = Behind::draw(seed, &mut plan, how.nodes);
         // Whoever leads goes by its own settings.
         let most = if plan.unequal {
             how.nodes as u64 + 1
@@ -431,6 +433,7 @@ impl Sim {
             self.link_faults();
             self.resize();
             self.process_faults();
+            self.leave_behind();
         }
     }
 
@@ -450,6 +453,9 @@ impl Sim {
         };
         if self.plan.stalls && self.settling.is_none() && self.rng.chance(1, often) {
             delay += self.stall();
+        }
+        if self.disk.installs_next() {
+            delay += self.snapshot_waits();
         }
         delay += self.slowness();
         self.disk.at_us = self.schedule.now_us() + delay;

@@ -37,7 +37,10 @@ impl Sim {
                 self.counters.recovering += 1;
                 self.hurt = true;
             }
-            self.store.crash(&mut self.rng);
+            match self.loses_all() {
+                true => self.store.crash_to_synced(),
+                false => self.store.crash(&mut self.rng),
+            }
         } else {
             self.counters.kills += 1;
             match self.defect {

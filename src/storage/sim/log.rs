@@ -182,8 +182,22 @@ impl SimLogStore {
             self.keep_of_file(rng, writes, must, file, &mut survive);
         }
         let kept = survive.len() as u64;
-        self.restart(survive);
+        self.restart_after_loss(survive);
         kept
+    }
+
+    /// As [`SimLogStore::crash`], and no write survives that was not synced.
+    pub(super) fn crash_to_synced(&mut self) {
+        self.pending.clear();
+        self.restart_after_loss(Vec::new());
+    }
+
+    fn restart_after_loss(&mut self, survive: Vec<Record>) {
+        self.restart(survive);
+        for log in self.durable.values_mut().chain(self.current.values_mut()) {
+            // A write with nothing but a commit index may be there where the entries before it are not.
+            log.hard_state.commit = log.hard_state.commit.min(log.last());
+        }
     }
 
     /// What a crash leaves of the unsynced writes of one file, of which the first `must` are there.
@@ -235,8 +249,6 @@ impl SimLogStore {
                 let end = there.take_while(|(index, key)| index == *key).count() as u64;
                 log.entries.split_off(&(log.first + end));
             }
-            // A write with nothing but a commit index may be there where the entries before it are not.
-            log.hard_state.commit = log.hard_state.commit.min(log.last());
         }
         self.current = self.durable.clone();
         for (shard, log) in &self.current {

@@ -126,6 +126,13 @@ impl SimStore {
         self.log.crash_keeping(rng, needs);
     }
 
+    /// As [`SimStore::crash`], and all is gone that may be: of the log what was synced survives, of the state what was
+    /// flushed.
+    pub fn crash_to_synced(&mut self) {
+        self.state.crash_to_flushed();
+        self.log.crash_to_synced();
+    }
+
     /// The process is killed and restarts: of the log all that was written is there, of the
     /// state what was flushed and a prefix of what followed.
     pub fn kill(&mut self, rng: &mut SimRng) {

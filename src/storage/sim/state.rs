@@ -42,6 +42,11 @@ impl SimStateStore {
         needs
     }
 
+    pub(super) fn crash_to_flushed(&mut self) {
+        self.pending.clear();
+        self.current = self.durable.clone();
+    }
+
     pub(super) fn write_at(&mut self, batch: &StateBatch, log_writes: u64) {
         apply(&mut self.current, batch);
         self.pending.push_back((batch.clone(), log_writes));
