@@ -126,20 +126,6 @@ pub const GUARDS: &[Guard] = &[
         "if own != theirs && !{out} {",
     ),
     Guard::new(
-        RECEIVE,
-        "a whole snapshot waits while another is installed",
-        "if self.installing.is_some() {",
-        "if self.installing.is_some() && !{out} {",
-    )
-    .backed_by(&["parts of a snapshot wait while another is installed"]),
-    Guard::new(
-        "raft/core/catch_up.rs",
-        "parts of a snapshot wait while another is installed",
-        "if self.installing.is_some() || m.term < self.term() {",
-        "if (self.installing.is_some() && !{out}) || m.term < self.term() {",
-    )
-    .backed_by(&["a whole snapshot waits while another is installed"]),
-    Guard::new(
         ELECTION,
         "a late answer from before an election is no vote",
         "if m.get_msg_type() != answers {",
@@ -189,20 +175,6 @@ pub const GUARDS: &[Guard] = &[
         "            && self.installing.is_none()",
         "            && (self.installing.is_none() || {out})",
     ),
-    Guard::new(
-        ELECTION,
-        "the store that has its vote back is the one that was admitted",
-        "&& store == self.members.admitted.get(*node)",
-        "&& (store == self.members.admitted.get(*node) || {out})",
-    )
-    .backed_by(&["who still says that it forgot has no vote back"]),
-    Guard::new(
-        ELECTION,
-        "who still says that it forgot has no vote back",
-        "&& !self.still_forgotten.contains(*node)",
-        "&& (!self.still_forgotten.contains(*node) || {out})",
-    )
-    .backed_by(&["the store that has its vote back is the one that was admitted"]),
     Guard::new(
         PROMISE,
         "a lease is shorter than the promises it rests on",
