@@ -24,7 +24,9 @@ fn small(dir: &Path) -> Config {
 fn an_application_writes_and_reads_through_the_handles() {
     let dir = tempfile::tempdir().expect("tempdir");
     actix_rt::System::new().block_on(async {
-        let first = application(small(dir.path()), &["a", "b"]).await.expect("works");
+        let first = application(small(dir.path()), &["a", "b"])
+            .await
+            .expect("works");
         assert_eq!(
             (first.offsets, first.lines),
             (vec![0, 1], vec!["a".into(), "b".into()])
@@ -34,7 +36,9 @@ fn an_application_writes_and_reads_through_the_handles() {
         assert!(first.listening.broker.is_some_and(|a| a.port() > 0));
 
         // In the same System, on the same directory: the first one let go of everything.
-        let second = application(small(dir.path()), &["c"]).await.expect("works again");
+        let second = application(small(dir.path()), &["c"])
+            .await
+            .expect("works again");
         assert_eq!(second.offsets, [2]);
         assert_eq!(second.lines, ["a", "b", "c"]);
     });

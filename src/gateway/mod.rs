@@ -8,6 +8,7 @@
 
 mod accept;
 mod admin;
+mod announced;
 mod clients;
 mod connection;
 mod convert;

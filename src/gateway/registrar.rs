@@ -73,8 +73,8 @@ impl Role {
     }
 }
 
-/// Registers with the registry of this process.
-pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Registry) {
+/// Registers with the registry of this process; whether it took the table.
+pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Registry) -> bool {
     let meta = broker.shard.meta();
     let topics: Vec<RouteTopic> = meta
         .named_topics()
@@ -84,7 +84,7 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
     let addr = advertised(shared);
     let role = Role::of(shared);
     if !role.member {
-        return;
+        return true;
     }
     let registration = BrokerRegistration {
         cluster: shared.config.cluster_name.clone(),
@@ -101,9 +101,11 @@ pub async fn register_here(shared: &Shared, broker: &BrokerSide, registry: &Regi
         term: role.term,
         troupe: true,
     };
-    if let Err(error) = registry.register(registration, None).await {
+    let taken = registry.register(registration, None).await;
+    if let Err(error) = &taken {
         tracing::warn!(%error, "the name server of this node refused the registration");
     }
+    taken.is_ok()
 }
 
 async fn unregister_here(shared: &Shared, registry: &Registry) {
@@ -135,11 +137,15 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
         .config
         .namesrv_addrs()
         .into_iter()
-        .map(|addr| {
-            let remote = remote(shared.clone(), broker.clone(), addr, tell.subscribe());
+        .enumerate()
+        .map(|(number, addr)| {
+            let to = Remote { number, addr };
+            let remote = remote(shared.clone(), broker.clone(), to, tell.subscribe());
             tokio::task::spawn_local(remote)
         })
         .collect();
+    // The registry of this process comes after them.
+    let here = remotes.len();
     let period = Duration::from_secs(shared.config.register_period_secs);
     let mut lead = shared.forward.as_ref().map(|f| f.watch());
     let mut seen = None;
@@ -149,10 +155,15 @@ pub async fn run(shared: Arc<Shared>, broker: BrokerSide) {
         let now = (broker.shard.meta().version(), Role::of(&shared));
         if seen != Some(now) || last.elapsed() >= period {
             let left = seen.is_some_and(|(_, role): (_, Role)| role.member) && !now.1.member;
-            match &shared.registry {
-                Some(registry) if left => unregister_here(&shared, registry).await,
-                Some(registry) => register_here(&shared, &broker, registry).await,
-                None => {}
+            if let Some(registry) = &shared.registry {
+                let taken = match left {
+                    true => {
+                        unregister_here(&shared, registry).await;
+                        true
+                    }
+                    false => register_here(&shared, &broker, registry).await,
+                };
+                shared.announced.report(here, taken.then_some(now.0));
             }
             if seen != Some(now) {
                 tells += 1;
@@ -190,10 +201,17 @@ async fn changed(lead: Option<&mut tokio::sync::watch::Receiver<Lead>>) {
     }
 }
 
+/// A configured name server.
+struct Remote {
+    /// Its place among them.
+    number: usize,
+    addr: String,
+}
+
 async fn remote(
     shared: Arc<Shared>,
     broker: BrokerSide,
-    addr: String,
+    Remote { number, addr }: Remote,
     mut changed: tokio::sync::watch::Receiver<u64>,
 ) {
     let period = Duration::from_secs(shared.config.register_period_secs);
@@ -201,7 +219,11 @@ async fn remote(
     let mut failing = false;
     loop {
         changed.mark_unchanged();
+        // Read before the table is: what is sent is at least as new.
+        let version = broker.shard.meta().version();
         let done = register_remote(&shared, &broker, &addr, &mut link).await;
+        let taken = done.is_ok().then_some(version);
+        shared.announced.report(number, taken);
         match &done {
             Ok(()) if failing => tracing::info!(name_server = %addr, "registered again"),
             Ok(()) => {}

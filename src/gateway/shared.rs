@@ -1,5 +1,6 @@
 //! What all gateway threads have in common.
 
+use super::announced::{self, Announced};
 use super::forward::Forward;
 use super::inbox::GatewayLink;
 use super::limits::{BytePermits, ConnectionLimits};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub heard: Notify,
     /// Topics or groups changed: register with the name servers at once.
     pub meta_changed: Notify,
+    /// What the name servers know of this broker.
+    pub announced: Announced,
     stopping: AtomicBool,
     bad_input_log: RateLimited,
     error_log: RateLimited,
@@ -127,7 +130,9 @@ impl Shared {
     /// Everything at its beginning; the broker's port is set once it is bound.
     pub fn new(parts: SharedParts) -> Self {
         let config = parts.config;
+        let name_servers = config.namesrv_addrs().len() + usize::from(parts.registry.is_some());
         Self {
+            announced: Announced::new(name_servers),
             broker: parts.broker,
             registry: parts.registry,
             forward: parts.forward,
@@ -235,6 +240,13 @@ impl Shared {
             self.meta_changed.notify_one();
         }
         result
+    }
+
+    /// Waits until every name server that can be reached knows the topics that are there now: a client that asks
+    /// one of them next is told of what an operator changed.
+    pub async fn announce(&self, broker: &BrokerSide) {
+        let version = broker.shard.meta().version();
+        self.announced.wait(version, announced::PATIENCE).await;
     }
 
     /// Creates a topic unless it is there.

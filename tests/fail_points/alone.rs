@@ -36,7 +36,11 @@ async fn verify(server: &Server, ledger: &Ledger) {
 impl Node {
     fn new(sets: &[&'static str]) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
-        let mut all = vec!["max_transfer_count=1024", "disk_min_free_bytes=0"];
+        let mut all = vec![
+            "max_transfer_count=1024",
+            "disk_min_free_bytes=0",
+            "disk_space_warning_level_ratio=99",
+        ];
         all.extend(sets);
         Self {
             data: dir.path().join("data"),

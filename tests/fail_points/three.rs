@@ -63,6 +63,7 @@ impl Three {
                 format!("listen_port={broker}"),
                 "vip_enable=false".to_owned(),
                 "disk_min_free_bytes=0".to_owned(),
+                "disk_space_warning_level_ratio=99".to_owned(),
                 "memtable_bytes=1048576".to_owned(),
                 "flushDiskType=SYNC_FLUSH".to_owned(),
             ];

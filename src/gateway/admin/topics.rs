@@ -100,6 +100,7 @@ pub async fn create(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
         ctx.conn.may_create(QuotaKind::ConnectionTopics, 1)?;
     }
     put(ctx, broker, topic).await?;
+    ctx.shared().announce(broker).await;
     Ok(Reply::ok())
 }
 
@@ -143,6 +144,7 @@ pub async fn create_list(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> A
     for topic in topics {
         put(ctx, broker, topic).await?;
     }
+    ctx.shared().announce(broker).await;
     Ok(Reply::ok())
 }
 
@@ -155,6 +157,7 @@ pub async fn delete(ctx: &Ctx, broker: &BrokerSide, command: &Command) -> Answer
             .change(broker, MetaOp::DeleteTopic(topic.to_owned()))
             .await?;
         ctx.shared().metrics.forget_topic(topic);
+        ctx.shared().announce(broker).await;
     }
     Ok(Reply::ok())
 }
