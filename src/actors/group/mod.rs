@@ -30,3 +30,5 @@ mod quota_tests;
 mod random_tests;
 #[cfg(test)]
 mod set_back_tests;
+#[cfg(test)]
+mod state_tests;
