@@ -18,6 +18,9 @@
 //! caught up. Where nobody leads, all must elect a leader together, as in a new group: such a
 //! leader has the vote of everyone who could know of a promise.
 //!
+//! *All* are those who have a vote by what is applied, and those who get one by a change of members that is in the
+//! log and not applied. Such a one stands where the others ask it in vain, since its log is the newest.
+//!
 //! A store that forgot may have forgotten that the group grew: a replica that finds itself the only
 //! voter there waits for a leader, or for word that there is no other replica ([`RaftCore::form`]).
 //!
@@ -159,8 +162,8 @@ pub struct RaftCore {
     asked: (StateRole, u64),
     /// Votes given in it, held back until all are there.
     votes: BTreeMap<u64, Message>,
-    /// One of them is of a replica that has forgotten everything.
-    blank_vote: bool,
+    /// All were asked for their votes by who holds less than this replica, which has no vote that it knows of.
+    called: bool,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
     /// Ticks since the start, up to the end of all promises of before.
@@ -259,7 +262,7 @@ impl RaftCore {
             confirmed: None,
             asked: (StateRole::Follower, 0),
             votes: BTreeMap::new(),
-            blank_vote: false,
+            called: false,
             hurry: None,
             age: 0,
             timeout: usize::MAX,

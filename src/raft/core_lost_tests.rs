@@ -62,7 +62,7 @@ fn recovering_replicas_begin_only_all_together_and_with_the_longest_log() {
 }
 
 /// Starts a node anew on an empty store.
-fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
+pub(super) fn lose_store(net: &mut Net, node: u64, voters: &[u64]) {
     net.replicas.remove(&node);
     let store = net.blank.get(&node).map_or(100, |old| old + 100);
     net.blank.insert(node, store);
@@ -148,53 +148,6 @@ fn a_member_without_its_store_counts_for_nothing_until_it_is_admitted() {
         (members.admitted.get(&lost), &members.voters[..]),
         (Some(&store), &all[..])
     );
-}
-
-/// Delivers what is on its way from one node to another, and nothing else.
-fn deliver(net: &mut Net, from: u64, to: u64) {
-    let (now, rest) = std::mem::take(&mut net.wire)
-        .into_iter()
-        .partition::<Vec<_>, _>(|(f, t, _)| (*f, *t) == (from, to));
-    net.wire.extend(rest);
-    for (_, _, bytes) in now {
-        net.at(to).raft.step(from, &bytes).unwrap();
-    }
-    net.drive(to);
-}
-
-/// Two voters let a third in. One of them holds that change, hears no more, and goes by the members before;
-/// the other one loses its store after it has gone on with the third.
-#[test]
-fn every_vote_includes_those_of_a_change_that_is_not_applied() {
-    let mut net = Net::new(&[1, 2, 3], &[1, 2]);
-    net.tick(25);
-    let leader = net.leader();
-    let behind = 3 - leader;
-    let learner = [Change::AddLearner(3)];
-    net.at(leader).raft.propose_members(&learner).unwrap();
-    net.tick(20);
-    let voter = [Change::AddVoter(3)];
-    net.at(leader).raft.propose_members(&voter).unwrap();
-    net.drive(leader);
-    deliver(&mut net, leader, behind);
-    deliver(&mut net, behind, leader);
-    net.down.insert(behind);
-    net.tick(5);
-    net.propose(leader, "a");
-    net.tick(5);
-    assert_eq!(net.at(3).texts(), [b"a"]);
-    assert!(!net.at(behind).raft.members().has_vote(3), "not applied");
-    lose_store(&mut net, leader, &[1, 2]);
-    net.down = [3].into();
-    net.tick(200);
-    assert!(
-        !net.at(behind).raft.is_leader(),
-        "two votes, and one of them of who has forgotten all"
-    );
-    net.down.clear();
-    net.tick(200);
-    assert_eq!(net.leader(), 3);
-    assert_eq!(net.at(behind).texts(), [b"a"]);
 }
 
 /// It may not lead, and the group needs its vote.

@@ -444,3 +444,5 @@ mod election_tests;
 mod lost;
 #[path = "core_promise_tests.rs"]
 mod promise_tests;
+#[path = "core_unapplied_tests.rs"]
+mod unapplied_tests;

@@ -93,6 +93,7 @@ impl RaftCore {
             }
             self.node.tick();
             self.weighed(None, 0);
+            self.answer_the_call();
         } else if counts {
             // Who does not stand votes all the same, and no longer keeps to a leader that is silent.
             let elapsed = &mut self.node.raft.election_elapsed;
@@ -209,8 +210,33 @@ impl RaftCore {
         }
     }
 
+    /// All were asked for their votes by a log that ends before the one here: see [`RaftCore::answer_the_call`].
+    pub(super) fn hear_call(&mut self, m: &Message) {
+        let log = &self.node.raft.raft_log;
+        let ours = (log.last_term(), log.last_index());
+        self.called |= !self.node.raft.promotable() && (m.log_term, m.index) < ours;
+    }
+
+    /// raft lets only those stand that have a vote by what they have applied. Where every vote is needed, the newest
+    /// log may be here, and the change that gives this replica its vote in that log, not applied: all wait for this
+    /// replica then. With the votes of all by both counts, whoever has the newest log may lead.
+    fn answer_the_call(&mut self) {
+        let waits = self.node.raft.election_elapsed >= self.timeout;
+        if !self.called || !waits || self.is_leader() {
+            return;
+        }
+        let me = self.options.node;
+        let known = self.node.raft.prs().get(me).is_some();
+        let votes = self.all_voters().is_some_and(|all| all.contains(&me));
+        if known && votes && !self.node.raft.promotable() {
+            self.node.raft.election_elapsed = 0;
+            self.campaign();
+        }
+        self.called = false;
+    }
+
     /// Hands the votes to raft once every other voter has given one.
-    pub(super) fn vote(&mut self, from: u64, forgotten: bool, m: Message) {
+    pub(super) fn vote(&mut self, from: u64, m: Message) {
         let asked = (self.node.raft.state, m.term);
         // The answer to the question before the election may come late, and is no vote in it.
         let answers = match asked.0 {
@@ -223,15 +249,10 @@ impl RaftCore {
         if self.asked != asked {
             self.asked = asked;
             self.votes.clear();
-            self.blank_vote = false;
         }
         self.votes.insert(from, m);
-        self.blank_vote |= forgotten;
         let voted = |v: &u64| *v == self.options.node || self.votes.contains_key(v);
-        let all = match self.blank_vote {
-            true => self.all_voters(),
-            false => Some(self.voters()),
-        };
+        let all = self.all_voters();
         if all.is_some_and(|all| all.iter().all(voted)) {
             for (_, m) in std::mem::take(&mut self.votes) {
                 let _ = self.node.step(m);
@@ -246,7 +267,7 @@ impl RaftCore {
         }
     }
 
-    /// Whoever has a vote.
+    /// Whoever has a vote as far as this replica has applied.
     fn voters(&self) -> BTreeSet<u64> {
         let members = &self.members;
         let all = members.voters.iter().chain(&members.voters_outgoing);
@@ -254,8 +275,9 @@ impl RaftCore {
     }
 
     /// These, and whoever has a vote by a change of members that this replica holds and has not applied. The
-    /// others may have gone on with that change: a replica that has forgotten everything votes for anybody, and
-    /// only those that the change lets in know better. `None`: not known now.
+    /// others may have gone on with that change. A voter that has forgotten everything votes for anybody, and machines
+    /// that stopped may have lost what followed the change: only those that the change lets in know better.
+    /// `None`: not known now.
     fn all_voters(&self) -> Option<BTreeSet<u64>> {
         let mut members = self.members.clone();
         let mut all = self.voters();
@@ -343,8 +365,8 @@ impl RaftCore {
             .any(|v| self.still_forgotten.contains(v));
         let every_other = (seen || self.attempts > 3) && self.attempts.is_multiple_of(2);
         self.needs_all = self.recovering || every_other;
+        self.needs_all |= std::mem::take(&mut self.called);
         self.votes.clear();
-        self.blank_vote = false;
     }
 
     /// raft draws election timeouts from a thread-local source; replace them by a function of the

@@ -54,6 +54,9 @@ impl RaftCore {
         }
         if message::asks_vote(kind) {
             self.answer_all = head.all;
+            if head.all {
+                self.hear_call(&m);
+            }
         }
         let confirms = self.recovering
             && kind == MessageType::MsgAppend
@@ -71,7 +74,7 @@ impl RaftCore {
         self.weigh(from, &m, &head);
         if self.needs_all && message::answers_vote(kind) && !m.reject {
             if head.all {
-                self.vote(from, head.forgotten, m);
+                self.vote(from, m);
             }
         } else {
             let _ = self.node.step(m);
