@@ -125,6 +125,44 @@ fn stamps_do_not_go_back_while_a_write_is_under_way() {
     assert_eq!(stamps, [1_000, 1_000]);
 }
 
+/// More appends wait than go into an entry, again and again.
+#[test]
+fn commands_and_delayed_messages_do_not_wait_for_appends_to_end() {
+    let mut rig = Rig::new();
+    rig.core.options.max_entry_bytes = 2 * record().len();
+    for base in 0..12 {
+        rig.append(base, record());
+    }
+    for slot in [1, 2] {
+        rig.step(ShardInput::Schedule(Schedule {
+            token: Token { sink: 1, slot },
+            policy: AckPolicy::STRICTEST,
+            due_ms: 1_000,
+            target: KEY,
+            tag: 0,
+            record: record(),
+            again: false,
+        }));
+        let (id, epoch) = (slot, rig.core.epoch());
+        let op = MetaOp::PutTopic(TopicConfig::new(format!("t{slot}"), 1, 6));
+        rig.step(ShardInput::Propose { id, epoch, op });
+    }
+    rig.step(ShardInput::Flush { now_ms: 20 });
+    let entries: Vec<_> = rig
+        .appends()
+        .into_iter()
+        .flat_map(|(_, a)| a.entries)
+        .collect();
+    assert_eq!(entries.len(), 2, "as many as may be open");
+    for e in &entries {
+        let found = entry::decode(e.index, &e.data).unwrap().commands;
+        let of = |which: fn(&Command) -> bool| found.iter().filter(|c| which(c)).count();
+        assert_eq!(of(|c| matches!(c, Command::Append(_))), 1);
+        assert_eq!(of(|c| matches!(c, Command::Schedule { .. })), 1);
+        assert_eq!(of(|c| matches!(c, Command::Meta(_))), 1);
+    }
+}
+
 #[test]
 fn what_is_no_record_stops_the_shard_and_stays_out_of_the_log() {
     let mut rig = Rig::new();

@@ -43,10 +43,10 @@ impl ShardCore {
             // Half an entry must not reach the log.
             return;
         }
+        // Appends may fill each entry for long: one delayed message and one command have their turn all the same.
         while let Some(s) = self.schedules.front() {
-            if !entry.has_room(1)
-                || entry.len() + s.record.len() > self.options.max_entry_bytes && !entry.is_empty()
-            {
+            let full = entry.len() + s.record.len() > self.options.max_entry_bytes;
+            if !entry.has_room(1) || full && !flight.schedules.is_empty() {
                 break;
             }
             let Some(s) = self.schedules.pop_front() else {
@@ -57,7 +57,7 @@ impl ShardCore {
             let position = entry.schedule(s.due_ms, s.target, s.tag, &s.record);
             flight.schedules.push((s.token, position, rule.stage));
         }
-        while entry.len() < self.options.max_entry_bytes {
+        while flight.proposals.is_empty() || entry.len() < self.options.max_entry_bytes {
             let Some((id, mut op)) = self.proposals.pop_front() else {
                 break;
             };
@@ -128,7 +128,9 @@ impl ShardCore {
         let (mut bytes, mut records) = (0, 0);
         while let Some(next) = self.appends.front() {
             let full = bytes > 0 && bytes + next.records.len() > self.options.max_entry_bytes;
-            if full || !entry.has_room(records + next.metas.len()) {
+            // A delayed message takes a place, too.
+            let kept = usize::from(records > 0 && !self.schedules.is_empty());
+            if full || !entry.has_room(records + next.metas.len() + kept) {
                 break;
             }
             let Some(next) = self.appends.pop_front() else {
