@@ -40,7 +40,7 @@ impl Sim {
     }
 
     /// A request that nobody answered.
-    fn unanswered_at_the_end(&self) -> Option<String> {
+    fn unanswered_at_the_end(&mut self) -> Option<String> {
         let forwarded = self.open_at_doors();
         if forwarded > 0 {
             return Some(format!(
@@ -54,7 +54,13 @@ impl Sim {
         if let Some((slot, node)) = self.clients.owed.iter().next() {
             return Some(format!("request {slot} to node {node} was never answered"));
         }
-        (!self.probe_is_done()).then(|| "no message is stored at the end".into())
+        if self.probe_is_done() {
+            return None;
+        }
+        Some(format!(
+            "no message is stored at the end:{}",
+            self.replicas()
+        ))
     }
 
     /// All members have what is committed, and no message is due.

@@ -41,21 +41,27 @@ impl Sim {
 
     /// The replica here has compared its state with the others'. `false`: nobody told it anything wrong.
     pub(crate) fn compared(&mut self, outvoted: bool) -> bool {
-        let at = (self.here(), self.life);
         let fooled = self.seed / 16 % 4 == 3;
-        match outvoted {
-            true => self.extra.fooled.barred.insert(at),
-            false => self.extra.fooled.barred.remove(&at),
-        };
+        self.note_barred(outvoted);
         if outvoted && !self.is_calm() {
             // Whoever leads knows nothing of it, and hands over.
             self.counters.barred += 1;
             for _ in 0..2 {
                 let after = self.extra.rng.below(SOON_US);
-                self.schedule.after(after, Event::LeadAgain { node: at.0 });
+                self.schedule
+                    .after(after, Event::LeadAgain { node: self.here() });
             }
         }
         fooled
+    }
+
+    /// It may hold the newest log, and then all wait for it until it starts anew.
+    pub(crate) fn note_barred(&mut self, outvoted: bool) {
+        let at = (self.here(), self.life);
+        match outvoted {
+            true => self.extra.fooled.barred.insert(at),
+            false => self.extra.fooled.barred.remove(&at),
+        };
     }
 
     /// A majority told the replica here that its state is wrong.

@@ -193,6 +193,7 @@ impl Sim {
         }
         if replaced {
             self.probe.last = self.schedule.now_us();
+            self.probe.replaced = self.probe.last;
         }
         replaced
     }

@@ -35,6 +35,8 @@ pub struct Probe {
     asked: Option<u64>,
     /// When any message came to be visible last: a backlog shrinks, microseconds.
     pub(crate) last: u64,
+    /// When an operator gave a replica an empty disk: it is to be filled from then on, microseconds.
+    pub(crate) replaced: u64,
     /// Entries since the faults stopped.
     entries: u64,
     /// One is stored.
@@ -52,7 +54,8 @@ impl Sim {
         let now = self.schedule.now_us();
         let took = now - since.max(self.probe.last);
         if took > STARTED_US + self.stored_within() && !self.replace_apart() {
-            let what = format!("no message is stored for {took} us without a fault");
+            let replicas = self.replicas();
+            let what = format!("no message is stored for {took} us without a fault:{replicas}");
             return self.fail("I19", what);
         }
         let again = |at: Option<u64>| at.is_none_or(|at| now - at > AGAIN_US);
@@ -85,6 +88,24 @@ impl Sim {
             self.probe.entries += 1;
             self.probe.last = self.schedule.now_us();
         }
+    }
+
+    /// What each replica knows of who is to lead.
+    pub(crate) fn replicas(&mut self) -> String {
+        let mut all = String::new();
+        for node in 0..self.nodes() {
+            self.enter(node);
+            let last = self.last_index();
+            let told = self.node.as_ref().map(|n| {
+                let raft = n.shard.raft();
+                let (term, owed, recovering) = (raft.term(), raft.owed(), raft.is_recovering());
+                let (applied, members) = (n.shard.machine().applied, raft.members());
+                format!("last {last}, applied {applied:?}, term {term}, owed {owed:?}, recovering {recovering}, {members:?}")
+            });
+            let told = told.unwrap_or_else(|| "down".into());
+            all = format!("{all} {}: {told};", node + 1);
+        }
+        all
     }
 
     fn stored_within(&mut self) -> u64 {

@@ -153,7 +153,7 @@ impl Sim {
             }
             Publish::Digest { index, digest } => self.tell_digest(index, digest),
             // Until it is filled anew one that only learns has what the group has lost.
-            Publish::Compared(_) if self.has_lost() => {}
+            Publish::Compared(found) if self.has_lost() => self.note_barred(found.outvoted),
             Publish::Compared(found) if self.compared(found.outvoted) => {}
             Publish::Compared(found) => {
                 self.fail("I3", format!("replicas hold different states: {found:?}"));

@@ -228,7 +228,8 @@ impl Sim {
                 trace.push(hash(before, &format!("{now_us} {event:?}")));
             }
             self.happen(event);
-            let calm_us = self.settling.map_or(0, |since| now_us - since);
+            let since = self.settling.map(|since| since.max(self.probe.replaced));
+            let calm_us = since.map_or(0, |since| now_us - since);
             if calm_us > SETTLE_US && !self.is_at_rest() {
                 rests_since = now_us;
             }
