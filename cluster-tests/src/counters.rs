@@ -32,7 +32,7 @@ counters! {
     clogs, clogs_full, links_refused, links_broken, lost_with_link, frames, frames_refused, rings,
     asked_alone, cut_off, turned_away, all_killed, all_lost_power, stopped_again, long_pauses, slow_nodes,
     replayed, clock_steps, resize_steps, grown, shrunk, few_voters, came_back, came_back_empty, sent_again, later_refused,
-    lost_ends, power_cuts, entries_lost, other_logs, files_gone, torn_writes, holes,
+    lost_ends, lost_databases, losses_accepted, power_cuts, entries_lost, other_logs, files_gone, torn_writes, holes,
     slow_disks, long_stalls, full_at_start, sync_errors,
     stalled_nodes, stalled_links, rotten, mended, bad_reads,
     changes_done, changes_refused, locks, acked_alone, stale_reads, claims, claims_of_several, unrestarted,

@@ -55,6 +55,7 @@ impl DiskFaults {
         let full = rng.chance(1, 2);
         let writes_per_file = [0, 0, 2, 10][rng.below(4) as usize];
         let power_cuts = [0, 0, 5, 30][rng.below(4) as usize];
+        let lost_writes = rng.chance(1, 2);
         // Not where one node votes alone: a learner that holds more than the group has left notices that only with
         // later entries, and may wait for them at the end (seed 12 of three nodes). What is lost is told apart from
         // what other faults do only where there are few of them.
@@ -72,8 +73,7 @@ impl DiskFaults {
         }
         Self {
             writes_per_file,
-            // Not drawn: seed 84 of three nodes elects a leader without all that was committed.
-            lost_writes: false,
+            lost_writes,
             power_cuts,
             stall_us: if long { LASTS_US } else { STALL_US },
             slow,
@@ -186,8 +186,11 @@ impl Sim {
         self.counters.holes += found.holes;
     }
 
-    /// The disk of the node here has lost the end of the log, synced as it was, and the marks tell: up to where it was
-    /// synced. 0 when nothing can be kept.
+    /// The disk of the node here has lost the end of the log, or all of it, synced as it was, and the marks tell: up
+    /// to where it was synced, or to an earlier entry, since the marks may be older. 0 when nothing can be kept.
+    ///
+    /// A loss of which no mark tells is not played: no replica could know of it, and no class promises anything
+    /// then.
     pub(crate) fn lose_end(&mut self) -> u64 {
         if !self.plan.disk.lost_writes || !self.rng.chance(1, 2) {
             return 0;
@@ -198,14 +201,51 @@ impl Sim {
         let row = StateStore::get(&*self.store, &keys::applied::key(crate::SHARD));
         let row = row.ok().flatten();
         let applied = row.and_then(|row| keys::applied::decode(&row).ok());
-        let least = applied.unwrap_or(0).max(bounds.first - 1);
-        if least >= bounds.last {
+        let applied = applied.unwrap_or(0);
+        let whole = self.rng.chance(1, 4);
+        let least = applied.max(bounds.first - 1);
+        if bounds.last == 0 || (least >= bounds.last && !whole) {
             return 0;
         }
+        let kept = match whole {
+            // The database does not open, or its rows go further than its log.
+            true => 0,
+            false => self.rng.between(least, bounds.last - 1),
+        };
         self.counters.lost_ends += 1;
-        let kept = self.rng.between(least, bounds.last - 1);
-        self.store.lose_end(crate::SHARD, kept);
-        bounds.last
+        self.counters.lost_databases += u64::from(whole);
+        match whole {
+            true => *self.store = self.plan.disk.new_store(self.defect),
+            false => self.store.lose_end(crate::SHARD, kept),
+        }
+        let told = self.rng.between(kept + 1, bounds.last);
+        // What an earlier loss took is not there again before the replica is whole.
+        told.max(self.owed)
+    }
+
+    /// Where each vote is needed, and none of those who may lead holds what a replica owes, all wait for an operator.
+    /// He gives the word here: nobody else has it.
+    pub(crate) fn accept_loss(&mut self) {
+        let Some(group) = &self.group else { return };
+        let members = &group.oracle.members;
+        let newest = group.places.iter().enumerate().filter_map(|(n, place)| {
+            let store: &SimStore = if n == group.here {
+                &self.store
+            } else {
+                &place.store
+            };
+            let bounds = store.bounds(crate::SHARD).ok()?;
+            let read = store.read(crate::SHARD, bounds.last, bounds.last + 1, u64::MAX);
+            let term = read.ok().and_then(|e| e.first().map(|e| e.term));
+            let voter = members.has_vote(n as u64 + 1);
+            voter.then_some((term.unwrap_or(bounds.trimmed_term), bounds.last))
+        });
+        let last = newest.max().map_or(0, |(_, last)| last);
+        if self.owed > last {
+            self.counters.losses_accepted += 1;
+            self.owed = 0;
+            self.crash(false);
+        }
     }
 
     /// Faults are over: the disk here is as good as any.

@@ -278,7 +278,12 @@ impl Sim {
         self.counters.stores_lost += 1;
         let node = self.here();
         self.see(Seen::StoreLost { node });
-        let owed = self.lose_end();
+        let owed = match self.settling {
+            None => self.lose_end(),
+            // An operator's disk, not a loss.
+            Some(_) => 0,
+        };
+        // An empty disk knows of nothing.
         if owed == 0 {
             *self.store = self.plan.disk.new_store(self.defect);
         }

@@ -103,6 +103,10 @@ impl Sim {
                 self.crash(power);
             }
         }
+        for node in 0..self.nodes() {
+            self.enter(node);
+            self.accept_loss();
+        }
         self.schedule.after(0, Event::Probe);
     }
 }

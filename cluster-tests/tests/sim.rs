@@ -75,6 +75,8 @@ const OF_GROUPS: &[&str] = &[
     "long_pauses",
     "slow_nodes",
     "lost_ends",
+    "lost_databases",
+    "losses_accepted",
     "power_cuts",
     "entries_lost",
     "other_logs",
@@ -195,6 +197,8 @@ fn three_nodes_keep_them_in_two_thousand() {
         "other_logs",
         "entries_lost",
         "lost_ends",
+        "lost_databases",
+        "losses_accepted",
         "holes",
         "spoilt_parts",
     ];
