@@ -13,7 +13,9 @@ mod snapshot;
 pub mod staged;
 mod transfer;
 
-pub use self::core::{Defect, PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role};
+pub use self::core::{
+    Defect, PeerProgress, RaftCore, RaftOptions, RaftOutput, RaftStart, Role, MAX_ENTRY_BYTES,
+};
 pub use log_window::Fetch;
 pub use message::{said, spoiled_snapshot, MessageError, Said};
 pub use snapshot::Snapshot;

@@ -104,8 +104,12 @@ impl Rig {
 }
 
 fn record() -> Vec<u8> {
-    let mut record = vec![7; MIN_RECORD_LEN];
-    record[..4].copy_from_slice(&(MIN_RECORD_LEN as i32).to_be_bytes());
+    record_of(MIN_RECORD_LEN)
+}
+
+fn record_of(len: usize) -> Vec<u8> {
+    let mut record = vec![7; len];
+    record[..4].copy_from_slice(&(len as i32).to_be_bytes());
     record
 }
 
@@ -161,6 +165,33 @@ fn commands_and_delayed_messages_do_not_wait_for_appends_to_end() {
         assert_eq!(of(|c| matches!(c, Command::Schedule { .. })), 1);
         assert_eq!(of(|c| matches!(c, Command::Meta(_))), 1);
     }
+}
+
+/// Links between nodes carry no longer ones: the entry could never be committed.
+#[test]
+fn no_entry_is_longer_than_what_other_nodes_take() {
+    let mut rig = Rig::new();
+    let long = 15 << 20;
+    for (base, slot) in [(0, 1), (1, 2)] {
+        rig.append(base, record_of(long));
+        rig.step(ShardInput::Schedule(Schedule {
+            token: Token { sink: 1, slot },
+            policy: AckPolicy::STRICTEST,
+            due_ms: 1_000,
+            target: KEY,
+            tag: 0,
+            record: record_of(long),
+            again: false,
+        }));
+    }
+    rig.step(ShardInput::Flush { now_ms: 20 });
+    let entries: Vec<_> = rig
+        .appends()
+        .into_iter()
+        .flat_map(|(_, a)| a.entries)
+        .collect();
+    assert!(!entries.is_empty());
+    assert!(entries.iter().all(|e| e.data.len() < raft::MAX_ENTRY_BYTES));
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// With so many bytes of a delayed message and what goes before it an entry still has room for any command.
+const LONGEST: usize = raft::MAX_ENTRY_BYTES - (4 << 20);
+
 impl ShardCore {
     /// Builds entries while writes may be opened.
     pub(super) fn flush(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
@@ -45,8 +48,12 @@ impl ShardCore {
         }
         // Appends may fill each entry for long: one delayed message and one command have their turn all the same.
         while let Some(s) = self.schedules.front() {
-            let full = entry.len() + s.record.len() > self.options.max_entry_bytes;
-            if !entry.has_room(1) || full && !flight.schedules.is_empty() {
+            let longest = match flight.schedules.is_empty() {
+                true => LONGEST,
+                false => self.options.max_entry_bytes,
+            };
+            let full = entry.len() + s.record.len() > longest && !entry.is_empty();
+            if !entry.has_room(1) || full {
                 break;
             }
             let Some(s) = self.schedules.pop_front() else {
