@@ -432,6 +432,7 @@ impl Sim {
                 None
             }
             Err(Unread::Lost) => None,
+            Err(Unread::Wrong(_)) if self.view.given_up => None,
             Err(Unread::Wrong(what)) => {
                 self.fail("I17", what);
                 None

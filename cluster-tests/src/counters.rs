@@ -42,4 +42,5 @@ counters! {
     sent_back, dead_letters, pipelined, pipelined_acked, forwarded, stuck, waited_too_long, refused_by_judge, links_lost,
     stopped_after_late_word, stalled_queues, spoilt_parts, quarrels, leads_next, leads_again, cut_trims, long_holds, fooled, left_in_turn,
     stopped_as_filled, left_behind, cut_below_learner, replaced, barred, stopped_after_heard, led_again,
+    promises_outlived, alone_in_change, handed_on, handed_unheard, handed_late,
 }

@@ -74,6 +74,8 @@ pub struct Extra {
     pub(crate) fooled: Fooled,
     /// Who is to lead again, who is to hear nothing of that, and until when: see [`crate::moments`].
     pub(crate) again: Option<(usize, usize, u64)>,
+    /// Clients are silent until then, microseconds.
+    pub(crate) lull_until: u64,
 }
 
 impl Extra {
@@ -81,7 +83,8 @@ impl Extra {
     pub fn draw(seed: u64, plan: &mut Plan, nodes: usize) -> Self {
         let mut rng = SimRng::new(seed ^ SALT);
         // Bad moments are rare enough without them.
-        let free = !plan.net.busy && !plan.net.sole && plan.net.moments == 0;
+        let net = &plan.net;
+        let free = !net.busy && !net.sole && net.moments == 0 && net.promises_most.is_none();
         if nodes > 1 && free && rng.chance(1, 2) {
             plan.extra = Faults::draw(&mut rng, plan, nodes);
         }
@@ -94,6 +97,7 @@ impl Extra {
             voters_before: 1,
             fooled: Fooled::default(),
             again: None,
+            lull_until: 0,
         }
     }
 }

@@ -78,6 +78,7 @@ impl Sim {
         self.counters.joint += u64::from(changes.len() > 1);
         let goes = |c: &Change| matches!(c, Change::Remove(_) | Change::AddLearner(_));
         let goes = self.plan.net.transfers > 0 && changes.iter().any(goes);
+        self.replaces_a_voter(&changes);
         self.command_members(changes);
         // Who is to go leads when the change is made.
         if goes && self.rng.chance(1, 2) {

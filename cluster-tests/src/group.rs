@@ -508,6 +508,7 @@ impl Sim {
         }
         self.step_as_it_leads();
         self.leads_again_and_stops();
+        self.hand_on_while_it_waits();
         if self.plan.net.transfers > 0 && !self.is_calm() && self.rng.chance(1, 6) {
             // Also by one that must wait itself.
             let to = 1 + self.rng.below(self.nodes() as u64);

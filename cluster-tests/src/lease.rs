@@ -42,14 +42,6 @@ impl Sim {
         self.see_claims(false);
     }
 
-    /// It has carried out what came of it.
-    pub(crate) fn after_step(&mut self) {
-        let node = self.node.as_ref();
-        if node.is_some_and(|node| node.shard.raft().is_transferring()) {
-            self.lease_until = 0;
-        }
-    }
-
     /// Who serves, and may answer from memory. `between`: nothing is half done.
     pub(crate) fn see_claims(&mut self, between: bool) {
         let now = self.schedule.now_us();

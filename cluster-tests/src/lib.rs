@@ -44,6 +44,7 @@ pub mod node;
 pub mod plan;
 mod probe;
 pub mod processes;
+mod promises;
 pub mod publish;
 mod resize;
 pub mod restart;

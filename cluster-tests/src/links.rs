@@ -85,6 +85,15 @@ impl Sim {
         }
     }
 
+    /// Nothing gets through for so long, and then all of it in order.
+    pub(crate) fn hold_link(&mut self, from: usize, to: usize, lasts: u64) {
+        let until = self.schedule.now_us() + lasts;
+        let link = self.link(from, to);
+        link.clogged_until = link.clogged_until.max(until);
+        let breaks = false;
+        self.schedule.after(lasts, Event::Link { from, to, breaks });
+    }
+
     /// A clog ends, or one of the ends gives the connection up because of it.
     pub(crate) fn link_event(&mut self, from: usize, to: usize, breaks: bool) {
         let now = self.schedule.now_us();

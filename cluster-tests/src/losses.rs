@@ -208,6 +208,7 @@ impl Sim {
         self.counters.other_logs += 1;
         // It stops then.
         self.fault_planted = true;
+        self.view.given_up = true;
         if !self.has_lost() {
             self.fail("I2", format!("another log from {first} to {last}"));
         }

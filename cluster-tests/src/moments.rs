@@ -131,7 +131,8 @@ impl Sim {
     pub(crate) fn lull_left(&self) -> u64 {
         let moment = self.group.as_ref().and_then(|g| g.moment.as_ref());
         let moment = moment.filter(|m| m.word == Word::Followed);
-        moment.map_or(0, |m| m.until.saturating_sub(self.schedule.now_us()))
+        let until = moment.map_or(0, |m| m.until).max(self.extra.lull_until);
+        until.saturating_sub(self.schedule.now_us())
     }
 
     /// The node here says something, which takes so long; how much longer it is on its way.

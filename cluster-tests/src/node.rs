@@ -360,7 +360,6 @@ impl Sim {
             }
         }
         self.compare_state();
-        self.after_step();
         if let Some(node) = &mut self.node {
             if !node.flush_due && node.shard.wants_flush() {
                 node.flush_due = true;

@@ -97,6 +97,8 @@ pub struct Net {
     pub busy: bool,
     /// The first node is the only one with a vote, for ever; all others come to learn.
     pub sole: bool,
+    /// This node promises its leader much, all others little. See [`crate::promises`].
+    pub promises_most: Option<usize>,
 }
 
 impl Net {
@@ -117,6 +119,7 @@ impl Net {
             unequal: rng.chance(1, 3),
             busy: false,
             sole: false,
+            promises_most: None,
         }
     }
 

@@ -62,6 +62,10 @@ impl Sim {
             (rhythm.tick_ms, rhythm.election_ticks) = (ticks, election);
             // Where they differ most, leases do.
             rhythm.promise_ticks = [3, election - 1][(x >> 50) as usize % 2];
+            if let Some(most) = self.plan.net.promises_most {
+                (rhythm.tick_ms, rhythm.election_ticks) = (50, 20);
+                rhythm.promise_ticks = if node == most { 19 } else { 3 };
+            }
             let (slow, fast) = SPEEDS;
             rhythm.speed = match (x >> 40) % 4 {
                 0 => slow,

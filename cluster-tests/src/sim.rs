@@ -116,6 +116,7 @@ impl Sim {
         let mut rng = SimRng::new(seed);
         let defect = how.defect;
         let mut plan = Plan::draw(&mut rng, how.minutes, how.nodes);
+        plan.draw_promises(seed, how.nodes);
         let extra = Extra::draw(seed, &mut plan, how.nodes.max(1));
         plan.disk = DiskFaults::draw(seed, &plan);
         plan.behind = Behind::draw(seed, &mut plan, how.nodes);

@@ -17,6 +17,8 @@ const FIRST_US: (u64, u64) = (500_000, 3_000_000);
 impl Sim {
     /// The leader here loses one follower, and later all: what the first one promised is over by then.
     pub(crate) fn leave_leader_in_turn(&mut self) {
+        self.outlive_a_promise();
+        self.hand_over_unheard();
         let net = &self.plan.net;
         let one_in = if net.unequal && net.partitions > 0 {
             60

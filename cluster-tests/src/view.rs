@@ -62,6 +62,8 @@ pub struct View {
     pub serving: Option<u64>,
     /// A snapshot came, and nothing of it is shown yet.
     pub filling: bool,
+    /// The log was given up: until the node stops, reads find nothing behind what is shown.
+    pub given_up: bool,
     pub topics: BTreeMap<String, TopicConfig>,
     pub topic_names: BTreeMap<u32, String>,
     pub groups: BTreeMap<String, u32>,
@@ -79,6 +81,7 @@ impl View {
         Self {
             serving: None,
             filling: false,
+            given_up: false,
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
             groups: BTreeMap::new(),

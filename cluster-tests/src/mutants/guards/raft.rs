@@ -204,6 +204,12 @@ pub const GUARDS: &[Guard] = &[
     ),
     Guard::new(
         PROMISE,
+        "who was handed the lead waits until the leader before has stepped down",
+        "matches!(self.promise.handed, Some((t, _, true)) if t == term);",
+        "matches!(self.promise.handed, Some((t, _, heard)) if t == term && (heard || {out}));",
+    ),
+    Guard::new(
+        PROMISE,
         "promises that voters broke count",
         "MessageType::MsgRequestVoteResponse && head.early && !m.reject {",
         "MessageType::MsgRequestVoteResponse && head.early && !m.reject && !{out} {",
@@ -244,7 +250,10 @@ pub const GUARDS: &[Guard] = &[
         "if self.is_leader() && !self.is_transferring() {",
         "if self.is_leader() && (!self.is_transferring() || {out}) {",
     )
-    .backed_by(&["who hands over takes no lease"]),
+    .backed_by(&[
+        "who hands over takes no lease",
+        "who was handed the lead waits until the leader before has stepped down",
+    ]),
     Guard::new(
         "raft/members.rs",
         "during a change of members a lease rests on both majorities",

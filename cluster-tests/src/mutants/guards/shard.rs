@@ -118,7 +118,10 @@ pub const GUARDS: &[Guard] = &[
         "if let (Some((stamp, lease_ms)), false) =
                 (ready.confirmed, self.raft.is_transferring() && !{out})",
     )
-    .backed_by(&["who hands over asks for no lease"]),
+    .backed_by(&[
+        "who hands over asks for no lease",
+        "who was handed the lead waits until the leader before has stepped down",
+    ]),
     Guard::new(
         APPLY,
         "an answer is for the entry of the same term",
