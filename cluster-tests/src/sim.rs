@@ -30,6 +30,10 @@ const SETTLE_US: u64 = 25_000_000;
 /// Within this time after it nothing must be under way for [`REST_US`]: a message may come due at any
 /// time, and a slow node's tick takes 250 ms.
 const REST_WITHIN_US: u64 = 5_000_000;
+/// What a slow disk has still to do may take longer, as long as the log grows: no longer than this, microseconds, …
+const BACKLOG_US: u64 = 90_000_000;
+/// … and with no longer time between two entries than this.
+const GROWS_WITHIN_US: u64 = 2_000_000;
 /// Mail and writes that are under way show within this time.
 const REST_US: u64 = 300_000;
 
@@ -219,6 +223,7 @@ impl Sim {
             self.schedule.after(3000, Event::Doors);
         }
         let mut rests_since = 0;
+        let (mut front, mut grew_at) = (0, 0);
         while self.failure.is_none() {
             let Some((now_us, event)) = self.schedule.pop() else {
                 break;
@@ -235,7 +240,15 @@ impl Sim {
                 rests_since = now_us;
             }
             let rested = self.group.is_none() || now_us - rests_since > REST_US;
-            if calm_us > SETTLE_US + REST_WITHIN_US || calm_us > SETTLE_US && rested {
+            let front_now = self.group.as_ref().map_or(0, |g| g.front());
+            if front_now > front {
+                (front, grew_at) = (front_now, now_us);
+            }
+            let within = match now_us - grew_at > GROWS_WITHIN_US {
+                true => REST_WITHIN_US,
+                false => BACKLOG_US,
+            };
+            if calm_us > SETTLE_US + within || calm_us > SETTLE_US && rested {
                 self.end();
                 break;
             }

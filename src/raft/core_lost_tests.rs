@@ -447,3 +447,37 @@ fn a_request_for_a_vote_of_an_earlier_life_is_not_answered() {
     assert_eq!(votes.count(), 0);
     assert_eq!(net.at(3).raft.term(), 0);
 }
+
+#[test]
+fn in_an_ordinary_election_the_answer_of_who_has_forgotten_is_no_vote() {
+    for forgotten in [true, false] {
+        let all = [1, 2, 3];
+        let mut net = Net::new(&all, &all);
+        net.tick(25);
+        let (me, other) = (net.leader() % 3 + 1, (net.leader() + 1) % 3 + 1);
+        net.down = all.into_iter().filter(|n| *n != me).collect();
+        net.at(me).raft.campaign();
+        net.drive(me);
+        for kind in [
+            MessageType::MsgRequestPreVoteResponse,
+            MessageType::MsgRequestVoteResponse,
+        ] {
+            let mut vote = Message::default();
+            vote.set_msg_type(kind);
+            let before = kind == MessageType::MsgRequestPreVoteResponse;
+            let term = net.at(me).raft.term() + u64::from(before);
+            (vote.from, vote.to, vote.term) = (other, me, term);
+            let head = Head {
+                store: other,
+                sender_life: 1,
+                receiver_life: 1,
+                forgotten,
+                ..Head::default()
+            };
+            let bytes = message::encode(&vote, head).unwrap();
+            net.at(me).raft.step(other, &bytes).unwrap();
+            net.drive(me);
+        }
+        assert_eq!(net.at(me).raft.is_leader(), !forgotten);
+    }
+}

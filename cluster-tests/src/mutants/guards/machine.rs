@@ -74,8 +74,7 @@ pub const GUARDS: &[Guard] = &[
         "no base is made of rows that are being filled",
         "(!self.filling).then_some(Base {",
         "(!self.filling || {out}).then_some(Base {",
-    )
-    .backed_by(&["who is being filled asks for no base for others"]),
+    ),
     Guard::new(
         BASE,
         "a state that is being filled is marked until it is",

@@ -168,13 +168,6 @@ pub const GUARDS: &[Guard] = &[
             if let Err(why)",
     ),
     Guard::new(
-        BASE,
-        "who is being filled asks for no base for others",
-        "self.raft.wants_snapshot() && !self.machine.is_filling()",
-        "self.raft.wants_snapshot() && (!self.machine.is_filling() || {out})",
-    )
-    .backed_by(&["no base is made of rows that are being filled"]),
-    Guard::new(
         MEND,
         "only what is committed is given to others as a good copy",
         "ASK if index <= self.machine.applied.0 => {",

@@ -99,4 +99,51 @@ mod tests {
         core.take_base(base(now, &members), &mut out);
         assert!(!core.base.asked && !core.base.again);
     }
+
+    #[test]
+    fn a_base_of_before_the_last_change_of_members_is_not_given_on() {
+        let mut three = Three::new();
+        three.tick(60);
+        let leader = three.leader().expect("one leads");
+        let core = &three.cores[leader];
+        let before = core.machine.applied.0;
+        let old = core.machine.members.clone();
+        let other = (leader as u64 + 1) % 3 + 1;
+        let changes = vec![Change::Remove(other)];
+        three.step(leader, ShardInput::Members { id: 9, changes });
+        three.tick(2);
+        let core = &mut three.cores[leader];
+        assert_eq!(core.machine.members.voters.len(), 2);
+        let now = core.machine.applied.0;
+        let mut out = Vec::new();
+        for (made_at, taken) in [(before, false), (now, true)] {
+            core.base.asked = true;
+            let base = Base {
+                made_at,
+                members: old.clone(),
+                bytes: Vec::new(),
+            };
+            core.take_base(Some(base), &mut out);
+            assert_eq!(core.base.asked, !taken, "{made_at}");
+        }
+    }
+
+    #[test]
+    fn a_leader_does_not_serve_before_the_rows_of_its_queues_are_made() {
+        let mut three = Three::new();
+        for core in &mut three.cores {
+            core.filled = Some(FilledAt {
+                index: u64::MAX,
+                queues: Vec::new(),
+            });
+        }
+        three.tick(60);
+        assert!(three.cores.iter().any(|core| core.raft.is_leader()));
+        assert_eq!(three.leader(), None);
+        for core in &mut three.cores {
+            core.filled = None;
+        }
+        three.tick(2);
+        assert!(three.leader().is_some());
+    }
 }

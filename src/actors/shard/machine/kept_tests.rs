@@ -179,3 +179,18 @@ fn entries_of_older_versions_mean_what_they_meant() {
     );
     assert_eq!(replica.offset(), None);
 }
+
+#[test]
+fn no_base_is_made_while_index_rows_are_made_for_another() {
+    let made = |filling: bool| {
+        let mut rows = BaseOfRows::new(SHARD, Members::default());
+        let (key, value) = (keys::applied::key(SHARD), keys::applied::encode(7));
+        rows.row(&key, &value).expect("a row");
+        if filling {
+            let (key, value) = (keys::base::key(SHARD), keys::applied::encode(9));
+            rows.row(&key, &value).expect("a row");
+        }
+        rows.done().map(|base| base.made_at)
+    };
+    assert_eq!((made(false), made(true)), (Some(7), None));
+}
