@@ -285,7 +285,7 @@ impl Nodes {
 
     /// A power cut of one node: what it did not sync is gone. It can be started again.
     pub fn power_cut(&mut self, node: usize) -> Result<(), String> {
-        self.power_off(node)?;
+        self.power_off(&[node])?;
         self.kill(node)?;
         let boot = self.setup.dir.join(format!("node-{}.boot", node + 1));
         let other = run("cat", &["/proc/sys/kernel/random/uuid"])?;
@@ -294,10 +294,16 @@ impl Nodes {
         self.disk(node)?.again()
     }
 
-    /// The first half of [`Nodes::power_cut`]: the node stands still and its disk is off.
-    pub fn power_off(&mut self, node: usize) -> Result<(), String> {
-        self.signal(node, Signal::Stop);
-        self.disk(node)?.power_cut()
+    /// The first half of [`Nodes::power_cut`], for all of these at one moment: they stand still, and their disks are
+    /// off. One after the other they would elect a leader in between, and sync their logs with its term.
+    pub fn power_off(&mut self, nodes: &[usize]) -> Result<(), String> {
+        for node in nodes {
+            self.signal(*node, Signal::Stop);
+        }
+        for node in nodes {
+            self.disk(*node)?.power_cut()?;
+        }
+        Ok(())
     }
 
     /// Waits for a node's end; whether it ended by itself with success.

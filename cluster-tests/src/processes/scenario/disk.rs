@@ -136,9 +136,8 @@ fn power_cut(stage: &mut Stage) -> Result<(), String> {
         &[0, 1, 2],
         Some(Duration::from_secs(15)),
     );
-    for node in stage.rng.order(stage.nodes.count()) {
-        stage.nodes.power_off(node)?;
-    }
+    let order = stage.rng.order(stage.nodes.count());
+    stage.nodes.power_off(&order)?;
     for node in 0..stage.nodes.count() {
         stage.nodes.power_cut(node)?;
     }
