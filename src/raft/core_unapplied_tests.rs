@@ -50,13 +50,12 @@ fn every_vote_includes_those_of_a_change_that_is_not_applied() {
     assert_eq!(net.at(behind).texts(), [b"a"]);
 }
 
-/// The same change; the machines of both voters stop, and lose what the group has gone on with.
-#[test]
-fn recovering_replicas_need_the_voters_of_a_change_that_is_not_applied() {
+/// Of voters 1 and 2 one leads; replica 3 gets a vote, and then there is a message. How many entries a log has that ends
+/// with the change.
+fn with_a_third_voter() -> (Net, u64, usize) {
     let mut net = Net::new(&[1, 2, 3], &[1, 2]);
     net.tick(25);
     let leader = net.leader();
-    let other = 3 - leader;
     let learner = [Change::AddLearner(3)];
     net.at(leader).raft.propose_members(&learner).unwrap();
     net.tick(20);
@@ -67,6 +66,14 @@ fn recovering_replicas_need_the_voters_of_a_change_that_is_not_applied() {
     net.tick(5);
     net.propose(leader, "a");
     net.tick(5);
+    (net, leader, change)
+}
+
+/// The same change; the machines of both voters stop, and lose what the group has gone on with.
+#[test]
+fn recovering_replicas_need_the_voters_of_a_change_that_is_not_applied() {
+    let (mut net, leader, change) = with_a_third_voter();
+    let other = 3 - leader;
     assert_eq!(net.at(3).texts(), [b"a"]);
     net.down.insert(3);
     for node in [leader, other] {
@@ -91,20 +98,8 @@ fn recovering_replicas_need_the_voters_of_a_change_that_is_not_applied() {
 /// is where no vote is known of.
 #[test]
 fn who_has_a_vote_by_a_change_that_is_not_applied_stands_where_all_wait_for_it() {
-    let mut net = Net::new(&[1, 2, 3], &[1, 2]);
-    net.tick(25);
-    let leader = net.leader();
+    let (mut net, leader, change) = with_a_third_voter();
     let other = 3 - leader;
-    let learner = [Change::AddLearner(3)];
-    net.at(leader).raft.propose_members(&learner).unwrap();
-    net.tick(20);
-    let voter = [Change::AddVoter(3)];
-    net.at(leader).raft.propose_members(&voter).unwrap();
-    net.drive(leader);
-    let change = net.at(leader).log.len();
-    net.tick(5);
-    net.propose(leader, "a");
-    net.tick(5);
     for node in [leader, other, 3] {
         net.hurt.insert(node);
         let kept = change + usize::from(node == 3);
