@@ -146,6 +146,33 @@ fn a_state_that_was_offered_before_members_changed_is_given_to_nobody() {
     assert_eq!(found.expect("a snapshot comes").members.learners, [2, 3]);
 }
 
+/// Until the change is over nothing is committed without most of the voters of before.
+#[test]
+fn a_voter_that_goes_by_a_change_under_way_takes_a_snapshot() {
+    for (voters_outgoing, taken) in [(vec![1, 2], true), (vec![1, 3], false)] {
+        let members = Members {
+            voters_outgoing,
+            auto_leave: true,
+            ..Members::of(vec![1, 3])
+        };
+        let start = RaftStart {
+            members: Some(Members::of(vec![1, 2])),
+            ..RaftStart::default()
+        };
+        let options = RaftOptions {
+            voters: vec![1, 2],
+            ..options(2, 1, 0)
+        };
+        let mut two = RaftCore::new(options, start).unwrap();
+        let done = two.step(1, &whole_snapshot(3, 40, &members));
+        assert_eq!(done.is_ok(), taken, "{done:?}");
+        let mut out = RaftOutput::default();
+        two.ready(&mut out);
+        let installs = out.persist.iter().any(|w| w.snapshot.is_some());
+        assert_eq!(installs, taken);
+    }
+}
+
 #[test]
 fn a_voter_does_not_stand_for_election_while_a_snapshot_is_written() {
     let members = Members::of(vec![1, 2, 3]);

@@ -234,7 +234,12 @@ impl RaftCore {
                 }
                 snapshot::check(m, self.options.has(Defect::TrustsParts))?;
                 let members = m.get_snapshot().get_metadata().get_conf_state();
-                let own = [members.get_voters(), members.get_learners()];
+                // Who goes by a change that is under way has a vote until then, and all may wait for it.
+                let own = [
+                    members.get_voters(),
+                    members.get_learners(),
+                    members.get_voters_outgoing(),
+                ];
                 if !own.iter().any(|ids| ids.contains(&self.options.node)) {
                     return Err(MessageError::Impossible("a snapshot for others"));
                 }
