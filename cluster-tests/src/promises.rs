@@ -29,13 +29,13 @@ const WRITTEN_US: u64 = 40_000;
 impl Plan {
     /// One in eight lives with more than one voter: who promises much.
     pub(crate) fn draw_promises(&mut self, seed: u64, nodes: usize) {
-        // All that waits on a link fits.
-        self.extra.clog_bytes = 1 << 20;
         let net = &self.net;
         let mut own = SimRng::new(seed ^ SALT);
         if nodes < 2 || net.busy || net.sole || !own.chance(1, 8) {
             return;
         }
+        // All that waits on a link fits.
+        self.extra.clog_bytes = 1 << 20;
         if own.chance(1, 2) {
             self.net.members = 60;
         }
