@@ -164,6 +164,8 @@ pub struct RaftCore {
     votes: BTreeMap<u64, Message>,
     /// All were asked for their votes by who holds less than this replica, which has no vote that it knows of.
     called: bool,
+    /// The same, and this replica may stand.
+    waited_for: bool,
     /// Ticks until this replica campaigns because the leader's connection closed.
     hurry: Option<usize>,
     /// Ticks since the start, up to the end of all promises of before.
@@ -263,6 +265,7 @@ impl RaftCore {
             asked: (StateRole::Follower, 0),
             votes: BTreeMap::new(),
             called: false,
+            waited_for: false,
             hurry: None,
             age: 0,
             timeout: usize::MAX,

@@ -481,3 +481,32 @@ fn in_an_ordinary_election_the_answer_of_who_has_forgotten_is_no_vote() {
         assert_eq!(net.at(me).raft.is_leader(), !forgotten);
     }
 }
+
+/// The one with the longest log stands seldom where leaders were late: its first try must be one that those who recover
+/// can vote in.
+#[test]
+fn who_is_waited_for_by_replicas_that_recover_asks_all_at_once() {
+    let all = [1, 2, 3];
+    let mut net = Net::new(&all, &all);
+    net.tick(25);
+    let leader = net.leader();
+    for n in 0..5 {
+        net.propose(leader, &format!("m{n}"));
+    }
+    net.tick(3);
+    for node in all.into_iter().filter(|n| *n != leader) {
+        net.at(node).log.truncate(3);
+        net.hurt.insert(node);
+        net.start(node, &all, 2);
+    }
+    // It leads no more, and knows nothing of the others.
+    net.start(leader, &all, 2);
+    let other = leader % 3 + 1;
+    net.at(other).raft.campaign();
+    net.drive(other);
+    net.tick(1);
+    net.at(leader).raft.begins_election();
+    assert!(net.at(leader).raft.needs_all);
+    net.at(leader).raft.begins_election();
+    assert!(!net.at(leader).raft.needs_all, "every other time");
+}

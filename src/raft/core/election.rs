@@ -214,7 +214,12 @@ impl RaftCore {
     pub(super) fn hear_call(&mut self, m: &Message) {
         let log = &self.node.raft.raft_log;
         let ours = (log.last_term(), log.last_index());
-        self.called |= !self.node.raft.promotable() && (m.log_term, m.index) < ours;
+        if (m.log_term, m.index) < ours {
+            match self.node.raft.promotable() {
+                true => self.waited_for = true,
+                false => self.called = true,
+            }
+        }
     }
 
     /// raft lets only those stand that have a vote by what they have applied. Where every vote is needed, the newest
@@ -363,7 +368,12 @@ impl RaftCore {
             .voters
             .iter()
             .any(|v| self.still_forgotten.contains(v));
-        let every_other = (seen || self.attempts > 3) && self.attempts.is_multiple_of(2);
+        let even = self.attempts.is_multiple_of(2);
+        // Who asked all in vain waits for this replica, and can give its vote in no other election.
+        let every_other = match std::mem::take(&mut self.waited_for) {
+            true => !even,
+            false => (seen || self.attempts > 3) && even,
+        };
         self.needs_all = self.recovering || every_other;
         self.needs_all |= std::mem::take(&mut self.called);
         self.votes.clear();
