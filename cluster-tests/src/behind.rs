@@ -42,7 +42,9 @@ impl Behind {
         let free = nodes > 1 && !plan.net.busy && !plan.net.sole;
         let voters = free && rng.chance(1, 6);
         let few = plan.extra == Faults::default();
-        let all = free && few && !plan.synced && plan.net.members > 0 && rng.chance(1, 3);
+        // Seldom: once in some thousands of them the newest log is left with who has no vote by it, and all wait for an
+        // operator (decision 27; seed 1796106778986 of three nodes).
+        let all = free && few && !plan.synced && plan.net.members > 0 && rng.chance(1, 30);
         if voters {
             plan.op_gap_us = plan.op_gap_us.max(300_000);
             // The log is cut soon.
