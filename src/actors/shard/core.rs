@@ -35,7 +35,7 @@ use crate::model::{GroupId, Position, QueueKey};
 use crate::raft::ack::{self, Stage};
 use crate::raft::entry::{self, AppendBlock, EntryBuilder, TimerKey};
 use crate::raft::members::{Change, MemberError};
-use crate::raft::{self, staged, MessageError, RaftCore, RaftOutput, Role, Snapshot};
+use crate::raft::{staged, MessageError, RaftCore, RaftOutput, Role, Snapshot, MAX_ENTRY_BYTES};
 use crate::storage::{HardState, LogAppend, LogEntry, StateBatch};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -191,7 +191,7 @@ fn no_entry_is_longer_than_what_other_nodes_take() {
         .flat_map(|(_, a)| a.entries)
         .collect();
     assert!(!entries.is_empty());
-    assert!(entries.iter().all(|e| e.data.len() < raft::MAX_ENTRY_BYTES));
+    assert!(entries.iter().all(|e| e.data.len() < MAX_ENTRY_BYTES));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 /// With so many bytes of a delayed message and what goes before it an entry still has room for any command.
-const LONGEST: usize = raft::MAX_ENTRY_BYTES - (4 << 20);
+const LONGEST: usize = MAX_ENTRY_BYTES - (4 << 20);
 
 impl ShardCore {
     /// Builds entries while writes may be opened.
