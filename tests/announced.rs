@@ -7,21 +7,13 @@ mod cluster;
 #[path = "gateway/harness.rs"]
 mod harness;
 
-use cluster::Cluster;
+use cluster::{free_ports, Cluster};
 use harness::{topic_ext, Client};
 use serde_json::Value;
-use std::net::TcpListener;
 
 #[test]
 fn a_topic_that_was_made_is_known_to_every_name_server_that_can_be_reached() {
-    let taken: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    let ports: Vec<u16> = taken
-        .iter()
-        .map(|l| l.local_addr().expect("address").port())
-        .collect();
-    drop(taken);
+    let ports = free_ports(4);
     // Nobody listens on the last one.
     let all: Vec<String> = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
     let cluster = Cluster::start(|config| {

@@ -128,20 +128,15 @@ impl Sim {
         let members = &group.oracle.members;
         let places = group.places.iter().enumerate();
         let applied = places
-            .clone()
             .filter(|(n, _)| *n != group.here && members.learners.contains(&(*n as u64 + 1)))
             .filter_map(|(_, place)| Some(place.node.as_ref()?.shard.machine().applied.0));
         let Some(applied) = applied.max() else {
             return false;
         };
-        let synced = places.filter(|(n, _)| members.has_vote(*n as u64 + 1));
-        let synced = synced.map(|(n, place)| {
-            let store = if n == group.here {
-                &self.store
-            } else {
-                &place.store
-            };
-            store.bounds(crate::SHARD).map_or(0, |b| b.synced)
+        let voters = (0..group.places.len()).filter(|n| members.has_vote(*n as u64 + 1));
+        let synced = voters.map(|n| {
+            let bounds = group.store_of(n, &self.store).bounds(crate::SHARD);
+            bounds.map_or(0, |b| b.synced)
         });
         synced.max().is_some_and(|synced| synced < applied)
     }

@@ -229,12 +229,8 @@ impl Sim {
     pub(crate) fn accept_loss(&mut self) {
         let Some(group) = &self.group else { return };
         let members = &group.oracle.members;
-        let newest = group.places.iter().enumerate().filter_map(|(n, place)| {
-            let store: &SimStore = if n == group.here {
-                &self.store
-            } else {
-                &place.store
-            };
+        let newest = (0..group.places.len()).filter_map(|n| {
+            let store = group.store_of(n, &self.store);
             let bounds = store.bounds(crate::SHARD).ok()?;
             let read = store.read(crate::SHARD, bounds.last, bounds.last + 1, u64::MAX);
             let term = read.ok().and_then(|e| e.first().map(|e| e.term));

@@ -151,6 +151,14 @@ impl Group {
         }
     }
 
+    /// The store of a replica; `here` is that of the node that is out of its place.
+    pub(crate) fn store_of<'a>(&'a self, node: usize, here: &'a SimStore) -> &'a SimStore {
+        match node == self.here {
+            true => here,
+            false => &self.places[node].store,
+        }
+    }
+
     /// The last committed entry that was seen.
     pub fn front(&self) -> u64 {
         self.log.len() as u64

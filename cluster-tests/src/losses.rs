@@ -90,15 +90,8 @@ impl Sim {
         let front = group.front();
         let members = &group.oracle.members;
         let has_vote = |n: usize| members.has_vote(n as u64 + 1);
-        let stores = group.places.iter().enumerate();
-        let stores = stores.filter(|(n, _)| has_vote(*n)).map(|(n, place)| {
-            let store = if n == group.here {
-                &self.store
-            } else {
-                &place.store
-            };
-            reaches(store, &group.log)
-        });
+        let voters = (0..group.places.len()).filter(|n| has_vote(*n));
+        let stores = voters.map(|n| reaches(group.store_of(n, &self.store), &group.log));
         let kept = stores.max().unwrap_or(front);
         if kept >= front {
             return;
@@ -132,13 +125,8 @@ impl Sim {
             entries: group.log.split_off(kept as usize),
             holders: Vec::new(),
         };
-        for (n, place) in group.places.iter().enumerate() {
-            let store = if n == group.here {
-                &self.store
-            } else {
-                &place.store
-            };
-            if lost.is_in(store, &group.log) {
+        for n in 0..group.places.len() {
+            if lost.is_in(group.store_of(n, &self.store), &group.log) {
                 lost.holders.push(n);
             }
         }

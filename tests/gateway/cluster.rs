@@ -18,14 +18,7 @@ impl Cluster {
     /// Starts them with the defaults, changed by `change`, and waits until node 1 leads and the
     /// others know.
     pub fn start(change: impl Fn(&mut Config)) -> Self {
-        let taken: Vec<TcpListener> = (0..3)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-            .collect();
-        let ports: Vec<u16> = taken
-            .iter()
-            .map(|l| l.local_addr().expect("address").port())
-            .collect();
-        drop(taken);
+        let ports = free_ports(3);
         let peers: Vec<String> = ports
             .iter()
             .zip(1..)
@@ -70,6 +63,15 @@ impl Cluster {
     pub fn client(&self) -> Client {
         self.nodes[0].client()
     }
+}
+
+/// Ports of loopback where nobody listens, all different.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let taken: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    let ports = taken.iter().map(|l| l.local_addr().expect("address"));
+    ports.map(|addr| addr.port()).collect()
 }
 
 fn led_by_one(page: &str) -> bool {
